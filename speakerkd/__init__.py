@@ -1,0 +1,1 @@
+"""Models, losses and distillation methods for the recipes in egs/."""

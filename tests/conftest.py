@@ -1,0 +1,54 @@
+"""What the tests share: the root of the repository, a wave, a runner of scripts."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(1)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A folder like egs/x/v1: local, utils and conf are there."""
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    for name in ("local", "utils"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "conf").symlink_to(ROOT / "egs/mini/v1/conf")
+    return folder
+
+
+@pytest.fixture
+def sh(recipe: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command line of words in the recipe folder; `fails` is what must then hold of its exit status."""
+
+    def runner(*words: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
+        done = subprocess.run(
+            [str(word) for word in words], cwd=recipe, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return runner
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 16000, subtype: str = "PCM_16") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+def noise(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)

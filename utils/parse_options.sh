@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Turn the options of a script into its variables, as Kaldi's file of the same name does.
+#
+# Source it after the defaults have been set:
+#   stage=1
+#   nj=4
+#   . utils/parse_options.sh
+# Then "--stage 3 --nj 8 a b" sets stage=3 and nj=8 and leaves "a b" as the arguments.
+#
+# - "--foo-bar v" and "--foo_bar v" both set foo_bar. The variable must have a default; a typo is an error that
+#   lists the options there are.
+# - A variable whose default is true or false takes only true or false.
+# - "--config file" is sourced before the other options are looked at, so that the command line wins.
+# - "--help" prints $help_message, or where there is none the comment at the head of the script.
+
+_po_die() { echo "$0: $*" >&2; exit 1; }
+
+# The variables that the script sets before it sources this file.
+_po_allowed() {
+  sed -n '/parse_options\.sh/q; s/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/--\1/p' "$0" | sort -u | tr '\n' ' '
+}
+
+_po_help() {
+  if [ -n "${help_message:-}" ]; then
+    printf '%s\n' "$help_message"
+  else
+    sed -n '2,${/^#/!q; s/^# \{0,1\}//; p;}' "$0"
+  fi
+}
+
+for ((_po_i = 1; _po_i <= $#; _po_i++)); do
+  if [ "${!_po_i}" = --config ]; then
+    _po_j=$((_po_i + 1))
+    [ "$_po_j" -le $# ] || _po_die "--config needs a file"
+    [ -r "${!_po_j}" ] || _po_die "--config: no such file: ${!_po_j}"
+    # shellcheck disable=SC1090
+    . "${!_po_j}"
+  fi
+done
+
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --help | -h)
+      _po_help
+      exit 0
+      ;;
+    --*=*) _po_die "write '${1%%=*} ${1#*=}', not '$1'" ;;
+    --config) shift 2 ;;
+    --*)
+      _po_name=${1#--}
+      _po_name=${_po_name//-/_}
+      [[ $_po_name =~ ^[a-zA-Z_][a-zA-Z0-9_]*$ ]] || _po_die "not an option: '$1' (allowed: $(_po_allowed))"
+      [ -n "${!_po_name+set}" ] || _po_die "no option '$1' (allowed: $(_po_allowed))"
+      [ $# -ge 2 ] || _po_die "option $1 needs a value"
+      case "${!_po_name}" in
+        true | false)
+          case "$2" in
+            true | false) ;;
+            *) _po_die "option $1 takes true or false, not '$2'" ;;
+          esac
+          ;;
+      esac
+      printf -v "$_po_name" '%s' "$2"
+      shift 2
+      ;;
+    *) break ;;
+  esac
+done
+
+[ -z "${cmd+set}" ] || [ -n "$cmd" ] || _po_die "--cmd is empty; name a job runner such as utils/run_jobs.sh"
+unset _po_i _po_j _po_name
+unset -f _po_die _po_allowed _po_help
+true
