@@ -1,0 +1,158 @@
+"""The text tables of a data directory: wav.scp, segments, utt2spk, spk2utt, utt2aug, ...
+
+A table is a line per id: the id, a space, the rest. Tables are UTF-8, sorted by id as bytes, ids are unique and hold no
+white space. Reading checks all of that and names file, line and remedy; writing sorts and moves a complete file into place.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+FIX = "utils/fix_data_dir.sh mends a data directory"
+
+
+class Segment(NamedTuple):
+    """A stretch of a recording, in seconds; end < 0: to its end."""
+
+    recording: str
+    start: float
+    end: float
+
+
+@contextmanager
+def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary file beside path; it takes path's place when the block ends well and is removed when it does not."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+        with open(temporary, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise  # the block's own trouble, not that of writing this file
+        raise OSError(f"{path}: can't be written ({error.strerror}); check the disk space and the rights") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """(line number, line) of a table; refuses CR LF, empty lines and what is not UTF-8."""
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror})") from error
+    with file:
+        for number, raw in enumerate(file, 1):
+            if raw.endswith((b"\r\n", b"\r")):
+                raise ValueError(f"{path}:{number}: the line ends in CR LF; remedy: sed -i 's/\\r$//' {path}")
+            try:
+                line = raw.decode("utf-8").rstrip("\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: not UTF-8; remedy: iconv the file to UTF-8") from error
+            if not line.strip(" \t"):
+                raise ValueError(f"{path}:{number}: empty line; {FIX}")
+            yield number, line
+
+
+def read_table(path: str | Path, num_fields: int | None = None) -> dict[str, str]:
+    """id -> the rest of its line. num_fields (the id included) is checked where given."""
+    table: dict[str, str] = {}
+    last = ""
+    for number, line in read_lines(path):
+        if line[0] in " \t":
+            raise ValueError(f"{path}:{number}: the line starts with white space, not with an id; {FIX}")
+        key, *rest = line.split(None, 1)
+        if key in table:
+            raise ValueError(f"{path}:{number}: '{key}' is there twice; {FIX}")
+        if table and key < last:
+            raise ValueError(f"{path}:{number}: '{key}' stands after '{last}': not sorted (LC_ALL=C sort); {FIX}")
+        value = rest[0].rstrip(" \t") if rest else ""
+        if num_fields is not None and 1 + len(value.split()) != num_fields:
+            raise ValueError(
+                f"{path}:{number}: {1 + len(value.split())} fields, not {num_fields}: '{line}' "
+                "(ids must not hold spaces)"
+            )
+        if num_fields is None and not value:
+            raise ValueError(f"{path}:{number}: nothing stands after the id '{key}'; {FIX}")
+        table[key] = value
+        last = key
+    return table
+
+
+def read_segments(path: str | Path) -> dict[str, Segment]:
+    segments = {}
+    for utt, text in read_table(path, 4).items():
+        recording, start, end = text.split()
+        try:
+            segment = Segment(recording, float(start), float(end))
+        except ValueError as error:
+            raise ValueError(f"{path}: '{utt} {text}': start and end must be seconds") from error
+        if segment.start < 0 or 0 <= segment.end <= segment.start:
+            raise ValueError(f"{path}: '{utt} {text}': the segment must start at 0 or later and end after its start")
+        segments[utt] = segment
+    return segments
+
+
+def read_utt2spk(path: str | Path) -> dict[str, str]:
+    return read_table(path, 2)
+
+
+def check_id(name: str, where: str) -> str:
+    if not name or name.split() != [name] or "\0" in name:
+        raise ValueError(f"{where}: '{name}' can't be an id: an id is not empty and holds no white space")
+    return name
+
+
+def write_table(path: str | Path, table: Mapping[str, object] | Iterable[tuple[str, object]]) -> int:
+    """Write sorted; duplicate ids are an error. Returns the number of lines."""
+    rows = sorted(table.items() if isinstance(table, Mapping) else table, key=lambda row: row[0])
+    twice = [key for key, count in Counter(key for key, _ in rows).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}: '{twice[0]}' would be written twice")
+    with replacing(path) as file:
+        for key, value in rows:
+            text = str(value)
+            if "\n" in text or "\r" in text:
+                raise ValueError(f"{path}: the value of '{key}' holds a line break")
+            file.write(f"{check_id(key, str(path))} {text}\n")
+    return len(rows)
+
+
+def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
+    """speaker -> its utterances, both sorted."""
+    groups: dict[str, list[str]] = {}
+    for utt in sorted(utt2spk):
+        groups.setdefault(utt2spk[utt], []).append(utt)
+    return dict(sorted(groups.items()))
+
+
+def write_data_dir(
+    folder: str | Path,
+    wav_scp: Mapping[str, str],
+    utt2spk: Mapping[str, str],
+    segments: Mapping[str, Segment] | None = None,
+    **tables: Mapping[str, object],
+) -> None:
+    """wav.scp, utt2spk, spk2utt, segments and whatever else is keyed by utterance, named by keyword."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder}: can't make this folder ({error.strerror})") from error
+    if not utt2spk:
+        raise ValueError(f"{folder}: there would be no utterance in this data directory")
+    odd = [utt for utt, speaker in utt2spk.items() if not utt.startswith(speaker)]
+    if odd:
+        raise ValueError(f"{folder}: the speaker must be a prefix of the utterance: {odd[0]} {utt2spk[odd[0]]}")
+    write_table(folder / "wav.scp", wav_scp)
+    write_table(folder / "utt2spk", utt2spk)
+    write_table(folder / "spk2utt", {spk: " ".join(utts) for spk, utts in spk2utt(utt2spk).items()})
+    if segments is not None:
+        write_table(folder / "segments", {u: f"{s.recording} {s.start:.3f} {s.end:.3f}" for u, s in segments.items()})
+    for name, table in tables.items():
+        write_table(folder / name, table)
