@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict[str, str]:
+    """As path.sh sets it: this Python first, the package on its path."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
 
 
 @pytest.fixture
@@ -33,9 +40,8 @@ def sh(recipe: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a command line of words in the recipe folder; `fails` is what must then hold of its exit status."""
 
     def runner(*words: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
         done = subprocess.run(
-            [str(word) for word in words], cwd=recipe, env=environment, capture_output=True, text=True, timeout=300
+            [str(word) for word in words], cwd=recipe, env=environment(), capture_output=True, text=True, timeout=300
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr

@@ -18,7 +18,7 @@ from typing import Any
 import kaldiio
 import numpy as np
 
-from speakerkd.data.tables import FIX, check_id, read_lines
+from speakerkd.data.tables import FIX, check_id, read_lines, temporary_beside
 
 _CM2_HEADER = struct.Struct("<ffii")
 
@@ -27,20 +27,20 @@ class ArkWriter:
     """Writes prefix.ark and prefix.scp; they appear under these names when the `with` block ends well.
 
     float32 only: 1-D arrays become FV, 2-D ones FM, or CM2 with compress. Keys come in ascending order, as the readers of
-    Kaldi that stream an scp need them.
+    Kaldi that stream an scp need them. Vectors have one length, and matrices one width, unless they are said to be ragged.
     """
 
-    def __init__(self, prefix: str | Path, compress: bool = False) -> None:
+    def __init__(self, prefix: str | Path, compress: bool = False, ragged: bool = False) -> None:
         self.ark = Path(os.path.abspath(f"{prefix}.ark"))
         self.scp = Path(os.path.abspath(f"{prefix}.scp"))
         check_id(str(self.ark), "path of the archive")
-        self._compress = compress
+        self._compress, self._ragged = compress, ragged
         self._last: str | None = None
         self._shape: tuple[int, ...] = ()
         self._offset = 0
 
     def __enter__(self) -> "ArkWriter":
-        self._temporary = [path.with_name(f".{path.name}.tmp") for path in (self.ark, self.scp)]
+        self._temporary = [temporary_beside(path) for path in (self.ark, self.scp)]
         try:
             self.ark.parent.mkdir(parents=True, exist_ok=True)
             self._ark_file = open(self._temporary[0], "wb")  # noqa: SIM115
@@ -56,7 +56,7 @@ class ArkWriter:
         shape = value.shape[1:] if value.ndim == 2 else value.shape
         if self._last is None:
             self._shape = (value.ndim, *shape)
-        elif self._shape != (value.ndim, *shape):
+        elif self._shape != (value.ndim, *shape) and not self._ragged:
             raise ValueError(f"{self.ark}: '{key}' has shape {value.shape}, unlike those before it {self._shape[1:]}")
         data = pack(value, self._compress, f"{self.ark}: '{key}'")
         head = f"{key} ".encode()

@@ -4,7 +4,9 @@ A table is a line per id: the id, a space, the rest. Tables are UTF-8, sorted by
 white space. Reading checks all of that and names file, line and remedy; writing sorts and moves a complete file into place.
 """
 
+import glob
 import os
+import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +24,24 @@ class Segment(NamedTuple):
     end: float
 
 
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder that no other process takes; removes what processes killed on this machine left there.
+
+    A job may outlive the script that started it and meet its own successor: each must write to a file of its own.
+    """
+    here = socket.gethostname()
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        host, _, pid = leftover.name.removeprefix(f".{path.name}.").removesuffix(".tmp").rpartition(".")
+        if host == here and pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            leftover.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{here}.{os.getpid()}.tmp")
+
+
 @contextmanager
 def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside path; it takes path's place when the block ends well and is removed when it does not."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
         with open(temporary, mode, **text) as file:  # type: ignore[call-overload]

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Speech decisions for each frame of a data directory, by Kaldi's energy rule.
+#
+# Usage: local/compute_vad.sh [options] <data-dir> [<log-dir> [<vad-dir>]]
+#   local/compute_vad.sh --nj 8 --vad-config conf/vad.conf data/train
+# Options:
+#   --nj 4                       number of jobs
+#   --cmd utils/run_jobs.sh      what runs them
+#   --vad-config conf/vad.conf   a file that Kaldi's compute-vad reads too
+#
+# Reads feats.scp, and conf/fbank.conf of the data directory where it exists: features without an energy column have
+# their log energy taken from the filters. Writes vad.scp into the data directory and its arks into <vad-dir>.
+set -euo pipefail
+export LC_ALL=C
+
+nj=4
+cmd=utils/run_jobs.sh
+vad_config=conf/vad.conf
+
+. utils/parse_options.sh
+[ $# -ge 1 ] && [ $# -le 3 ] || { "$0" --help >&2; exit 1; }
+data=${1%/}
+logs=${2:-$data/log}
+out=${3:-$data/data}
+name=$(basename "$data")
+
+fail() { echo "$0: $*" >&2; exit 1; }
+[ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run local/make_fbank.sh $data"
+[ -f "$vad_config" ] || fail "$vad_config: no such file (--vad-config)"
+[[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
+total=$(wc -l < "$data/feats.scp")
+[ "$nj" -le "$total" ] || nj=$total
+fbank_config=()
+[ ! -f "$data/conf/fbank.conf" ] || fbank_config=(--fbank-config "$data/conf/fbank.conf")
+mkdir -p "$logs" "$out" || fail "can't make $logs or $out; check the rights of the folder"
+
+rm -f "$data/vad.scp"
+parts=()
+for ((job = 1; job <= nj; job++)); do parts+=("$logs/vad_feats_$name.$job"); done
+utils/split_scp.sh "$data/feats.scp" "${parts[@]}"
+"$cmd" JOB=1:"$nj" "$logs/compute_vad_$name.JOB.log" \
+  local/compute_vad.py --vad-config "$vad_config" "${fbank_config[@]}" "$logs/vad_feats_$name.JOB" "$out/vad_$name.JOB"
+for ((job = 1; job <= nj; job++)); do cat "$out/vad_$name.$job.scp"; done > "$data/.vad.scp.tmp"
+mv "$data/.vad.scp.tmp" "$data/vad.scp"
+rm -f "${parts[@]}"
+echo "$0: Succeeded creating speech decisions for $name: $(wc -l < "$data/vad.scp") of $total utterances"

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Filterbank features of a data directory, as Kaldi's arks: raw, without mean subtraction, so that they serve everybody.
+#
+# Usage: local/make_fbank.sh [options] <data-dir> [<log-dir> [<fbank-dir>]]
+#   local/make_fbank.sh --nj 8 --fbank-config conf/fbank.conf data/train
+# Options:
+#   --nj 4                           number of jobs
+#   --cmd utils/run_jobs.sh          what runs them (utils/slurm_jobs.sh, or Kaldi's run.pl, queue.pl, slurm.pl)
+#   --fbank-config conf/fbank.conf   a file that compute-fbank-feats reads too
+#   --compress true                  two bytes a value (CM2) instead of four; Kaldi reads either
+#   --max-lost 5                     percent of the utterances that may be unusable before it is an error
+#
+# Reads wav.scp (paths and pipes) and, where they exist, segments, utt2aug and aug.scp.
+# Writes feats.scp, utt2num_frames, utt2dur, frame_shift, conf/fbank.conf and lost_utts (utterance, reason) into the data
+# directory, the arks into <fbank-dir> (<data-dir>/data), logs into <log-dir> (<data-dir>/log).
+set -euo pipefail
+export LC_ALL=C
+
+nj=4
+cmd=utils/run_jobs.sh
+fbank_config=conf/fbank.conf
+compress=true
+max_lost=5
+
+. utils/parse_options.sh
+[ $# -ge 1 ] && [ $# -le 3 ] || { "$0" --help >&2; exit 1; }
+data=${1%/}
+logs=${2:-$data/log}
+out=${3:-$data/data}
+name=$(basename "$data")
+
+fail() { echo "$0: $*" >&2; exit 1; }
+[ -d "$data" ] || fail "$data: no such data directory; run stage 1"
+[ -s "$data/wav.scp" ] || fail "$data/wav.scp is missing or empty; run stage 1"
+[ -f "$fbank_config" ] || fail "$fbank_config: no such file (--fbank-config)"
+[[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
+list=$data/wav.scp
+[ ! -f "$data/segments" ] || list=$data/segments
+total=$(wc -l < "$list")
+[ "$nj" -le "$total" ] || { echo "$0: $total utterances, hence $total jobs instead of $nj" >&2; nj=$total; }
+mkdir -p "$logs" "$out" "$data/conf" || fail "can't make $logs, $out or $data/conf; check the rights of the folder"
+
+# A run that is cut short leaves no feats.scp that points at arks of another run.
+rm -f "$data/feats.scp"
+parts=()
+for ((job = 1; job <= nj; job++)); do parts+=("$logs/fbank_utts_$name.$job"); done
+utils/split_scp.sh "$list" "${parts[@]}"
+
+"$cmd" JOB=1:"$nj" "$logs/make_fbank_$name.JOB.log" \
+  local/compute_fbank.py --fbank-config "$fbank_config" --compress "$compress" \
+  "$data" "$logs/fbank_utts_$name.JOB" "$out/raw_fbank_$name.JOB"
+
+gather() { # what the jobs wrote, in the order of the jobs, is in the order of the data directory
+  for ((job = 1; job <= nj; job++)); do cat "$out/raw_fbank_$name.$job.$1"; done > "$data/.$2.tmp"
+  mv "$data/.$2.tmp" "$data/$2"
+}
+gather lost_utts lost_utts
+lost=$(wc -l < "$data/lost_utts")
+if [ $((lost * 100)) -gt $((total * max_lost)) ]; then
+  fail "$lost of $total utterances are unusable, more than $max_lost %: see $data/lost_utts, for example: $(head -n 1 "$data/lost_utts")"
+fi
+gather utt2num_frames utt2num_frames
+gather utt2dur utt2dur
+awk '$1 == "--frame-shift" {shift_ms = $2} END {print (shift_ms ? shift_ms : 10) / 1000}' \
+  <(sed 's/#.*//; s/=/ /' "$fbank_config") > "$data/frame_shift"
+[ "$fbank_config" -ef "$data/conf/fbank.conf" ] || cp "$fbank_config" "$data/conf/fbank.conf"
+gather scp feats.scp   # last: it says that the rest is there
+for ark in "$out/raw_fbank_$name".*.ark; do   # of an earlier run with more jobs
+  job=${ark%.ark}
+  [ "${job##*.}" -le "$nj" ] || rm -f "$ark" "${ark%.ark}.scp"
+done
+rm -f "${parts[@]}" "$out/raw_fbank_$name".*.{utt2num_frames,utt2dur,lost_utts}
+[ "$lost" -eq 0 ] || echo "$0: lost $lost of $total utterances (reasons in $data/lost_utts); utils/fix_data_dir.sh $data takes them out of the other files" >&2
+echo "$0: Succeeded creating filterbank features for $name: $total in, $(wc -l < "$data/feats.scp") out, $lost lost"
