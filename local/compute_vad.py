@@ -19,7 +19,9 @@ from speakerkd.data.vad import VadConf, energy_vad, log_energy_of_fbank
 @dataclass
 class Options:
     vad_config: str = opt("", "conf file with Kaldi's options of compute-vad")
-    fbank_config: str = opt("", "how the features were made; without it the first column is the log energy, as in Kaldi")
+    fbank_config: str = opt(
+        "", "how the features were made; without it the first column is the log energy, as in Kaldi"
+    )
 
 
 def main(argv: list[str]) -> None:

@@ -38,7 +38,8 @@ rm -f "$data/vad.scp"
 parts=()
 for ((job = 1; job <= nj; job++)); do parts+=("$logs/vad_feats_$name.$job"); done
 utils/split_scp.sh "$data/feats.scp" "${parts[@]}"
-"$cmd" JOB=1:"$nj" "$logs/compute_vad_$name.JOB.log" \
+# shellcheck disable=SC2086  # cmd may carry options
+$cmd JOB=1:"$nj" "$logs/compute_vad_$name.JOB.log" \
   local/compute_vad.py --vad-config "$vad_config" "${fbank_config[@]}" "$logs/vad_feats_$name.JOB" "$out/vad_$name.JOB"
 for ((job = 1; job <= nj; job++)); do cat "$out/vad_$name.$job.scp"; done > "$data/.vad.scp.tmp"
 mv "$data/.vad.scp.tmp" "$data/vad.scp"

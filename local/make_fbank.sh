@@ -46,7 +46,8 @@ parts=()
 for ((job = 1; job <= nj; job++)); do parts+=("$logs/fbank_utts_$name.$job"); done
 utils/split_scp.sh "$list" "${parts[@]}"
 
-"$cmd" JOB=1:"$nj" "$logs/make_fbank_$name.JOB.log" \
+# shellcheck disable=SC2086  # cmd may carry options
+$cmd JOB=1:"$nj" "$logs/make_fbank_$name.JOB.log" \
   local/compute_fbank.py --fbank-config "$fbank_config" --compress "$compress" \
   "$data" "$logs/fbank_utts_$name.JOB" "$out/raw_fbank_$name.JOB"
 

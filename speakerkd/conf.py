@@ -20,7 +20,7 @@ import logging
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -74,6 +74,18 @@ def update(conf: T, pairs: dict[str, str], where: str) -> T:
     return dataclasses.replace(conf, **values)  # type: ignore[type-var]
 
 
+def typed_conf(path: str | Path, table: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """A conf file that names a class by --type=name -> (name, table[name], its Conf with the file's departures)."""
+    pairs = read_conf(path)
+    allowed = " ".join(sorted(table))
+    name = pairs.pop("type", "")
+    if not name:
+        raise ValueError(f"{path}: a line --type=name is missing (allowed: {allowed})")
+    if name not in table:
+        raise ValueError(f"{path}: --type={name} is not known (allowed: {allowed})")
+    return name, table[name], build(table[name].Conf, pairs, str(path))
+
+
 def _value(kind: Any, text: str) -> Any:
     if kind is bool:
         if text.lower() in ("true", "t", "1"):
@@ -122,9 +134,7 @@ def from_json(cls: type[T], text: str, where: str) -> T:
     return build(cls, pairs, where)
 
 
-def parse_args(
-    cls: type[T], argv: Sequence[str], usage: str | None, num_args: int | None = 0
-) -> tuple[T, list[str]]:
+def parse_args(cls: type[T], argv: Sequence[str], usage: str | None, num_args: int | None = 0) -> tuple[T, list[str]]:
     """Options and positional arguments of a script; --config file is read first; --help prints the usage.
 
     num_args is how many positional arguments there must be (None: any number).

@@ -13,7 +13,8 @@ from speakerkd.data.audio import AudioError, mono, read_audio, resample
 
 
 @pytest.mark.parametrize(
-    ("subtype", "tolerance"), [("PCM_16", 2**-15), ("PCM_24", 2**-23), ("PCM_U8", 2**-7), ("FLOAT", 0), ("PCM_32", 2**-24)]
+    ("subtype", "tolerance"),
+    [("PCM_16", 2**-15), ("PCM_24", 2**-23), ("PCM_U8", 2**-7), ("FLOAT", 0), ("PCM_32", 2**-24)],
 )
 def test_sample_formats(tmp_path: Path, subtype: str, tolerance: float) -> None:
     wave = noise(0.1)
@@ -112,6 +113,8 @@ def test_resampling_removes_what_would_alias() -> None:
 
 def test_a_pipe_does_not_eat_our_stdin(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(0.1))
-    script = f"from speakerkd.data.audio import read_audio; read_audio('cat - >/dev/null; cat {path} |'); print(input())"
+    script = (
+        f"from speakerkd.data.audio import read_audio; read_audio('cat - >/dev/null; cat {path} |'); print(input())"
+    )
     done = subprocess.run([sys.executable, "-c", script], input="still here\n", capture_output=True, text=True)
     assert done.stdout == "still here\n", done.stderr

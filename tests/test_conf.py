@@ -29,7 +29,7 @@ def test_conf_file_is_kaldis(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("--num-bims=80\n", "no option --num-bims.*--deep --gamma --name --num-bins"),
+        ("--num-bims=80\n", r"no option --num-bims.*--deep --gamma --name --num-bins"),
         ("--num-bins=8o\n", "--num-bins=8o: not a whole number"),
         ("--deep=yes\n", "not true or false"),
         ("num-bins=80\n", "x.conf:1: 'num-bins=80' is not of the form"),
@@ -44,7 +44,7 @@ def test_bad_conf_files(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_missing_conf_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere.conf: can't read"):
+    with pytest.raises(ValueError, match=r"nowhere\.conf: can't read"):
         read_conf(tmp_path / "nowhere.conf")
 
 
@@ -76,6 +76,8 @@ def test_round_trips(tmp_path: Path) -> None:
 
 def test_run_gives_no_traceback(tmp_path: Path) -> None:
     script = tmp_path / "boom.py"
-    script.write_text("from speakerkd.conf import run\ndef main(argv):\n    raise ValueError('data/x: mend it')\nrun(main)\n")
+    script.write_text(
+        "from speakerkd.conf import run\ndef main(argv):\n    raise ValueError('data/x: mend it')\nrun(main)\n"
+    )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == "boom.py: error: data/x: mend it\n"

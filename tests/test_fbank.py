@@ -56,7 +56,11 @@ def by_kaldi_native(conf: FbankConf, wave: np.ndarray) -> np.ndarray:
     frame.preemph_coeff = conf.preemphasis_coefficient
     mel.num_bins, mel.low_freq, mel.high_freq = conf.num_mel_bins, conf.low_freq, conf.high_freq
     options.use_energy, options.raw_energy, options.use_power = conf.use_energy, conf.raw_energy, conf.use_power
-    options.use_log_fbank, options.energy_floor, options.htk_compat = conf.use_log_fbank, conf.energy_floor, conf.htk_compat
+    options.use_log_fbank, options.energy_floor, options.htk_compat = (
+        conf.use_log_fbank,
+        conf.energy_floor,
+        conf.htk_compat,
+    )
     online = kaldi_native_fbank.OnlineFbank(options)
     online.accept_waveform(conf.sample_frequency, (wave * 32768).tolist())
     online.input_finished()
@@ -65,13 +69,16 @@ def by_kaldi_native(conf: FbankConf, wave: np.ndarray) -> np.ndarray:
 
 def speechlike(num_samples: int, rate: int) -> np.ndarray:
     time = np.arange(num_samples) / rate
-    return (0.3 * np.sin(2 * np.pi * 180 * time) ** 9 + 0.03 * noise(1 + num_samples / rate, rate)[:num_samples]).astype(np.float32)
+    return (
+        0.3 * np.sin(2 * np.pi * 180 * time) ** 9 + 0.03 * noise(1 + num_samples / rate, rate)[:num_samples]
+    ).astype(np.float32)
 
 
 GRID = [
     replace(PLAIN, window_type=window, snip_edges=snip, sample_frequency=rate, low_freq=low, high_freq=high, num_mel_bins=40)
     for window, snip, rate, (low, high) in itertools.product(
-        ["povey", "hamming", "hanning", "rectangular", "blackman"], [True, False], [8000.0, 16000.0], [(20.0, 0.0), (100.0, -300.0)]
+        ["povey", "hamming", "hanning", "rectangular", "blackman"], [True, False], [8000.0, 16000.0],
+        [(20.0, 0.0), (100.0, -300.0)],
     )
 ] + [
     replace(PLAIN, **change)  # type: ignore[arg-type]
@@ -104,7 +111,12 @@ def test_equals_kaldi_native_fbank(conf: FbankConf) -> None:
 def test_equals_torchaudio() -> None:
     wave = speechlike(16000, 16000)
     for conf in (replace(PLAIN, num_mel_bins=80), replace(PLAIN, window_type="hamming", snip_edges=False)):
-        options = {"num_mel_bins": conf.num_mel_bins, "window_type": conf.window_type, "snip_edges": conf.snip_edges, "dither": 0.0}
+        options = {
+            "num_mel_bins": conf.num_mel_bins,
+            "window_type": conf.window_type,
+            "snip_edges": conf.snip_edges,
+            "dither": 0.0,
+        }
         theirs = torchaudio.compliance.kaldi.fbank(torch.from_numpy(wave)[None] * 32768, **options).numpy()
         np.testing.assert_allclose(Fbank(conf)(wave), theirs, atol=1e-3)
 
@@ -134,7 +146,9 @@ def test_silence_gives_the_floor() -> None:
 def test_dither_is_seeded_and_of_the_size_said() -> None:
     fbank = Fbank(replace(FbankConf(), use_energy=True, remove_dc_offset=False))
     silence = np.zeros(16000, np.float32)
-    assert np.array_equal(fbank(silence, 5), fbank(silence, 5)) and not np.array_equal(fbank(silence, 5), fbank(silence, 6))
+    assert np.array_equal(fbank(silence, 5), fbank(silence, 5)) and not np.array_equal(
+        fbank(silence, 5), fbank(silence, 6)
+    )
     assert abs(fbank(silence)[:, 0].mean() - np.log(400)) < 0.1  # the energy of 400 samples of variance 1
 
 
@@ -192,8 +206,14 @@ def test_vad_by_hand() -> None:
     none = VadConf(5.0, 0.0, 0, 0.6)
     assert energy_vad(energy, none).tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
     # One of five frames, of four at 1 and of three at 0 is above: 0.2, 0.25, 0.33.
-    assert energy_vad(energy, replace(none, vad_frames_context=2, vad_proportion_threshold=0.2)).tolist() == [1, 1, 1, 1, 1] + [0] * 5
-    assert energy_vad(energy, replace(none, vad_frames_context=2, vad_proportion_threshold=0.24)).tolist() == [1, 1] + [0] * 8
+    assert (
+        energy_vad(energy, replace(none, vad_frames_context=2, vad_proportion_threshold=0.2)).tolist()
+        == [1, 1, 1, 1, 1] + [0] * 5
+    )
+    assert (
+        energy_vad(energy, replace(none, vad_frames_context=2, vad_proportion_threshold=0.24)).tolist()
+        == [1, 1] + [0] * 8
+    )
     assert energy_vad(energy + 5, replace(none, vad_energy_mean_scale=0.5)).tolist()[:4] == [0, 0, 1, 0]
     with pytest.raises(ValueError, match="proportion"):
         VadConf(vad_proportion_threshold=1.0)

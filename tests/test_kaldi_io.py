@@ -40,7 +40,9 @@ def test_vector_bytes_are_kaldis(tmp_path: Path) -> None:
     assert (tmp_path / "x.ark").read_bytes() == (GOLDEN / "test_xvector.ark").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["fbank80-povey", "fbank80-povey-cm1", "fbank80-povey-cm2-speech", "fbank80-povey-cm3-twobyte"])
+@pytest.mark.parametrize(
+    "name", ["fbank80-povey", "fbank80-povey-cm1", "fbank80-povey-cm2-speech", "fbank80-povey-cm3-twobyte"]
+)
 def test_reads_each_layout_that_kaldi_writes(tmp_path: Path, name: str) -> None:
     """cm1 and cm2 take the way through kaldiio, FM and CM2 are read by offset."""
     raw = (GOLDEN / f"{name}.ark").read_bytes()
@@ -179,7 +181,7 @@ def test_full_disk_and_read_only_folder_are_named(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "x"], cwd=ROOT, capture_output=True, text=True)
     assert "x.ark: can't be written (File too large); check the disk space and the rights" in done.stderr
     assert not list(tmp_path.iterdir())
-    with pytest.raises(OSError, match="/proc/no/x.ark: can't be written"), ArkWriter("/proc/no/x"):
+    with pytest.raises(OSError, match=r"/proc/no/x\.ark: can't be written"), ArkWriter("/proc/no/x"):
         pass
 
 
@@ -264,4 +266,7 @@ def test_workers_share_the_index(tmp_path: Path, rng: np.random.Generator) -> No
     again = pickle.loads(pickle.dumps(scp))
     assert all(np.array_equal(again.read(i, 1, 4), expected[i]) for i in range(5))
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert all(np.array_equal(a, b) for a, b in zip(pool.starmap(scp.read, [(i, 1, 4) for i in range(5)]), expected, strict=True))
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(pool.starmap(scp.read, [(i, 1, 4) for i in range(5)]), expected, strict=True)
+        )

@@ -91,8 +91,14 @@ def test_segments_pipes_and_other_rates(recipe: Path, sh: Run) -> None:
 
 def test_unusable_recordings_are_listed_and_the_rest_goes_on(recipe: Path, data: Path, sh: Run) -> None:
     bad = bad_files(recipe / "bad")
-    bad["three samples"] = (str(write_wav(recipe / "bad/three.wav", noise(3 / 16000))), r"is shorter than a frame \(3 samples\)")
-    wav_scp = {**read_table(data / "wav.scp"), **{f"t-{name.replace(' ', '_')}": source for name, (source, _) in bad.items()}}
+    bad["three samples"] = (
+        str(write_wav(recipe / "bad/three.wav", noise(3 / 16000))),
+        r"is shorter than a frame \(3 samples\)",
+    )
+    wav_scp = {
+        **read_table(data / "wav.scp"),
+        **{f"t-{name.replace(' ', '_')}": source for name, (source, _) in bad.items()},
+    }
     write_data_dir(data, wav_scp, {utt: utt.split("-")[0] for utt in wav_scp})
     done = sh("local/make_fbank.sh", "--nj", 2, data, fails=True)
     assert f"{len(bad)} of {len(wav_scp)} utterances are unusable, more than 5 %: see {data}/lost_utts" in done.stderr
@@ -123,7 +129,9 @@ def test_interrupted_and_run_again_gives_the_same_arks(recipe: Path, sh: Run) ->
     write_data_dir(data, wav_scp, dict.fromkeys(wav_scp, "s"))
     (recipe / "dither.conf").write_text("--num-mel-bins=24\n--dither=1\n")
     command = ["local/make_fbank.sh", "--nj", "1", "--fbank-config", "dither.conf", str(data)]
-    process = subprocess.Popen(command, cwd=recipe, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=recipe, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size > 100_000 for path in data.glob("data/.raw_fbank_x.1.ark.*.tmp")):
         assert time.monotonic() < deadline and process.poll() is None

@@ -23,7 +23,13 @@ esac
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     root = tmp_path / "clone"
-    for name in ("tools/setup.sh", "tools/env.sh", "utils/parse_options.sh", "requirements.txt", "requirements-extras.txt"):
+    for name in (
+        "tools/setup.sh",
+        "tools/env.sh",
+        "utils/parse_options.sh",
+        "requirements.txt",
+        "requirements-extras.txt",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     stub = tmp_path / "bin/python3"
@@ -115,9 +121,11 @@ def test_active_environment_with_the_packages_is_used(clone: Path) -> None:
     done = subprocess.run(["bash", "-c", script], env={"PATH": path}, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(ROOT / "tools/venv/bin/python3"), str(clone)]
 
-    (clone / "tools/setup.sh").write_text("#!/bin/sh\necho \"setup $*\" >&2; mkdir -p $(dirname $0)/venv/bin\n")
+    (clone / "tools/setup.sh").write_text('#!/bin/sh\necho "setup $*" >&2; mkdir -p $(dirname $0)/venv/bin\n')
     empty = clone.parent / "empty"
     subprocess.run(["python3", "-m", "venv", "--without-pip", empty], check=True)
     path = f"{empty}/bin:/usr/bin:/bin"
-    done = subprocess.run(["bash", "-c", f"extras=dev; {script}; echo $PATH"], env={"PATH": path}, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"extras=dev; {script}; echo $PATH"], env={"PATH": path}, capture_output=True, text=True
+    )
     assert "setup --extras dev" in done.stderr and done.stdout.splitlines()[-1].startswith(f"{clone}/tools/venv/bin:")

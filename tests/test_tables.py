@@ -68,7 +68,9 @@ def test_segments(tmp_path: Path) -> None:
 
 
 def test_data_dir(tmp_path: Path) -> None:
-    write_data_dir(tmp_path / "d", {"s1-b": "b.wav", "s1-a": "a.wav"}, {"s1-b": "s1", "s1-a": "s1"}, utt2dur={"s1-a": 1.5})
+    write_data_dir(
+        tmp_path / "d", {"s1-b": "b.wav", "s1-a": "a.wav"}, {"s1-b": "s1", "s1-a": "s1"}, utt2dur={"s1-a": 1.5}
+    )
     assert (tmp_path / "d/wav.scp").read_text() == "s1-a a.wav\ns1-b b.wav\n"
     assert (tmp_path / "d/spk2utt").read_text() == "s1 s1-a s1-b\n"
     assert (tmp_path / "d/utt2dur").read_text() == "s1-a 1.5\n"

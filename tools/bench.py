@@ -94,7 +94,16 @@ def fbank(options: Options, folder: Path) -> list[Row]:
 
     ours, theirs, ratio = compare(side("ours", extractor), side("theirs", native), options.seconds)
     rates = [f"{options.utterances * length / each:.0f} x real time" for each in (ours, theirs)]
-    return [Row("fbank", "wav to CM2 ark, 80 bins, one core", rates[0], f"kaldi-native-fbank {rates[1]}", f"{ratio:.1f}", "3")]
+    return [
+        Row(
+            "fbank",
+            "wav to CM2 ark, 80 bins, one core",
+            rates[0],
+            f"kaldi-native-fbank {rates[1]}",
+            f"{ratio:.1f}",
+            "3",
+        )
+    ]
 
 
 def load(options: Options, folder: Path) -> list[Row]:
@@ -120,7 +129,9 @@ def load(options: Options, folder: Path) -> list[Row]:
 
     times = compare(ours, theirs, options.seconds)
     rates = [f"{len(crops) / each:.0f} crops/s" for each in times[:2]]
-    return [Row("load", "2 s of 10 s utterances, CM2, one core", rates[0], f"kaldiio {rates[1]}", f"{times[2]:.1f}", "4")]
+    return [
+        Row("load", "2 s of 10 s utterances, CM2, one core", rates[0], f"kaldiio {rates[1]}", f"{times[2]:.1f}", "4")
+    ]
 
 
 def index(options: Options, folder: Path) -> list[Row]:
@@ -129,7 +140,10 @@ def index(options: Options, folder: Path) -> list[Row]:
     with open(path, "w", encoding="utf-8") as file:
         for number in range(options.entries):
             speaker, job = number // 200, number * 64 // options.entries + 1
-            file.write(f"id{speaker:05}-a1b2c3d4e5f-{number % 200:05} /data/voxceleb/feats/raw_fbank_train.{job}.ark:{number * 96000}\n")
+            file.write(
+                f"id{speaker:05}-a1b2c3d4e5f-{number % 200:05} "
+                f"/data/voxceleb/feats/raw_fbank_train.{job}.ark:{number * 96000}\n"
+            )
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(False)
     process = context.Process(target=_index_memory, args=(str(path), sending))

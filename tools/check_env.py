@@ -56,7 +56,9 @@ def main() -> int:
     lines: list[str] = []
     bad = False
     ok_python = (3, 10) <= sys.version_info[:2] <= (3, 12)
-    lines.append(f"{'ok' if ok_python else 'WRONG':8}python {sys.version.split()[0]} {'' if ok_python else '(3.10 to 3.12)'}")
+    lines.append(
+        f"{'ok' if ok_python else 'WRONG':8}python {sys.version.split()[0]} {'' if ok_python else '(3.10 to 3.12)'}"
+    )
     bad |= not ok_python
     for name, wanted in pins().items():
         usable, text = check_package(name, wanted)

@@ -21,6 +21,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 venv=$root/tools/venv
 done_file=$venv/.speakerkd-setup   # written last: its absence means that a set-up was cut short
+# shellcheck disable=SC2086  # words
 wanted=$(printf '%s\n' $extras | LC_ALL=C sort -u | tr '\n' ' ')
 for extra in $wanted; do
   case "$extra" in
@@ -76,10 +77,11 @@ if ! $complete; then
   rm -rf "$venv"
   "$python" -m venv "$venv" || fail
 fi
+# shellcheck disable=SC2086  # words
 wanted=$(printf '%s\n' $have $wanted | LC_ALL=C sort -u | tr '\n' ' ')
 wanted=${wanted% }
 spec=$root
-[ -z "$wanted" ] || spec="$root[${wanted// /,}]"
+[ -z "$wanted" ] || spec="${root}[${wanted// /,}]"
 echo "$0: installing into tools/venv (some 5 GB with PyTorch; a few minutes): ${wanted:-no extras}" >&2
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
   -r "$root/requirements.txt" -c "$root/requirements-extras.txt" -e "$spec" >&2 || fail

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
 
 
 class AudioError(ValueError):
@@ -53,8 +51,16 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
         return wave
     if len(wave) == 0:
         return wave
+    import torch  # here, since whoever reads at one rate need not wait seconds for it
+    import torchaudio
+
     resampled = torchaudio.functional.resample(
-        torch.from_numpy(wave), rate, new_rate, lowpass_filter_width=32, rolloff=0.95, resampling_method="sinc_interp_kaiser"
+        torch.from_numpy(wave),
+        rate,
+        new_rate,
+        lowpass_filter_width=32,
+        rolloff=0.95,
+        resampling_method="sinc_interp_kaiser",
     )
     return resampled.numpy()
 
@@ -66,7 +72,9 @@ def _decode(file: Any) -> tuple[np.ndarray, int]:
             samples = audio.read(dtype="float32", always_2d=True)
             rate = int(audio.samplerate)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        raise AudioError(f"is not audio that libsndfile reads ({str(error).strip() or type(error).__name__})") from error
+        raise AudioError(
+            f"is not audio that libsndfile reads ({str(error).strip() or type(error).__name__})"
+        ) from error
     if len(samples) < expected < 0x7FFFF000:
         raise AudioError(f"is truncated: {len(samples)} of {expected} samples")
     if len(samples) == 0:
@@ -97,7 +105,9 @@ def _check_riff(head: bytes, size: int) -> None:
     while position + 8 <= len(head):
         name, length = struct.unpack_from("<4sI", head, position)
         if name == b"data":
-            streamed = length in (0, 0x7FFFFFFF) or length >= 0x7FFFF000  # written by a program that could not seek back
+            streamed = (
+                length in (0, 0x7FFFFFFF) or length >= 0x7FFFF000
+            )  # written by a program that could not seek back
             if not streamed and position + 8 + length > size:
                 raise AudioError(f"is truncated: {size - position - 8} of {length} bytes of samples")
             return

@@ -22,7 +22,9 @@ class FbankConf:
     sample_frequency: float = opt(16000.0, "rate of the features in Hz; recordings of other rates are resampled")
     frame_length: float = opt(25.0, "milliseconds")
     frame_shift: float = opt(10.0, "milliseconds")
-    dither: float = opt(1.0, "standard deviation of the noise added to 16-bit samples, seeded by the utterance; 0: none")
+    dither: float = opt(
+        1.0, "standard deviation of the noise added to 16-bit samples, seeded by the utterance; 0: none"
+    )
     preemphasis_coefficient: float = opt(0.97, "coefficient of the pre-emphasis")
     remove_dc_offset: bool = opt(True, "subtract each frame's mean")
     window_type: str = opt("povey", "povey, hamming, hanning, sine, rectangular or blackman")
@@ -51,13 +53,17 @@ class Fbank:
         self.length = int(conf.sample_frequency * 0.001 * conf.frame_length)
         self.shift = int(conf.sample_frequency * 0.001 * conf.frame_shift)
         if self.length < 2 or self.shift < 1:
-            raise ValueError(f"frames of {conf.frame_length} ms every {conf.frame_shift} ms can't be made at {self.rate} Hz")
+            raise ValueError(
+                f"frames of {conf.frame_length} ms every {conf.frame_shift} ms can't be made at {self.rate} Hz"
+            )
         self.padded = 1 << (self.length - 1).bit_length() if conf.round_to_power_of_two else self.length
         if self.padded % 2:
             raise ValueError(f"--round-to-power-of-two=false needs an even frame; it has {self.length} samples")
         self.window = window(conf, self.length)
         # Each row twice: it meets the squares of the real and of the imaginary part, and the product sums them.
-        self.mel = mel_matrix(conf, self.padded).repeat_interleave(2, 0) if conf.use_power else mel_matrix(conf, self.padded)
+        self.mel = (
+            mel_matrix(conf, self.padded).repeat_interleave(2, 0) if conf.use_power else mel_matrix(conf, self.padded)
+        )
         self.dim = conf.num_mel_bins + conf.use_energy
 
     def num_frames(self, num_samples: int) -> int:
@@ -146,7 +152,9 @@ def mel_matrix(conf: FbankConf, padded: int) -> torch.Tensor:
         weights[0] = 0  # HTK leaves out the constant part
     empty = int((weights.sum(0) == 0).sum())
     if empty:
-        raise ValueError(f"--num-mel-bins={conf.num_mel_bins} is too many here: {empty} filters would meet no frequency")
+        raise ValueError(
+            f"--num-mel-bins={conf.num_mel_bins} is too many here: {empty} filters would meet no frequency"
+        )
     return torch.nn.functional.pad(weights, (0, 0, 0, 1)).float()
 
 

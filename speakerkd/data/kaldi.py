@@ -43,8 +43,8 @@ class ArkWriter:
         self._temporary = [temporary_beside(path) for path in (self.ark, self.scp)]
         try:
             self.ark.parent.mkdir(parents=True, exist_ok=True)
-            self._ark_file = open(self._temporary[0], "wb")  # noqa: SIM115
-            self._scp_file = open(self._temporary[1], "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+            self._ark_file = open(self._temporary[0], "wb")
+            self._scp_file = open(self._temporary[1], "w", encoding="utf-8", newline="\n")
         except OSError as error:
             raise OSError(f"{self.ark}: can't be written ({error.strerror}); check the rights of the folder") from error
         return self
@@ -68,7 +68,9 @@ class ArkWriter:
         self._offset += len(head) + len(data)
         self._last = key
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._ark_file.close()
             self._scp_file.close()
@@ -123,7 +125,7 @@ def load(source: str) -> np.ndarray:
 
 
 class Scp:
-    """An scp of a million entries in flat arrays: the key and 20 bytes an entry, shared by forked workers since nothing counts them.
+    """An scp of a million entries in flat arrays: the key and 20 bytes an entry, which forked workers share.
 
     Entry i is `key(i)`; `read(i, start, stop)` fetches rows. FM and CM2 are read by offset through a memory map, anything
     else whole.

@@ -58,7 +58,7 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """(line number, line) of a table; refuses CR LF, empty lines and what is not UTF-8."""
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error.strerror})") from error
     with file:

@@ -14,7 +14,9 @@ class VadConf:
     vad_energy_threshold: float = opt(5.0, "constant part of the threshold on the log energy")
     vad_energy_mean_scale: float = opt(0.5, "plus this times the utterance's mean log energy")
     vad_frames_context: int = opt(0, "frames on either side that vote")
-    vad_proportion_threshold: float = opt(0.6, "share of the voting frames above the threshold that makes a frame speech")
+    vad_proportion_threshold: float = opt(
+        0.6, "share of the voting frames above the threshold that makes a frame speech"
+    )
 
     def __post_init__(self) -> None:
         if self.vad_energy_mean_scale < 0 or self.vad_frames_context < 0 or not 0 < self.vad_proportion_threshold < 1:

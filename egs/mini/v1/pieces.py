@@ -1,0 +1,133 @@
+"""The pieces of one speaker: read the recordings, cut the pauses, join neighbours, choose, write FLAC files."""
+
+import hashlib
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+from speakerkd.data.audio import AudioError, read_audio, resample
+
+VERSION = 1  # of what is made here; a new number makes it all again
+RATE = 16000
+FRAME = RATE // 100
+
+
+class Job(NamedTuple):
+    """What the pieces of one speaker are made of."""
+
+    speaker: str
+    folder: str  # to make
+    root: str  # unpacked package
+    files: list[str]  # in root
+    seconds: float
+    most: int
+    seed: int
+
+
+class Pieces(NamedTuple):
+    """What came of a Job."""
+
+    speaker: str
+    durations: dict[str, float]  # piece -> seconds
+    lost: dict[str, str]  # recording -> reason, as "kind: words"
+    digests: dict[str, str]  # recording -> digest of its samples
+
+
+def trim(wave: np.ndarray) -> np.ndarray:
+    """Cut what is over 0.1 s from speech, at the ends and inside; nothing is left where there is no speech.
+
+    Speech is 50 ms or more of frames above a threshold: 6 dB over the floor, but 25 to 40 dB under the peak. So a
+    noisy recording is cut a little, and one that was cut tightly, whose floor is speech, not at all.
+    """
+    frames = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
+    if len(frames) < 5:
+        return wave[:0]
+    level = 10 * np.log10(np.var(frames.astype(np.float64), axis=1) + 1e-12)
+    peak, floor = np.percentile(level, [95, 5])
+    if peak < -80:
+        return wave[:0]
+    loud = level > np.clip(floor + 6, peak - 40, peak - 25)
+    runs = np.convolve(loud, np.ones(5), "valid") == 5
+    near = np.convolve(runs, np.ones(5 + 2 * 10)) > 0  # the run itself and 10 frames to each side
+    keep = np.repeat(near[10 : 10 + len(frames)], FRAME)
+    return wave[: len(keep)][keep]
+
+
+def read_recording(path: Path) -> tuple[np.ndarray, str]:
+    """(speech at 16 kHz, digest of the samples as they are stored). Channels are averaged: some have a silent one."""
+    samples, rate = read_audio(str(path))
+    digest = hashlib.sha256(samples.tobytes()).hexdigest()[:32]
+    return trim(resample(samples.mean(axis=1), rate, RATE)), digest
+
+
+def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], Pieces]:
+    """(the recordings of each piece, recording -> speech, what is lost so far).
+
+    A piece joins recordings that are neighbours by name: one session, similar words. Were they shuffled, each piece
+    would hold a bit of all sessions, and two pieces of a speaker would be alike for that, not for the voice.
+    """
+    speech: dict[str, np.ndarray] = {}
+    result = Pieces(job.speaker, {}, {}, {})
+    groups: list[list[str]] = [[]]
+    samples = 0
+    for name in job.files:
+        try:
+            wave, digest = read_recording(Path(job.root) / name)
+        except AudioError as error:
+            result.lost[name] = f"unreadable: {error}"
+            continue
+        if digest in result.digests.values():
+            result.lost[name] = "copy: has the samples of " + next(n for n, d in result.digests.items() if d == digest)
+            continue
+        result.digests[name] = digest
+        if len(wave) < RATE // 10:
+            result.lost[name] = "short: less than 0.1 s of speech"
+            continue
+        speech[name] = wave
+        groups[-1].append(name)
+        samples += len(wave)
+        if samples >= job.seconds * RATE:
+            groups.append([])
+            samples = 0
+    rest = groups.pop()
+    if groups:
+        groups[-1] += rest
+    result.lost.update(
+        {name: f"short: the speaker has less than {job.seconds:g} s of speech" for name in rest if not groups}
+    )
+    return groups, speech, result
+
+
+def make_pieces(job: Job) -> Pieces:
+    """Write a speaker's pieces, all or none; those that are there and right stay."""
+    folder = Path(job.folder)
+    made = folder / "made.json"
+    inputs = job._replace(folder="", root=Path(job.root).name)  # that name holds the checksum of the package
+    key = hashlib.sha256(f"{VERSION} {inputs}".encode()).hexdigest()
+    if made.is_file():
+        saved = json.loads(made.read_text(encoding="utf-8"))
+        if saved.pop("key") == key and all((folder / f"{utt}.flac").is_file() for utt in saved["durations"]):
+            return Pieces(**saved)
+    groups, speech, result = join(job)
+    chosen = sorted(random.Random(f"{job.seed} {job.speaker}").sample(range(len(groups)), min(job.most, len(groups))))
+    for number in set(range(len(groups))) - set(chosen):
+        result.lost.update(dict.fromkeys(groups[number], f"over: is in none of the {job.most} pieces drawn"))
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for number, group in enumerate((groups[each] for each in chosen), 1):
+        utt = f"{job.speaker}-{number:04d}"
+        wave = np.concatenate([speech[name] for name in group])
+        # Speakers differ by 50 dB and 16 bits are few for the faintest: each piece to -26 dB, unless it would clip.
+        wave *= min(10 ** (-26 / 20) / np.sqrt(np.mean(wave**2)), 0.99 / np.abs(wave).max())
+        soundfile.write(temporary / f"{utt}.flac", np.round(wave * 32767).astype(np.int16), RATE)
+        result.durations[utt] = len(wave) / RATE
+    (temporary / made.name).write_text(json.dumps({"key": key, **result._asdict()}, indent=1), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
+    return result
