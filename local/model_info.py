@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""How large and how fast models are: parameters, multiplications per second of speech, real-time factor of one thread.
+
+Usage: local/model_info.py [options] <model.conf or final.pt> [...]
+  local/model_info.py conf/model/*.conf
+  local/model_info.py --seconds 2 --runs 0 exp/teacher/final.pt exp/student/final.pt
+
+Printed is a line per model:
+  parameters   of the encoder, without classifier, in millions; batch norm's running statistics are not counted
+  GMAC/s       multiply-accumulates of convolutions, affine layers and matrix products for a second of speech, in 10^9
+  RTF          seconds that one thread takes for a second of speech, features given (median of --runs)
+The "FLOPs" in WeSpeaker's README are multiply-accumulates of 2 seconds, so about twice the GMAC/s of --seconds 2: up to
+2 % more, since batch norm is counted there, and 7 % for CAM++, whose masks are computed once per segment here.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from speakerkd.conf import opt, parse_args, run
+from speakerkd.models import MODELS, Encoder, load_net, read_model
+
+FRAMES_PER_SECOND = 100
+
+
+@dataclass
+class Options:
+    feat_dim: int = opt(80, "features per frame, for a conf (a checkpoint knows its own)")
+    seconds: float = opt(10.0, "of speech that is measured")
+    runs: int = opt(3, "timed runs; 0: no timing")
+
+
+def encoder_of(path: str, feat_dim: int) -> Encoder:
+    """Of a checkpoint, or a fresh one after a conf."""
+    if Path(path).suffix != ".conf":
+        return load_net(path).encoder
+    name, conf = read_model(path)
+    try:
+        return MODELS[name](conf, feat_dim)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def num_parameters(encoder: nn.Module) -> int:
+    return sum(weight.numel() for weight in encoder.parameters())
+
+
+def count_macs(encoder: nn.Module, feat_dim: int, frames: int) -> int:
+    """Multiply-accumulates for one utterance. Nothing is computed: the encoder moves to "meta", losing its weights."""
+    encoder.to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(torch.empty(1, frames, feat_dim, device="meta"))
+    return counter.get_total_flops() // 2  # it counts a multiplication and an addition
+
+
+def time_run(encoder: nn.Module, feat_dim: int, frames: int, runs: int) -> float:
+    """Median seconds for one utterance, after a run that isn't counted."""
+    feats = torch.randn(1, frames, feat_dim)
+    taken = []
+    encoder.eval()
+    with torch.no_grad():
+        for _ in range(runs + 1):
+            start = time.perf_counter()
+            encoder(feats)
+            taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
+
+
+def describe(path: str, options: Options) -> list[str]:
+    """One line of the table."""
+    encoder = encoder_of(path, options.feat_dim)
+    assert isinstance(encoder, nn.Module)
+    frames = round(options.seconds * FRAMES_PER_SECOND)
+    factor = "-"
+    if options.runs > 0:
+        factor = f"{time_run(encoder, encoder.feat_dim, frames, options.runs) / options.seconds:.4f}"
+    name = path if Path(path).suffix != ".conf" else Path(path).stem
+    millions = num_parameters(encoder) / 1e6
+    macs = count_macs(encoder, encoder.feat_dim, frames) / options.seconds / 1e9
+    return [name, f"{millions:.2f} M", f"{macs:.3f}", str(encoder.dim), str(encoder.feat_dim), factor]
+
+
+def main(argv: list[str]) -> None:
+    options, paths = parse_args(Options, argv, __doc__, None)
+    if not paths:
+        raise ValueError("no model is given, e.g. conf/model/*.conf or exp/*/final.pt (see --help)")
+    if options.seconds * FRAMES_PER_SECOND < 1 or options.runs < 0:
+        raise ValueError(f"--seconds={options.seconds} must be positive and --runs={options.runs} not negative")
+    torch.set_num_threads(1)
+    rows = [["model", "parameters", "GMAC/s", "embedding", "feat-dim", "RTF"]]
+    rows += [describe(path, options) for path in paths]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        first, *rest = (
+            cell.ljust(width) if not index else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join([first, *rest]))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Losses: margin softmax (margin.py) and what distillation compares (distill.py)."""

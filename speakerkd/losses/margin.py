@@ -1,0 +1,112 @@
+"""The classifier: softmax, additive margin (AM), additive angular margin (AAM), sub-centres; the margin's rise.
+
+With cos θ the cosine of an embedding with a class's weight row, s the scale and m the margin times the ramp, the logits
+are s·cos θ for every class and, for the labelled one,
+    AM     s·(cos θ - m)
+    AAM    s·cos(θ + m)                  where cos θ > cos(π - m)
+           s·(cos θ - (1 + cos(π - m)))  beyond, where cos(θ + m) would rise again: continuous, still falling
+    AAM, easy margin                     s·cos(θ + m) where cos θ > 0, s·cos θ beyond
+With K sub-centres a class has K rows and cos θ is the largest of their cosines. The cross entropy is the caller's.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.conf import opt
+
+TYPES = ("softmax", "am", "aam")
+SHAPES = ("exponential", "linear")
+SMALLEST_SINE_SQUARED = 1e-7  # the square root's slope is infinite at |cos θ| = 1
+
+
+@dataclass(frozen=True)
+class MarginConf:
+    type: str = opt("aam", "softmax, am or aam")
+    scale: float = opt(32.0, "of the cosines (softmax: not used)")
+    margin: float = opt(0.2, "full margin: in radians for aam, in cosine for am")
+    sub_centers: int = opt(1, "weight rows of each class")
+    easy_margin: bool = opt(False, "aam: no margin where the cosine is negative")
+    margin_start: float = opt(0.0, "epochs without margin")
+    margin_end: float = opt(0.0, "epochs after which the margin is full")
+    margin_shape: str = opt("exponential", "of its rise: exponential or linear")
+
+
+def margin_ramp(epoch: float, start: float, end: float, shape: str = "exponential") -> float:
+    """The part of the margin in force at `epoch` (3.25: a quarter into the fourth): 0 up to start, 1 from end on.
+
+    exponential: 1 - 0.001^r, r from 0 to 1 between them; half of the rise is over after a tenth of the way.
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"--margin-shape={shape} is not known (allowed: {' '.join(SHAPES)})")
+    if epoch >= end:
+        return 1.0
+    if epoch <= start:
+        return 0.0
+    part = (epoch - start) / (end - start)
+    return part if shape == "linear" else 1 - math.exp(part * math.log(1e-3))
+
+
+class MarginHead(nn.Module):
+    """Embeddings -> logits. `weight` has a row for each class, or sub_centers rows one after the other."""
+
+    def __init__(self, conf: MarginConf, dim: int, num_classes: int) -> None:
+        super().__init__()
+        check(conf, num_classes)
+        self.conf, self.dim, self.num_classes = conf, dim, num_classes
+        self.weight = nn.Parameter(torch.empty(num_classes * conf.sub_centers, dim))
+        nn.init.xavier_uniform_(self.weight)
+        self.bias = nn.Parameter(torch.zeros(num_classes)) if conf.type == "softmax" else None
+
+    def forward(self, embedding: Tensor, labels: Tensor | None = None, ramp: float = 1.0) -> Tensor:
+        """(B, D) [, (B,)] -> (B, classes); without labels no margin. In single precision, whatever autocast says."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            embedding = embedding.to(self.weight.dtype)
+            if self.bias is not None:
+                return F.linear(embedding, self.weight, self.bias)
+            cosines = self.cosines(embedding)
+            if labels is not None:
+                column = labels.unsqueeze(1)
+                cosines = cosines.scatter(1, column, self.with_margin(cosines.gather(1, column), ramp))
+            return self.conf.scale * cosines
+
+    def cosines(self, embedding: Tensor) -> Tensor:
+        """(B, D) -> (B, classes): of the closest sub-centre."""
+        found = F.linear(F.normalize(embedding), F.normalize(self.weight))
+        return found if self.conf.sub_centers == 1 else found.unflatten(1, (-1, self.conf.sub_centers)).amax(2)
+
+    def with_margin(self, cosine: Tensor, ramp: float) -> Tensor:
+        """cos θ of the labelled classes -> what stands in its place."""
+        margin = self.conf.margin * ramp
+        if self.conf.type == "am":
+            return cosine - margin
+        sine = (1 - cosine.square()).clamp(min=SMALLEST_SINE_SQUARED).sqrt()
+        shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+        if self.conf.easy_margin:
+            return torch.where(cosine > 0, shifted, cosine)
+        turn = math.cos(math.pi - margin)
+        return torch.where(cosine > turn, shifted, cosine - (1 + turn))
+
+    def class_vectors(self) -> Tensor:
+        """(classes, D): a unit vector for each class, with sub-centres the direction of their mean."""
+        rows = F.normalize(self.weight)
+        if self.conf.sub_centers > 1:
+            rows = F.normalize(rows.unflatten(0, (-1, self.conf.sub_centers)).mean(1))
+        return rows
+
+
+def check(conf: MarginConf, num_classes: int) -> None:
+    """The options must be possible."""
+    if conf.type not in TYPES:
+        raise ValueError(f"a classifier of type '{conf.type}' is not known (allowed: {' '.join(TYPES)})")
+    if conf.margin_shape not in SHAPES:
+        raise ValueError(f"--margin-shape={conf.margin_shape} is not known (allowed: {' '.join(SHAPES)})")
+    if conf.sub_centers < 1 or (conf.type == "softmax" and conf.sub_centers > 1):
+        raise ValueError(f"--sub-centers={conf.sub_centers} must be 1 or more, and 1 for a softmax classifier")
+    if conf.scale <= 0 or not 0 <= conf.margin < math.pi / 2:
+        raise ValueError(f"--scale={conf.scale} must be positive and --margin={conf.margin} from 0 to π/2")
+    if num_classes < 1:
+        raise ValueError("a classifier needs speakers, and there are none")

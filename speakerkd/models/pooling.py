@@ -1,0 +1,119 @@
+"""From a map over time to one vector: statistics pooling, attentive statistics pooling, and the layers after them.
+
+Means, variances and the softmax over time are taken in single precision whatever autocast says: a variance in bfloat16
+has two digits. The standard deviation has a floor, so its gradient stays finite where a channel is constant.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FLOOR = 1e-7  # of a variance
+
+
+def at_least(feats: Tensor, frames: int) -> Tensor:
+    """Repeat an utterance until it has this many frames; a longer one comes back as it is."""
+    have = feats.shape[1]  # (B, T, F)
+    if have == 0:
+        raise ValueError("an utterance of 0 frames has no embedding; remove it from the data directory")
+    if have >= frames:
+        return feats
+    return feats.repeat(1, -(-frames // have), 1)[:, :frames]
+
+
+def single(maps: Tensor) -> Tensor:
+    """At least single precision."""
+    return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps
+
+
+def statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (n - 1, as published nets were trained) over the last axis; of one frame it is 0."""
+    mean = maps.mean(-1)
+    variance = maps.var(-1, correction=1 if maps.shape[-1] > 1 else 0)
+    return mean, (variance + FLOOR).sqrt()
+
+
+def weighted_statistics(maps: Tensor, weights: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the last axis under weights that sum to one there."""
+    mean = (weights * maps).sum(-1)
+    # round the mean: E[x²] - mean² cancels for channels far from zero
+    variance = (weights * (maps - mean.unsqueeze(-1)).square()).sum(-1)
+    return mean, variance.clamp(min=floor).sqrt()
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over time of each channel (and frequency)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dim = 2 * channels
+
+    def forward(self, maps: Tensor) -> Tensor:
+        mean, deviation = statistics(single(maps))  # (B, C, T) or (B, C, F, T)
+        return torch.cat([mean.flatten(1), deviation.flatten(1)], 1)
+
+
+class AttentivePooling(nn.Module):
+    """Statistics under weights over time that each channel chooses for itself.
+
+    With global_context the weights also see the plain statistics of the utterance. speechbrain: as in SpeechBrain's
+    nets, the hidden layer is ReLU and batch norm before the tanh, and the context's variance is divided by n.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int = 128, global_context: bool = False, speechbrain: bool = False
+    ) -> None:
+        super().__init__()
+        self.dim = 2 * channels
+        self.global_context = global_context
+        self.speechbrain = speechbrain
+        self.floor = 1e-12 if speechbrain else FLOOR
+        self.linear1 = nn.Conv1d(channels * (3 if global_context else 1), hidden, 1)
+        self.norm = nn.BatchNorm1d(hidden) if speechbrain else None
+        self.linear2 = nn.Conv1d(hidden, channels, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = single(maps).flatten(1, -2)  # (B, C, T), or (B, C, F, T) -> (B, C·F, T)
+        hidden = self.linear1(torch.cat([maps, *self.context(maps)], 1))
+        if self.norm is not None:
+            hidden = self.norm(F.relu(hidden))
+        weights = single(self.linear2(torch.tanh(hidden))).softmax(-1)
+        return torch.cat(weighted_statistics(maps, weights, self.floor), 1)
+
+    def context(self, maps: Tensor) -> tuple[Tensor, ...]:
+        """What the weights see beside the frame itself."""
+        if not self.global_context:
+            return ()
+        if self.speechbrain:
+            even = torch.full_like(maps, 1 / maps.shape[-1])
+            found = weighted_statistics(maps, even, self.floor)
+        else:
+            found = statistics(maps)
+        return tuple(each.unsqueeze(-1).expand_as(maps) for each in found)
+
+
+def make_pooling(name: str, channels: int) -> StatisticsPooling | AttentivePooling:
+    """What a conf's --pooling names."""
+    if name == "statistics":
+        return StatisticsPooling(channels)
+    if name == "attentive":
+        return AttentivePooling(channels)
+    raise ValueError(f"--pooling={name} is not known (allowed: statistics attentive)")
+
+
+class EmbeddingLayers(nn.Module):
+    """One affine layer after the pooling, or two with ReLU and batch norm (no scale and shift) between them."""
+
+    def __init__(self, channels: int, dim: int, layers: int) -> None:
+        super().__init__()
+        if layers not in (1, 2):
+            raise ValueError(f"--embedding-layers={layers} is not 1 or 2")
+        self.linear1 = nn.Linear(channels, dim)
+        self.norm = nn.BatchNorm1d(dim, affine=False) if layers == 2 else None
+        self.linear2 = nn.Linear(dim, dim) if layers == 2 else None
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        embedding = self.linear1(pooled)  # (B, C) -> (B, D)
+        if self.norm is not None and self.linear2 is not None:
+            embedding = self.linear2(self.norm(F.relu(embedding)))
+        return embedding

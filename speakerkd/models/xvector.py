@@ -1,0 +1,62 @@
+"""The x-vector: a time-delay network, statistics pooling, affine layers (Snyder et al. 2018).
+
+Layer sizes and order (convolution, ReLU, batch norm without scale and shift) are Kaldi's and WeSpeaker's: no padding,
+so a frame of the last map sees 15 input frames.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.conf import opt
+from speakerkd.models.base import Encoded
+from speakerkd.models.pooling import EmbeddingLayers, at_least, make_pooling
+
+CONTEXT = 15  # input frames that one frame of the last map sees
+
+
+@dataclass(frozen=True)
+class XVectorConf:
+    channels: int = opt(512, "of the frame layers")
+    stats_channels: int = opt(1500, "of the layer that is pooled")
+    embedding_dim: int = opt(512, "size of the embedding")
+    embedding_layers: int = opt(2, "affine layers after the pooling: 2 as in WeSpeaker, 1 as in 3D-Speaker")
+    pooling: str = opt("statistics", "statistics or attentive")
+
+
+class FrameLayer(nn.Module):
+    """Convolution over time, ReLU, batch norm."""
+
+    def __init__(self, channels: int, out: int, width: int, dilation: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels, out, width, dilation=dilation)
+        self.norm = nn.BatchNorm1d(out, affine=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.norm(F.relu(self.conv(frames)))  # (B, C, T)
+
+
+class XVector(nn.Module):
+    Conf: ClassVar[type] = XVectorConf
+
+    def __init__(self, conf: XVectorConf, feat_dim: int) -> None:
+        super().__init__()
+        self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
+        self.stage_channels: tuple[int, ...] = (conf.channels,) * 4
+        self.frame1 = FrameLayer(feat_dim, conf.channels, 5, 1)
+        self.frame2 = FrameLayer(conf.channels, conf.channels, 3, 2)
+        self.frame3 = FrameLayer(conf.channels, conf.channels, 3, 3)
+        self.frame4 = FrameLayer(conf.channels, conf.channels, 1, 1)
+        self.frame5 = FrameLayer(conf.channels, conf.stats_channels, 1, 1)
+        self.pooling = make_pooling(conf.pooling, conf.stats_channels)
+        self.embedding = EmbeddingLayers(self.pooling.dim, conf.embedding_dim, conf.embedding_layers)
+
+    def forward(self, feats: Tensor) -> Encoded:
+        frames = at_least(feats, CONTEXT + 1).transpose(1, 2)  # (B, T, F) -> (B, F, T); + 1: a deviation needs two
+        stages = []
+        for layer in (self.frame1, self.frame2, self.frame3, self.frame4):
+            frames = layer(frames)
+            stages.append(frames)
+        return Encoded(self.embedding(self.pooling(self.frame5(frames))), tuple(stages))
