@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Cosine scores of trials and what they are worth: EER, minDCF, actDCF, Cllr, with 95 % intervals over speakers.
+
+Usage: local/score.py [options] <trials> <enroll xvector.scp> <test xvector.scp> <out-dir>
+       local/score.py --scores <score file> [options] <trials> <out-dir>
+  local/score.py --mean exp/ecapa/xvectors_train/mean.vec data/test/trials \\
+    exp/ecapa/xvectors_test/xvector.scp exp/ecapa/xvectors_test/xvector.scp exp/ecapa/scores
+  local/score.py --norm asnorm --cohort exp/ecapa/xvectors_train/xvector.scp --cohort-spk2utt data/train/spk2utt ...
+
+Trials are lines `enrol test target|nontarget`. An enrolment is an utterance of the scp, or a model of --enroll-spk2utt:
+the mean of its utterances' raw vectors, as ivector-mean and the spk_xvector.scp of stage 5 have it (then length-
+normalised). The second form judges scores that were made elsewhere, by a PLDA or by Kaldi.
+
+Written are, in <out-dir>, with <trials> the name of the trials file and <name> cosine, asnorm, snorm or --name:
+  <trials>.<name>              enrol test score
+  <trials>.<name>.lost         enrol test reason, of the trials that could not be scored; absent when there are none
+  <trials>.<name>.calibration  log likelihood ratio = scale * score + offset, trained on all of these trials
+  <trials>.<name>.det.png      detection error trade-off, where matplotlib is installed
+  <trials>.<name>.hist.png     histogram of the scores
+  metrics.tsv                  a row for each trials and name; EERs in percent
+
+EER is by interpolation (where the ROC crosses p_miss = p_fa); compute-eer's figure stands beside it. Costs are 1, and
+minDCF is normalised. Intervals resample speakers, not trials: they need utt2spk, by default the one beside the trials.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from speakerkd.conf import opt, parse_args, run
+from speakerkd.data.tables import read_utt2spk, replacing
+from speakerkd.score.asnorm import cohort_statistics, normalise_scores
+from speakerkd.score.calibrate import fit, read_calibration, write_calibration
+from speakerkd.score.cosine import score_trials
+from speakerkd.score.evaluate import Row, add_to_metrics, evaluate, table
+from speakerkd.score.files import read_spk2utt
+from speakerkd.score.plots import can_plot, det_plot, histogram
+from speakerkd.score.sides import load_cohort, load_side
+from speakerkd.score.trials import (
+    Speakers,
+    Trials,
+    num_duplicates,
+    num_identical,
+    read_scores,
+    read_trials,
+    speakers_of,
+    write_scores,
+)
+
+
+@dataclass
+class Options:
+    name: str = opt("", "name of the scoring in files and tables; default: cosine, asnorm or snorm")
+    scores: str = opt("", "judge this score file instead of scoring vectors")
+    enroll_spk2utt: str = opt("", "enrolment models and their utterances, where trials name models")
+    mean: str = opt("", "mean.vec to subtract from all vectors")
+    enroll_mean: str = opt("", "mean.vec of the enrolments' system, where it is another one")
+    norm: str = opt("none", "none, asnorm (each side's top-n of the cohort) or snorm (all of the cohort)")
+    cohort: str = opt("", "xvector.scp or spk_xvector.scp of the cohort, of speakers that are not in the trials")
+    cohort_spk2utt: str = opt("", "average the cohort's vectors by speaker")
+    enroll_cohort: str = opt("", "the cohort by the enrolments' system, where it is another one")
+    top_n: int = opt(300, "how many of the cohort asnorm takes")
+    calibration: str = opt("", "a .calibration that score.py wrote for other trials; default: cross-validation")
+    utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
+    num_bootstrap: int = opt(1000, "resamplings of the speakers for the intervals; 0: no intervals")
+    seed: int = opt(0, "of the resampling")
+    max_lost: float = opt(5.0, "percent of the trials that may be lost before it is an error")
+    plots: bool = opt(True, "draw the PNGs")
+
+
+def cosine(options: Options, trials: Trials, enroll_scp: str, test_scp: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Scores, NaN where there is none, and the reason why by number of the trial."""
+    models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
+    enroll_mean = options.enroll_mean or options.mean
+    enroll = load_side(enroll_scp, trials.enroll_ids, models, enroll_mean)
+    test = load_side(test_scp, trials.test_ids, {}, options.mean)
+    if enroll.matrix.shape[1] != test.matrix.shape[1]:
+        raise ValueError(
+            f"vectors of {enroll.matrix.shape[1]} dimensions ({enroll_scp}) can't be compared with "
+            f"{test.matrix.shape[1]} ({test_scp}); local/map_vectors.py brings one system's vectors to the other's"
+        )
+    rows, columns = enroll.rows[trials.enroll], test.rows[trials.test]
+    known = np.flatnonzero((rows >= 0) & (columns >= 0))
+    values = score_trials(enroll.matrix, test.matrix, rows[known], columns[known])
+    if options.norm != "none":
+        # What one side's vectors score against must be vectors such as the other side's are.
+        utterances = {utt for utts in models.values() for utt in utts}
+        heard = {*trials.enroll_ids, *trials.test_ids, *utterances}
+        cohort = other = load_cohort(options.cohort, options.cohort_spk2utt, options.mean, heard)
+        if options.enroll_cohort:
+            other = load_cohort(options.enroll_cohort, options.cohort_spk2utt, enroll_mean, heard)
+        top_n = options.top_n if options.norm == "asnorm" else 0
+        by_enroll, by_test = (
+            cohort_statistics(enroll.matrix, cohort, top_n),
+            cohort_statistics(test.matrix, other, top_n),
+        )
+        values = normalise_scores(values, by_enroll, by_test, rows[known], columns[known])
+    scores = np.full(len(trials), np.nan, np.float32)
+    scores[known] = values
+    lost = np.flatnonzero((rows < 0) | (columns < 0))
+    sides = [(enroll, trials.enroll_ids, trials.enroll, rows), (test, trials.test_ids, trials.test, columns)]
+    reasons = {
+        int(trial): " ".join(side.reasons[ids[of[trial]]] for side, ids, of, found in sides if found[trial] < 0)
+        for trial in lost
+    }
+    return scores, reasons
+
+
+def check(options: Options) -> None:
+    if options.norm not in ("none", "asnorm", "snorm"):
+        raise ValueError(f"--norm {options.norm}: none, asnorm and snorm are known")
+    if (options.norm != "none") != bool(options.cohort):
+        raise ValueError("--norm asnorm and snorm need a --cohort, and --cohort needs one of them")
+    if options.norm == "asnorm" and options.top_n < 2:
+        raise ValueError("--top-n must be 2 or more")
+    if options.num_bootstrap < 0 or options.max_lost < 0:
+        raise ValueError("--num-bootstrap and --max-lost must not be negative")
+
+
+def load_speakers(options: Options, trials: Trials) -> Speakers | None:
+    path = Path(options.utt2spk) if options.utt2spk else Path(trials.path).parent / "utt2spk"
+    if path.exists():
+        models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
+        return speakers_of(trials, read_utt2spk(path), models, str(path))
+    if options.utt2spk or options.num_bootstrap:
+        raise ValueError(f"{path}: no such file; name one with --utt2spk, or do without intervals: --num-bootstrap 0")
+    return None
+
+
+def note_lost(
+    stem: Path, trials: Trials, scores: np.ndarray, reasons: Mapping[int, str], max_lost: float
+) -> np.ndarray:
+    """Write the list of what has no score; too much is an error. Returns which trials have one."""
+    lost = np.flatnonzero(np.isnan(scores))
+    listing = stem.with_name(f"{stem.name}.lost")
+    listing.unlink(missing_ok=True)
+    if len(lost):
+        with replacing(listing) as file:
+            file.writelines(f"{trials.pair(trial)} {reasons.get(int(trial), 'not-scored')}\n" for trial in lost)
+        first = f"for example '{trials.pair(lost[0])} {reasons.get(int(lost[0]), 'not-scored')}'"
+        message = f"{len(lost)} of {len(trials)} trials have no score, {first}; all are in {listing}"
+        if 100 * len(lost) > max_lost * len(trials):
+            raise ValueError(f"{message}; that is more than --max-lost {max_lost:g} %")
+        logging.warning(message)
+    keep = ~np.isnan(scores)
+    kinds = trials.target[keep]
+    if not len(kinds) or kinds.all() or not kinds.any():
+        raise ValueError(f"{trials.path}: of the trials with a score none is a target, or all are")
+    return keep
+
+
+def main(argv: list[str]) -> None:
+    options, rest = parse_args(Options, argv, __doc__, None)
+    if len(rest) != (2 if options.scores else 4):
+        needed = "<trials> <out-dir>" if options.scores else "<trials> <enroll scp> <test scp> <out-dir>"
+        raise ValueError(f"the arguments are {needed}; given: {' '.join(rest)} (see --help)")
+    check(options)
+    trials = read_trials(rest[0])
+    name = options.name or {"none": "scores" if options.scores else "cosine"}.get(options.norm, options.norm)
+    out = Path(rest[-1])
+    out.mkdir(parents=True, exist_ok=True)
+    stem = out / f"{Path(rest[0]).name}.{name}"
+    own = stem.with_name(f"{stem.name}.calibration")
+    if options.calibration and Path(options.calibration).resolve() == own.resolve():
+        raise ValueError(f"--calibration {own} was trained on these very trials; give that of others, or none")
+    calibration = read_calibration(options.calibration) if options.calibration else None
+    speakers = load_speakers(options, trials)
+    duplicates = num_duplicates(trials)
+    if duplicates:
+        logging.warning("%s: %d trials stand there more than once; each counts as often", rest[0], duplicates)
+    identical = num_identical(trials)
+    if identical:
+        logging.warning("%s: %d trials compare an utterance with itself, which flatters", rest[0], identical)
+    if options.scores:
+        (scores, others), reasons = read_scores(options.scores, trials), dict[int, str]()
+        if others:
+            logging.warning("%s: %d lines are of pairs that are no trials of %s", options.scores, others, rest[0])
+    else:
+        scores, reasons = cosine(options, trials, rest[1], rest[2])
+    keep = note_lost(stem, trials, scores, reasons, options.max_lost)
+    trials, scores = trials.select(keep), scores[keep]
+    write_scores(stem, trials, scores)
+    judged = speakers.select(keep) if speakers else None
+    row = evaluate(scores, trials.target, judged, calibration, options.num_bootstrap, options.seed)
+    row.update(trials=Path(trials.path).name, scoring=name, lost=int((~keep).sum()))
+    if np.ptp(scores) > 0:
+        write_calibration(own, fit(scores, trials.target))
+    add_to_metrics(stem.parent / "metrics.tsv", row)
+    print(table(row))
+    draw(options, trials, scores, row, stem)
+
+
+def draw(options: Options, trials: Trials, scores: np.ndarray, row: Row, stem: Path) -> None:
+    if options.plots and not can_plot():
+        logging.info("no pictures: matplotlib is not installed")
+    elif options.plots and np.ptp(scores) == 0:
+        logging.warning("no pictures: all scores are the same; has the training collapsed?")
+    elif options.plots:
+        title = f"{stem.parent.resolve().parent.name}: {row['trials']} by {row['scoring']}"
+        det_plot(stem.with_name(f"{stem.name}.det.png"), {str(row["scoring"]): (scores, trials.target)}, title)
+        histogram(stem.with_name(f"{stem.name}.hist.png"), scores, trials.target, float(row["eer_threshold"]), title)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Scores of trials and what they are worth: numpy only, no torch."""

@@ -1,0 +1,117 @@
+"""DET curves and histograms of scores as PNG, where matplotlib is installed (tools/venv/bin/pip install matplotlib)."""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+from speakerkd.score.metrics import PRIORS, Roc, eer, min_dcf, roc
+
+_TICKS = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by colour-blind readers too
+_MARKERS = dict(zip(PRIORS, ("s", "^", "D"), strict=True))
+
+
+def can_plot() -> bool:
+    return find_spec("matplotlib") is not None
+
+
+def _probit(shares: np.ndarray) -> np.ndarray:
+    inverse = NormalDist().inv_cdf
+    return np.array([inverse(share) for share in shares.tolist()])
+
+
+def _thinned(curve: Roc, points: int = 1500) -> tuple[np.ndarray, np.ndarray]:
+    """Probits of p_fa and p_miss, of the points that an eye can tell apart."""
+    inside = np.flatnonzero((curve.p_miss > 0) & (curve.p_fa > 0) & (curve.p_miss < 1) & (curve.p_fa < 1))
+    if len(inside) > points:
+        rates = np.log(curve.p_fa[inside]) - np.log(curve.p_miss[inside])  # falls along the curve
+        places = np.searchsorted(-rates, np.linspace(-rates[0], -rates[-1], points))
+        inside = inside[np.unique(places.clip(0, len(inside) - 1))]
+    return _probit(curve.p_fa[inside]), _probit(curve.p_miss[inside])
+
+
+def det_plot(path: str | Path, systems: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> None:
+    """The detection error trade-off of each system's (scores, target), with the EER and the minDCF points marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    seen = [0.02, 0.2]
+    for colour, (name, (scores, target)) in zip(_COLOURS, systems.items(), strict=False):
+        curve = roc(scores, target)
+        value, _ = eer(curve)
+        horizontal, vertical = _thinned(curve)
+        axes.plot(horizontal, vertical, color=colour, linewidth=1.6, label=f"{name}: EER {100 * value:.2f} %")
+        if 0 < value < 1:
+            point = _probit(np.array([value]))
+            axes.plot(point, point, "o", color=colour, markersize=7)
+        for prior, marker in _MARKERS.items():
+            cost, threshold = min_dcf(curve, prior)
+            place = np.searchsorted(curve.threshold, threshold)
+            rates = np.array([curve.p_fa[place], curve.p_miss[place]])
+            label = f"   minDCF({prior:g}) {cost:.3f}"
+            if not ((rates > 0) & (rates < 1)).all():
+                axes.plot([], [], marker, color="none", markeredgecolor=colour, label=f"{label} (off the plot)")
+                continue
+            x, y = _probit(rates)
+            axes.plot([x], [y], marker, color="white", markeredgecolor=colour, markersize=8, label=label)
+            seen += rates.tolist()
+        seen += [value, 1 / (2 * max(target.sum(), 1)), 1 / (2 * max((~target).sum(), 1))]
+    _probit_axes(axes, min(seen), max(seen))
+    axes.set_title(title)
+    axes.legend(loc="upper right", fontsize=9, framealpha=0.95)
+    _save(figure, path)
+
+
+def _probit_axes(axes, lowest: float, highest: float) -> None:  # type: ignore[no-untyped-def]
+    low, high = max(lowest / 1.5, 2e-5), min(max(2 * highest, 0.5), 0.98)
+    low, high = _probit(np.array([low, high]))
+    ticks = [tick for tick in _TICKS if low <= _probit(np.array([tick]))[0] <= high]
+    places, labels = _probit(np.array(ticks)), [f"{100 * tick:g}" for tick in ticks]
+    axes.plot([low, high], [low, high], color="0.8", linewidth=0.8, zorder=0)
+    axes.set_xticks(places, labels)
+    axes.set_yticks(places, labels)
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_aspect("equal")
+    axes.grid(color="0.9", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("false alarms (% of the nontarget trials)")
+    axes.set_ylabel("misses (% of the target trials)")
+
+
+def histogram(path: str | Path, scores: np.ndarray, target: np.ndarray, threshold: float, title: str) -> None:
+    """Densities of target and nontarget scores, and the threshold of the EER."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    bins = np.linspace(scores.min(), scores.max(), int(np.clip(np.sqrt(target.sum()) * 2, 20, 100)) + 1).tolist()
+    for kind, name, colour in ((~target, "nontarget", _COLOURS[1]), (target, "target", _COLOURS[0])):
+        axes.hist(scores[kind], bins, density=True, color=colour, alpha=0.55, label=f"{int(kind.sum())} {name} trials")
+    axes.axvline(threshold, color="0.2", linestyle="--", linewidth=1.2, label=f"threshold of the EER: {threshold:.4f}")
+    axes.set_xlabel("score")
+    axes.set_ylabel("density")
+    axes.set_title(title)
+    axes.legend(fontsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    _save(figure, path)
+
+
+def _save(figure, path: str | Path) -> None:  # type: ignore[no-untyped-def]
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, dpi=130, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""From an xvector.scp to what is scored: the vectors of one side of the trials, or of a cohort, of length 1."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from speakerkd.conf import first_few
+from speakerkd.score.cosine import length_normalise
+from speakerkd.score.files import read_spk2utt, read_vector
+from speakerkd.score.vectors import Vectors, average, read_vectors
+
+
+@dataclass
+class Side:
+    """Length-normalised vectors, the row of each id (-1: none) and why an id has none."""
+
+    matrix: np.ndarray
+    rows: np.ndarray
+    reasons: dict[str, str]
+
+
+def load_side(path: str, ids: list[str], models: Mapping[str, Sequence[str]], mean: str) -> Side:
+    wanted = {utt for name in ids for utt in models.get(name, ())} if models else set(ids)
+    vectors = read_vectors(path, wanted)
+    if models:
+        used = {name: models[name] for name in ids if name in models}
+        vectors, _, absent = average(vectors, used)
+        if absent:
+            logging.warning("%d utterances of the models are not in %s; the means are of the others", absent, path)
+    matrix = length_normalise(_centred(vectors, mean))
+    reasons = dict.fromkeys(set(ids) - set(vectors.ids), f"no-vector-in-{path}")
+    zero = (matrix == 0).all(axis=1)
+    reasons.update((vectors.ids[row], f"zero-vector-in-{path}") for row in np.flatnonzero(zero))
+    usable = Vectors(path, [vectors.ids[row] for row in np.flatnonzero(~zero)], matrix[~zero])
+    return Side(usable.matrix, usable.rows_of(ids), reasons)
+
+
+def _centred(vectors: Vectors, mean: str) -> np.ndarray:
+    if not mean:
+        return vectors.matrix
+    centre = read_vector(mean)
+    if len(centre) != vectors.dim:
+        raise ValueError(f"{mean} has {len(centre)} dimensions, the vectors of {vectors.path} have {vectors.dim}")
+    return vectors.matrix - centre.astype(np.float32)
+
+
+def load_cohort(path: str, spk2utt: str, mean: str, heard: Iterable[str]) -> np.ndarray:
+    """Length-normalised vectors of the cohort, which must not hold utterances or models of the trials."""
+    vectors = read_vectors(path)
+    both = sorted(set(vectors.ids) & set(heard))
+    if both:
+        raise ValueError(
+            f"{path}: {len(both)} of the cohort's ids are in the trials too ({first_few(both)}); "
+            "remedy: a cohort of other speakers, as a rule those of the training"
+        )
+    if spk2utt:
+        vectors, _, absent = average(vectors, read_spk2utt(spk2utt))
+        logging.info("cohort: means of %d speakers of %s (%d utterances not there)", len(vectors.ids), path, absent)
+    matrix = length_normalise(_centred(vectors, mean))
+    known = (matrix != 0).any(axis=1)
+    if not known.all():
+        logging.warning("%d of the cohort's %d vectors are zero and left out", (~known).sum(), len(known))
+    return matrix[known]

@@ -1,0 +1,192 @@
+"""Trials (`enrol test target|nontarget`) and scores (`enrol test score`) as flat arrays, read fast."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+from speakerkd.conf import first_few
+from speakerkd.data.tables import replacing
+
+LABELS = {"target": True, "nontarget": False}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trial i compares enroll_ids[enroll[i]] with test_ids[test[i]]; the ids are unique."""
+
+    path: str
+    enroll_ids: list[str]
+    test_ids: list[str]
+    enroll: np.ndarray  # (N,) int
+    test: np.ndarray  # (N,) int
+    target: np.ndarray  # (N,) bool
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def keys(self) -> np.ndarray:
+        """A number for each trial, equal for equal pairs."""
+        return self.enroll.astype(np.int64) * len(self.test_ids) + self.test
+
+    def select(self, keep: np.ndarray) -> "Trials":
+        return Trials(self.path, self.enroll_ids, self.test_ids, self.enroll[keep], self.test[keep], self.target[keep])
+
+    def pair(self, index: int) -> str:
+        return f"{self.enroll_ids[self.enroll[index]]} {self.test_ids[self.test[index]]}"
+
+
+def _columns(path: str | Path, third: str) -> list[Sequence[str]]:
+    """The three columns of a file."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror})") from error
+    if b"\r" in data:
+        raise ValueError(f"{path}: lines end in CR LF; remedy: sed -i 's/\\r$//' {path}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8; remedy: iconv the file to UTF-8") from error
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path}: is empty")
+    words = text.split()
+    if len(words) == 3 * len(lines) and set(map(str.count, lines, repeat(" "))) == {2} and "\t" not in text:
+        return [words[0::3], words[1::3], words[2::3]]  # two blanks a line leave three words at most, so all have three
+    rows = [line.split() for line in lines]
+    if set(map(len, rows)) != {3}:
+        number = next(number for number, row in enumerate(rows) if len(row) != 3)
+        raise ValueError(f"{path}:{number + 1}: '{lines[number]}' is not 'enrol test {third}', three fields")
+    return list(zip(*rows, strict=True))
+
+
+def _numbered(ids: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    unique = list(dict.fromkeys(ids))
+    number = {name: index for index, name in enumerate(unique)}
+    return unique, np.fromiter(map(number.__getitem__, ids), np.int32, len(ids))
+
+
+def _convert(path: str | Path, column: Sequence[str], kind: Callable[[str], float], wanted: str) -> list[float]:
+    try:
+        return list(map(kind, column))
+    except (KeyError, ValueError):
+        for number, text in enumerate(column, 1):
+            try:
+                kind(text)
+            except (KeyError, ValueError):
+                raise ValueError(f"{path}:{number}: the third field is '{text}', not {wanted}") from None
+        raise
+
+
+def read_trials(path: str | Path) -> Trials:
+    """A pair that stands twice is kept, as the protocols of some corpora have it; with two labels it is an error."""
+    enroll, test, labels = _columns(path, "target|nontarget")
+    target = np.array(_convert(path, labels, LABELS.__getitem__, "target or nontarget"), dtype=bool)
+    trials = Trials(str(path), *_mixed(_numbered(enroll), _numbered(test)), target)
+    keys = trials.keys()
+    both = np.intersect1d(keys[target], keys[~target])
+    if len(both):
+        index = int(np.flatnonzero(keys == both[0])[0])
+        raise ValueError(f"{path}: {len(both)} pairs are both target and nontarget, for example '{trials.pair(index)}'")
+    if target.all() or not target.any():
+        which = "target" if target.all() else "nontarget"
+        raise ValueError(f"{path}: all {len(trials)} trials are {which} trials; error rates need both kinds")
+    return trials
+
+
+def _mixed(
+    enroll: tuple[list[str], np.ndarray], test: tuple[list[str], np.ndarray]
+) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    return enroll[0], test[0], enroll[1], test[1]
+
+
+def num_duplicates(trials: Trials) -> int:
+    return len(trials) - len(np.unique(trials.keys()))
+
+
+def num_identical(trials: Trials) -> int:
+    """Trials of an utterance with itself."""
+    row = {name: index for index, name in enumerate(trials.test_ids)}
+    same = np.array([row.get(name, -1) for name in trials.enroll_ids])
+    return int((same[trials.enroll] == trials.test).sum())
+
+
+def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
+    """Nine digits: what is read back is the same float."""
+    enroll = map(trials.enroll_ids.__getitem__, trials.enroll.tolist())
+    test = map(trials.test_ids.__getitem__, trials.test.tolist())
+    with replacing(path) as file:
+        file.writelines(map("%s %s %.9g\n".__mod__, zip(enroll, test, scores.tolist(), strict=True)))
+
+
+def read_scores(path: str | Path, trials: Trials) -> tuple[np.ndarray, int]:
+    """The scores of the trials, NaN where the file has none, and how many of its lines are of no trial."""
+    enroll, test, texts = _columns(path, "score")
+    values = np.array(_convert(path, texts, float, "a number"), dtype=np.float32)
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(f"{path}:{bad + 1}: the score is {texts[bad]}")
+    enroll_number = {name: index for index, name in enumerate(trials.enroll_ids)}
+    test_number = {name: index for index, name in enumerate(trials.test_ids)}
+    rows = np.fromiter((enroll_number.get(name, -1) for name in enroll), np.int64, len(enroll))
+    columns = np.fromiter((test_number.get(name, -1) for name in test), np.int64, len(test))
+    known = (rows >= 0) & (columns >= 0)
+    keys, values = (rows * len(trials.test_ids) + columns)[known], values[known]
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    if np.any((keys[1:] == keys[:-1]) & (values[1:] != values[:-1])):
+        raise ValueError(f"{path}: a pair stands twice with different scores")
+    wanted = trials.keys()
+    place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    if not len(keys):
+        return np.full(len(trials), np.nan, np.float32), len(texts)
+    others = int((~np.isin(keys, wanted)).sum()) + int((~known).sum())
+    return np.where(keys[place] == wanted, values[place], np.float32(np.nan)), others
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """The speakers of the two sides of each trial, numbered from 0."""
+
+    enroll: np.ndarray
+    test: np.ndarray
+    count: int
+
+    def select(self, keep: np.ndarray) -> "Speakers":
+        """Of some trials, numbered anew without those that are in none of them."""
+        used, numbers = np.unique(np.concatenate([self.enroll[keep], self.test[keep]]), return_inverse=True)
+        return Speakers(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], len(used))
+
+
+def speakers_of(
+    trials: Trials, utt2spk: Mapping[str, str], models: Mapping[str, Sequence[str]], where: str
+) -> Speakers:
+    """An id is an utterance, a model (then its utterances tell) or the name of a speaker."""
+    names = set(utt2spk.values())
+
+    def speaker(name: str) -> str:
+        utterances = models.get(name) or (name,)
+        return utt2spk.get(utterances[0]) or (name if name in names else "")
+
+    sides = [[speaker(name) for name in ids] for ids in (trials.enroll_ids, trials.test_ids)]
+    ids = trials.enroll_ids + trials.test_ids
+    unknown = [name for name, who in zip(ids, sides[0] + sides[1], strict=True) if not who]
+    if unknown:
+        raise ValueError(
+            f"{where}: {len(unknown)} of the trials' ids have no speaker there: {first_few(unknown)}; "
+            "name the right file with --utt2spk (and --enroll-spk2utt for models)"
+        )
+    _, numbers = _numbered(sides[0] + sides[1])
+    enroll, test = numbers[: len(sides[0])][trials.enroll], numbers[len(sides[0]) :][trials.test]
+    wrong = np.flatnonzero((enroll == test) != trials.target)
+    if len(wrong):
+        label = "target" if trials.target[wrong[0]] else "nontarget"
+        raise ValueError(
+            f"{trials.path}: {len(wrong)} labels disagree with {where}, for example '{trials.pair(wrong[0])} {label}'"
+        )
+    return Speakers(enroll, test, len(names)).select(np.ones(len(trials), dtype=bool))
