@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Train a model on a data directory: teachers, baselines and students alike. Called by train.sh, or by torchrun.
+
+Usage: local/train.py [options] <data-dir> <exp-dir>
+  local/train.py --model conf/model/xvector.conf --kd conf/kd/none.conf --config conf/train.conf data/train_all exp/xvector
+
+The data directory has feats.scp, utt2num_frames, utt2spk and, where there are augmented copies, utt2uniq.
+<exp-dir>/final.pt is the result; a run that was stopped goes on when it is started again with the same options.
+"""
+
+import logging
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
+from speakerkd.data.dataset import Batches, Utterances, hold_out
+from speakerkd.kd import METHODS, Parts
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import SpeakerNet, make_net, read_model, save_net
+from speakerkd.models.init import initialise
+from speakerkd.parallel import World, start
+from speakerkd.runfolder import RunFolder
+from speakerkd.train import Pace, TrainConf, train
+from speakerkd.validate import Validation
+
+
+@dataclass(frozen=True)
+class Options(TrainConf):
+    model: str = opt("conf/model/xvector.conf", "conf file of the model")
+    head: str = opt("conf/head.conf", "conf file of the classifier")
+    kd: str = opt("conf/kd/none.conf", "conf file of the method")
+    init: str = opt("", "final.pt to start from: its encoder, and the classifier's rows of the speakers that it knows")
+    device: str = opt("auto", "auto, cpu or cuda")
+    threads: int = opt(0, "CPU threads of a process; 0: as PyTorch chooses")
+    log_interval: int = opt(50, "steps between lines of the log")
+    save_minutes: float = opt(10.0, "last.pt is written at least this often")
+    workers: int = opt(0, "processes that make batches beside this one")
+
+
+def main(argv: list[str]) -> None:
+    options, (data_dir, exp_dir) = parse_args(Options, argv, __doc__, 2)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    world = start(options.device)
+    logging.getLogger().setLevel(logging.INFO if world.first else logging.ERROR)
+    name, method_class, method_conf = typed_conf(options.kd, METHODS)
+    needs = method_class.needs
+    data = Utterances(data_dir, labels=needs.labels)
+    entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
+    check_speakers(data, entries)
+    batches = Batches(
+        data, needs.views, options.num_frames, options.batch_size, options.seed, entries, world.rank, world.size
+    )
+    head = build(MarginConf, read_conf(options.head), options.head) if needs.labels else None
+    folder = RunFolder(exp_dir)
+    if world.first:
+        folder.open(recorded(options, name, method_conf, head, data, data_dir))
+    world.barrier()
+    if folder.complete:
+        logging.info("%s is complete already; remove the folder to train it again", exp_dir)
+        return
+    torch.manual_seed(options.seed)
+    net = make_net(options.model, data.dim, data.speakers, head)
+    if options.init:
+        logging.info("%s", initialise(net, options.init))
+    net.info = front_end(Path(data_dir))
+    method = method_class(method_conf, Parts(net, data.speakers))
+    tell(data, entries, batches, net, world)
+    validation = Validation(data, valid, valid_speakers, world.device) if options.valid_speakers else None
+    began = time.monotonic()
+    train(
+        method,
+        batches,
+        TrainConf(**{field.name: getattr(options, field.name) for field in fields(TrainConf)}),
+        folder,
+        world,
+        Pace(options.log_interval, options.save_minutes, options.workers),
+        validation,
+    )
+    if world.first:
+        (folder.path / "spk2id").write_text("".join(f"{speaker} {i}\n" for i, speaker in enumerate(data.speakers)))
+        for file, module in method.exports().items():
+            save_net(folder.path / f"{file}.pt", module)
+        logging.info("%s/final.pt is ready (%.0f s)", exp_dir, time.monotonic() - began)
+    world.close()
+
+
+def check_speakers(data: Utterances, entries: np.ndarray) -> None:
+    if data.labels is None:
+        return
+    counts = np.bincount(data.labels[entries], minlength=len(data.speakers))
+    if len(data.speakers) < 2:
+        raise ValueError(f"{data.folder}: {len(data.speakers)} speaker to train on; a classifier needs two or more")
+    groups = [len(np.unique(data.group_of[entries][data.labels[entries] == i])) for i in np.flatnonzero(counts < 8)]
+    if 1 in groups:
+        logging.warning(
+            "%d speaker(s) have one utterance only: little is learnt of what varies in them", groups.count(1)
+        )
+
+
+def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances, data_dir: str) -> dict[str, Any]:
+    """What makes the run what it is: a folder begun with something else is refused."""
+    chosen = {field.name: getattr(options, field.name) for field in fields(TrainConf)}
+    model, model_conf = read_model(options.model)
+    return {
+        "train": chosen,
+        "model": {"type": model, **asdict(model_conf)},
+        "method": {"type": name, **asdict(conf)},
+        "head": None if head is None else asdict(head),
+        "init": options.init,
+        "data": {
+            "folder": str(Path(data_dir)), "utterances": len(data), "frames": int(data.frames.sum()),
+            "speakers": len(data.speakers), "feat_dim": data.dim,
+        },
+    }  # fmt: skip
+
+
+def front_end(data_dir: Path) -> dict[str, Any]:
+    """How the features were made, for whoever uses the net on others."""
+    path = data_dir / "conf/fbank.conf"
+    return {"fbank": read_conf(path) if path.exists() else {}, "cmn": "utterance"}
+
+
+def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: SpeakerNet, world: World) -> None:
+    size = sum(each.numel() for each in net.encoder.parameters())  # type: ignore[attr-defined]
+    logging.info(
+        "%d speakers, %d utterances in %d copies, %.1f h; encoder of %.2f M parameters; %d steps of %d an epoch; %s x %d",
+        len(data.speakers), batches.num_groups, len(entries), data.frames[entries].sum() / 360000, size / 1e6,
+        batches.per_epoch, batches.batch_size, world.device, world.size,
+    )  # fmt: skip
+    if batches.short:
+        logging.warning("%d utterances are shorter than a crop: they are repeated to fill it", batches.short)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Train a model: teachers, baselines and students alike. A run that was stopped goes on where it was.
+#
+# Usage: local/train.sh [options] <data-dir> <exp-dir>
+#   local/train.sh --model conf/model/xvector.conf --train-config conf/train.conf data/train_all exp/xvector
+# Options:
+#   --cmd utils/run_jobs.sh              what runs the job
+#   --model conf/model/xvector.conf      the model
+#   --kd conf/kd/none.conf               the method
+#   --head conf/head.conf                the classifier
+#   --train-config conf/train.conf       optimisation
+#   --train-options ""                   more options of local/train.py, such as "--seed 1 --num-epochs 5"
+#   --gpus 0                             GPUs of a node, each with a process of its own; 0: as there are, else the CPU
+#   --processes 0                        processes of a node where that is not the number of GPUs
+#   --nodes 1                            machines that work together; each sees <exp-dir>
+#
+# <exp-dir>/final.pt is the result, <exp-dir>/log/train.1.log tells how it goes, log.tsv and log/curves.png how it went.
+set -euo pipefail
+export LC_ALL=C
+
+cmd=utils/run_jobs.sh
+model=conf/model/xvector.conf
+kd=conf/kd/none.conf
+head=conf/head.conf
+train_config=conf/train.conf
+train_options=
+gpus=0
+processes=0
+nodes=1
+
+. utils/parse_options.sh
+[ $# -eq 2 ] || { "$0" --help >&2; exit 1; }
+data=${1%/}
+out=${2%/}
+
+fail() { echo "$0: $*" >&2; exit 1; }
+[ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run stage 2"
+for file in "$model" "$kd" "$head" "$train_config"; do
+  [ -f "$file" ] || fail "$file: no such file; there are: $(cd "$(dirname "$file")" 2>/dev/null && echo *)"
+done
+mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
+[ "$processes" -gt 0 ] || processes=$((gpus > 0 ? gpus : 1))
+gpu=()
+[ "$gpus" -eq 0 ] || gpu=(--gpu "$gpus")
+launcher=()
+rm -f "$out/log/rendezvous"
+[ "$processes" -eq 1 ] && [ "$nodes" -eq 1 ] || launcher=(local/launch.sh JOB "$nodes" "$processes" "$out")
+
+# shellcheck disable=SC2086  # cmd may carry options, and train_options are several
+$cmd "${gpu[@]}" JOB=1:"$nodes" "$out/log/train.JOB.log" \
+  "${launcher[@]}" local/train.py --config "$train_config" --model "$model" --kd "$kd" --head "$head" $train_options "$data" "$out"
+echo "$0: $(grep -h 'is ready\|complete already' "$out"/log/train.*.log | tail -n 1 | sed 's/^[^:]*: //'); the log is $out/log/train.1.log"

@@ -1,0 +1,219 @@
+"""Crops for training out of a data directory: which utterance, which copy, which frames is a function of the seed alone.
+
+The utterances of an epoch are the groups of utt2uniq (an original and its augmented copies; without the file, each
+utterance by itself): a view is a random crop of a random copy. Features lie raw on disk; the mean of the crop is
+subtracted here. What is drawn depends on (seed, epoch, utterance), not on workers, processes or what was drawn before, so
+that batch number `step` can be made at any time: a run goes on where another one stopped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speakerkd.conf import first_few
+from speakerkd.data.kaldi import Scp
+from speakerkd.data.tables import FIX, read_lines
+
+
+@dataclass(frozen=True)
+class View:
+    """One crop of each utterance of a batch."""
+
+    length: float = 1.0  # of --num-frames
+    clean: bool = False  # from the original recording only, not from an augmented copy
+
+
+@dataclass
+class Batch:
+    utts: list[str]
+    feats: list[Tensor]  # one (B, T, F) per view
+    labels: Tensor | None = None  # (B,)
+    vectors: dict[str, Tensor] = field(default_factory=dict)  # name -> (B, D)
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(
+            self,
+            feats=[each.to(device, non_blocking=True) for each in self.feats],
+            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
+            vectors={name: each.to(device, non_blocking=True) for name, each in self.vectors.items()},
+        )
+
+    def pin_memory(self) -> "Batch":
+        return replace(
+            self,
+            feats=[each.pin_memory() for each in self.feats],
+            labels=None if self.labels is None else self.labels.pin_memory(),
+            vectors={name: each.pin_memory() for name, each in self.vectors.items()},
+        )
+
+
+class Utterances:
+    """A data directory in flat arrays, in the order of its feats.scp."""
+
+    def __init__(self, folder: str | Path, labels: bool = True) -> None:
+        folder = Path(folder)
+        self.folder = folder
+        self.scp = Scp(folder / "feats.scp")
+        self.frames = np.fromiter(_column(folder / "utt2num_frames", self.scp), np.int32, len(self.scp))
+        self.speakers: tuple[str, ...] = ()
+        self.labels: np.ndarray | None = None
+        if labels:
+            names = list(_column(folder / "utt2spk", self.scp))
+            self.speakers = tuple(sorted(set(names)))
+            number = {name: index for index, name in enumerate(self.speakers)}
+            self.labels = np.fromiter((number[name] for name in names), np.int32, len(names))
+        uniq = folder / "utt2uniq"
+        names = list(_column(uniq, self.scp)) if uniq.exists() else list(self.scp)
+        self.original = np.fromiter((name == key for name, key in zip(names, self.scp, strict=True)), bool, len(names))
+        groups = {name: index for index, name in enumerate(sorted(set(names)))}
+        self.group_of = np.fromiter((groups[name] for name in names), np.int32, len(names))
+        self.dim = int(self.scp.read(0, 0, 1).shape[1])
+
+    def __len__(self) -> int:
+        return len(self.scp)
+
+
+def _column(path: Path, scp: Scp) -> "list[str]":
+    """The second column of a table that must have the utterances of the scp, in its order."""
+    values = []
+    for index, (number, line) in enumerate(read_lines(path)):
+        key, _, value = line.partition(" ")
+        if index >= len(scp) or key != scp.key(index):
+            expected = scp.key(index) if index < len(scp) else "the end"
+            raise ValueError(f"{path}:{number}: '{key}' where feats.scp has '{expected}'; {FIX}")
+        values.append(value.strip())
+    if len(values) != len(scp):
+        raise ValueError(f"{path}: {len(values)} lines, feats.scp has {len(scp)}; {FIX}")
+    return values
+
+
+class Batches(torch.utils.data.Dataset[Batch]):
+    """batches[step] is the step's batch, of this process's share; an epoch is `per_epoch` steps."""
+
+    def __init__(
+        self,
+        utterances: Utterances,
+        views: Sequence[View],
+        num_frames: int,
+        batch_size: int,
+        seed: int,
+        entries: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(f"--batch-size={batch_size} can't be shared by {world_size} processes; take a multiple")
+        self.data, self.views, self.seed = utterances, views, seed
+        self.lengths = [max(1, round(view.length * num_frames)) for view in views]
+        # Entries by group: those of group g are order[first[g] : first[g + 1]]; the same for originals alone.
+        entries = np.arange(len(utterances)) if entries is None else entries
+        self._all = _grouped(utterances.group_of, entries)
+        self._clean = _grouped(utterances.group_of, entries[utterances.original[entries]])
+        if any(view.clean for view in views) and len(self._clean[1]) != len(self._all[1]):
+            raise ValueError(
+                f"{utterances.folder}/utt2uniq: some copies have no original here, and a clean view is asked for"
+            )
+        self.num_groups = len(self._all[1]) - 1
+        self.batch_size = min(batch_size, self.num_groups // world_size * world_size)
+        if self.batch_size < 2:
+            raise ValueError(f"{utterances.folder}: {self.num_groups} utterance(s) are too few to train on")
+        self.per_epoch = self.num_groups // self.batch_size
+        self._share = slice(rank * self.batch_size // world_size, (rank + 1) * self.batch_size // world_size)
+        self._epoch = -1
+        self._permutation: np.ndarray = np.zeros(0, np.int64)
+        self.short = int((utterances.frames[entries] < max(self.lengths, default=0)).sum())
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.num_groups)
+            self._epoch = epoch
+        groups = self._permutation[position * self.batch_size :][self._share]
+        feats: list[Tensor] = []
+        chosen: np.ndarray = groups
+        for number, view in enumerate(self.views):
+            order, first = self._clean if view.clean else self._all
+            copy = uniform(self.seed, epoch, groups, 2 * number)
+            chosen = order[first[groups] + (copy * (first[groups + 1] - first[groups])).astype(np.int64)]
+            feats.append(self._crops(chosen, self.lengths[number], uniform(self.seed, epoch, groups, 2 * number + 1)))
+        labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[chosen].astype(np.int64))
+        return Batch([self.data.scp.key(int(entry)) for entry in chosen], feats, labels)
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def _crops(self, entries: np.ndarray, length: int, where: np.ndarray) -> Tensor:
+        crops = np.empty((len(entries), length, self.data.dim), np.float32)
+        for crop, entry, part in zip(crops, entries.tolist(), where.tolist(), strict=True):
+            room = int(self.data.frames[entry]) - length
+            start = int(part * (room + 1)) if room > 0 else 0
+            rows = self.data.scp.read(entry, start, start + length)
+            if rows.shape != crop.shape:
+                rows = self._repeated(rows, entry, length)
+            np.subtract(rows, rows.mean(0), out=crop)
+        return torch.from_numpy(crops)
+
+    def _repeated(self, rows: np.ndarray, entry: int, length: int) -> np.ndarray:
+        """A short utterance is repeated until it fills the crop."""
+        if (
+            rows.ndim != 2
+            or rows.shape[1] != self.data.dim
+            or len(rows) == 0
+            or len(rows) < min(self.data.frames[entry], length)
+        ):
+            raise ValueError(
+                f"{self.data.folder}/feats.scp: '{self.data.scp.key(entry)}' gives rows of shape {rows.shape} for a crop of "
+                f"{length}; it should have {self.data.frames[entry]} frames of {self.data.dim}: make the features again"
+            )
+        return np.tile(rows, (-(-length // len(rows)), 1))[:length]
+
+
+def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(entries sorted by group, where each group starts, and the end); groups are renumbered without gaps."""
+    order = entries[np.argsort(group_of[entries], kind="stable")]
+    changes = np.flatnonzero(np.diff(group_of[order])) + 1
+    return order, np.concatenate([[0], changes, [len(order)]]).astype(np.int64)
+
+
+def uniform(seed: int, epoch: int, numbers: np.ndarray, stream: int) -> np.ndarray:
+    """One number in [0, 1) for each of `numbers`: a hash (splitmix64), so that none depends on the others."""
+    mixed = numbers.astype(np.uint64)
+    for salt in (seed, epoch, stream):
+        mixed = _mix(mixed ^ _mix(np.array([salt], np.uint64)))
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(entries to train on, originals of `count` other speakers, their speakers); the classes left are numbered anew."""
+    nothing = np.zeros(0, np.int64)
+    if count == 0 or utterances.labels is None:
+        return np.arange(len(utterances)), nothing, nothing
+    names = np.array(utterances.speakers)
+    if not 2 <= count <= len(names) - 2:
+        raise ValueError(
+            f"--valid-speakers={count}: from 2 to {len(names) - 2} of {len(names)} speakers can be held out"
+        )
+    held = np.zeros(len(names), bool)
+    held[np.random.default_rng(seed).permutation(len(names))[:count]] = True
+    away = held[utterances.labels]
+    valid = np.flatnonzero(away & utterances.original)
+    if len(valid) == 0:
+        raise ValueError(
+            f"{utterances.folder}: the speakers held out have no original utterance: {first_few(names[held])}"
+        )
+    speakers = utterances.labels[valid]
+    number = np.cumsum(~held) - 1
+    utterances.labels = np.where(away, -1, number[utterances.labels]).astype(np.int32)
+    utterances.speakers = tuple(names[~held].tolist())
+    return np.flatnonzero(~away), valid, speakers

@@ -1,0 +1,10 @@
+"""The methods, by the name that a conf file gives: --type=none."""
+
+from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
+from speakerkd.kd.none import NoTeacher
+
+METHODS: dict[str, type[Distiller]] = {
+    "none": NoTeacher,
+}
+
+__all__ = ["METHODS", "Clock", "Distiller", "Needs", "Outcome", "Parts"]

@@ -1,0 +1,208 @@
+"""The training loop: one function for every method. It never asks which method it runs."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from speakerkd.conf import opt
+from speakerkd.data.dataset import Batch, Batches
+from speakerkd.kd.base import Clock, Distiller, Outcome
+from speakerkd.models.base import SpeakerNet
+from speakerkd.parallel import World
+from speakerkd.runfolder import RunFolder
+from speakerkd.trainlog import TrainLog, draw_curves
+
+
+@dataclass(frozen=True)
+class TrainConf:
+    num_epochs: int = opt(20, "each goes once through the training utterances")
+    batch_size: int = opt(64, "utterances of a step, over all processes")
+    num_frames: int = opt(200, "frames of a crop")
+    optimizer: str = opt("sgd", "sgd (Nesterov) or adamw")
+    lr: float = opt(0.1, "peak learning rate")
+    final_lr: float = opt(5e-5, "learning rate at the end")
+    schedule: str = opt("exponential", "decay from the one to the other: exponential or cosine")
+    warmup_epochs: float = opt(1.0, "epochs of linear rise from zero")
+    momentum: float = opt(0.9, "of sgd")
+    weight_decay: float = opt(1e-4, "on matrices and filters; not on biases and norms")
+    clip: float = opt(0.0, "largest norm of the gradient; 0: not clipped")
+    average: int = opt(1, "the result is the average of the weights after this many last epochs")
+    amp: str = opt("bf16", "autocast on GPUs: bf16 or none")
+    seed: int = opt(0, "of weights, order and crops")
+    valid_speakers: int = opt(0, "speakers held out, whose trials' EER is logged")
+    valid_interval: int = opt(1, "epochs between these EERs")
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("optimizer", ("sgd", "adamw")),
+            ("schedule", ("exponential", "cosine")),
+            ("amp", ("bf16", "none")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"--{name}={getattr(self, name)} is none of {' '.join(allowed)}")
+        if min(self.num_epochs, self.num_frames, self.average, self.valid_interval) < 1 or self.batch_size < 2:
+            raise ValueError(
+                "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
+            )
+        if self.lr <= 0 or self.final_lr <= 0 or self.average > self.num_epochs or self.seed < 0:
+            raise ValueError(
+                "--lr and --final-lr must be positive, --average at most --num-epochs, --seed not negative"
+            )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the run goes about it; changes nothing in the result."""
+
+    log_interval: int = 50  # steps between lines
+    save_minutes: float = 10.0  # last.pt is also written at the end of each epoch
+    workers: int = 0  # processes that make batches; 0: this one
+
+
+def learning_rate(conf: TrainConf, epoch: float) -> float:
+    part = min(epoch / conf.num_epochs, 1.0)
+    if conf.schedule == "cosine":
+        rate = conf.final_lr + (conf.lr - conf.final_lr) * (1 + math.cos(math.pi * part)) / 2
+    else:
+        rate = conf.lr * (conf.final_lr / conf.lr) ** part
+    return rate * min(epoch / conf.warmup_epochs, 1.0) if conf.warmup_epochs > 0 else rate
+
+
+def make_optimizer(conf: TrainConf, method: nn.Module) -> torch.optim.Optimizer:
+    trained = [each for each in method.parameters() if each.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [each for each in trained if each.ndim > 1], "weight_decay": conf.weight_decay},
+        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if conf.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=conf.lr)
+    return torch.optim.SGD(groups, lr=conf.lr, momentum=conf.momentum, nesterov=conf.momentum > 0)
+
+
+def train(
+    method: Distiller,
+    batches: Batches,
+    conf: TrainConf,
+    folder: RunFolder,
+    world: World,
+    pace: Pace,
+    validate: Callable[[SpeakerNet], float] | None = None,
+) -> None:
+    """From wherever the folder's last.pt stands to the end. Afterwards the method holds the averaged weights."""
+    method.to(world.device)
+    if world.size > 1 and world.device.type == "cuda":  # there is no synchronised batch norm for CPUs
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    net: nn.Module = DistributedDataParallel(method) if world.size > 1 else method
+    optimizer = make_optimizer(conf, method)
+    total = conf.num_epochs * batches.per_epoch
+    state = folder.load("last.pt")
+    step = state["step"] if state else 0
+    log = TrainLog(folder.path / "log.tsv", total, step, batches.batch_size * len(batches.views), not world.first)
+    if state:
+        restore(state, method, optimizer, log, world)
+        log.say(f"going on from step {step} of {total}")
+    saved = time.monotonic()
+    method.train()
+    for batch in loader(batches, step, total, pace.workers, world):
+        epoch = step / batches.per_epoch
+        rate = learning_rate(conf, (step + 1) / batches.per_epoch)
+        outcome = one_step(net, batch.to(world.device), Clock(epoch, conf.num_epochs), optimizer, rate, conf)
+        method.after_step(Clock((step + 1) / batches.per_epoch, conf.num_epochs))
+        step += 1
+        log.add(outcome.losses, outcome.metrics)
+        epoch = step / batches.per_epoch
+        ends = step % batches.per_epoch == 0
+        lines = step % pace.log_interval == 0 or ends
+        saves = ends or time.monotonic() - saved >= 60 * pace.save_minutes
+        if world.device.type == "cpu" or lines or saves:  # looking at the loss makes a GPU wait
+            log.check(step)
+        if lines:
+            log.line(step, epoch, conf.num_epochs, rate, world)
+        if ends:
+            if validate and (round(epoch) % conf.valid_interval == 0 or step == total):
+                log.valid(step, epoch, validate(method.exports()["final"]))
+                method.train()
+            if world.first:
+                folder.save(f"epoch.{round(epoch)}.pt", method.state_dict())
+        if saves and world.first:
+            folder.save("last.pt", snapshot(step, method, optimizer, log, world))
+            saved = time.monotonic()
+        if ends and world.first:
+            log.write()
+            folder.keep_epochs(range(round(epoch) - conf.average + 1, round(epoch) + 1))
+    if world.first:
+        method.load_state_dict(folder.average(range(conf.num_epochs - conf.average + 1, conf.num_epochs + 1)))
+        if not draw_curves(log.rows, folder.path / "log/curves.png"):
+            log.say("no picture of the curves without matplotlib (tools/setup.sh --extras plot)")
+    log.close()
+    method.eval()
+
+
+def one_step(
+    net: nn.Module,
+    batch: Batch,
+    clock: Clock,
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    conf: TrainConf,
+) -> Outcome:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    on_gpu = batch.feats[0].is_cuda if batch.feats else False
+    autocast: AbstractContextManager = (
+        torch.autocast("cuda", torch.bfloat16) if on_gpu and conf.amp == "bf16" else nullcontext()
+    )
+    with autocast:
+        outcome: Outcome = net(batch, clock)
+        loss = torch.stack(list(outcome.losses.values())).sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if conf.clip > 0:
+        nn.utils.clip_grad_norm_(net.parameters(), conf.clip)
+    optimizer.step()
+    return outcome
+
+
+def loader(batches: Batches, start: int, end: int, workers: int, world: World) -> Iterator[Batch]:
+    """Batches start to end; made in other processes where there are workers, which changes nothing in them."""
+    return iter(
+        torch.utils.data.DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, end),
+            num_workers=workers,
+            pin_memory=world.device.type == "cuda",
+            multiprocessing_context="fork" if workers else None,
+        )
+    )
+
+
+def snapshot(
+    step: int, method: Distiller, optimizer: torch.optim.Optimizer, log: TrainLog, world: World
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "method": method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "log": log.state(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state(world.device) if world.device.type == "cuda" else None,
+    }
+
+
+def restore(
+    state: dict[str, Any], method: Distiller, optimizer: torch.optim.Optimizer, log: TrainLog, world: World
+) -> None:
+    method.load_state_dict(state["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    log.restore(state["log"])
+    torch.set_rng_state(state["random"])
+    if world.device.type == "cuda" and state["random_cuda"] is not None:
+        torch.cuda.set_rng_state(state["random_cuda"], world.device)
