@@ -35,14 +35,14 @@ class Options:
 
 
 class Recordings:
-    """Waves by utterance, mono and at one rate. The last recording is kept, for the segments that follow."""
+    """Waves by utterance, mono and at one rate. The last recording is kept, for its segments and copies that follow."""
 
     def __init__(self, data_dir: Path, rate: int, channel: int) -> None:
         self._sources = read_table(data_dir / "wav.scp")
         has_segments = (data_dir / "segments").exists()
         self._segments = read_segments(data_dir / "segments") if has_segments else None
         self._rate, self._channel = rate, channel
-        self._name, self._wave = "", np.zeros(0, np.float32)
+        self._source, self._wave = "", np.zeros(0, np.float32)
         self.notes: Counter[str] = Counter()
 
     def wave(self, utterance: str) -> np.ndarray:
@@ -54,15 +54,16 @@ class Recordings:
         return self._cut(self._recording(segment.recording), segment)
 
     def _recording(self, name: str) -> np.ndarray:
-        if name != self._name:
-            if name not in self._sources:
-                raise AudioError(f"recording {name} has no line in wav.scp")
-            samples, rate = read_audio(self._sources[name])
+        source = self._sources.get(name)
+        if source is None:
+            raise AudioError(f"recording {name} has no line in wav.scp")
+        if source != self._source:
+            samples, rate = read_audio(source)
             if samples.shape[1] > 1 and self._channel < 0:
                 self.notes[f"{samples.shape[1]} channels: the first is taken (--channel chooses)"] += 1
             if rate != self._rate:
                 self.notes[f"{rate} Hz: resampled to {self._rate} Hz"] += 1
-            self._wave, self._name = resample(mono(samples, self._channel), rate, self._rate), name
+            self._wave, self._source = resample(mono(samples, self._channel), rate, self._rate), source
         return self._wave
 
     def _cut(self, wave: np.ndarray, segment: Segment) -> np.ndarray:

@@ -1,0 +1,259 @@
+"""Where the sounds of augmentation come from: MUSAN- and RIRS-style folders, the source directory's speakers, generators."""
+
+import math
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+
+from speakerkd.conf import first_few
+from speakerkd.data.audio import AudioError, read_audio
+from speakerkd.data.augment import Speed, number, parse
+from speakerkd.data.rooms import NOISE_SECONDS
+from speakerkd.data.tables import read_segments, read_table
+
+GENERATED_NOISES = ("white", "pink", "brown", "band", "hum", "clicks", "surge")
+GENERATED_SEEDS = 32  # of each: what is generated is kept, and all of it together is to fit into the Augmenter's cache
+GENERATED_ROOMS = 256
+RIR_FOLDERS = {
+    "smallroom": "simulated_rirs/smallroom",
+    "mediumroom": "simulated_rirs/mediumroom",
+    "largeroom": "simulated_rirs/largeroom",
+    "real": "real_rirs_isotropic_noises",
+}
+
+
+class Sound(NamedTuple):
+    """What can be added: an id of aug.scp, or a generated one; all of it, or the stretch that start and end name."""
+
+    name: str
+    seconds: float
+    start: float = 0.0
+    end: float | None = None
+
+
+@dataclass
+class Sources:
+    files: dict[str, str] = field(default_factory=dict)  # aug.scp
+    rooms: list[list[str]] = field(default_factory=list)  # of each size
+    noises: list[Sound] = field(default_factory=list)
+    music: list[Sound] = field(default_factory=list)
+    speech: dict[str, list[Sound]] = field(default_factory=dict)  # by who speaks
+    talkers: list[str] = field(default_factory=list)  # of speech
+    said: dict[str, str] = field(default_factory=dict)  # kind -> where its sounds come from, for the log
+
+
+@dataclass
+class Source:
+    """The source directory."""
+
+    folder: Path
+    wav_scp: dict[str, str]
+    segments: dict[str, str] | None
+    utt2spk: dict[str, str] | None
+    utt2aug: dict[str, str]
+    utt2uniq: dict[str, str]
+    utt2dur: dict[str, float] | None
+    spk2gender: dict[str, str] | None
+    aug_scp: dict[str, str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def utterances(self) -> list[str]:
+        return list(self.wav_scp if self.segments is None else self.segments)
+
+    def recording(self, utterance: str) -> str:
+        return utterance if self.segments is None else self.segments[utterance].split()[0]
+
+    def talker(self, utterance: str) -> str:
+        """Who is heard: the speaker, before any change of speed; without utt2spk the recording stands for them."""
+        if self.utt2spk is not None:
+            name = self.utt2spk[utterance]
+        elif self.segments is not None:
+            name = self.recording(utterance)
+        else:
+            name = self.utt2uniq.get(utterance, utterance)
+        return re.sub(r"^(sp[0-9.]+-)+", "", name)
+
+
+def read_source(folder: Path) -> Source:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such data directory; prepare the data first")
+
+    def table(name: str, num_fields: int | None = 2) -> dict[str, str] | None:
+        return read_table(folder / name, num_fields) if (folder / name).exists() else None
+
+    lengths = table("utt2dur")
+    source = Source(
+        folder,
+        read_table(folder / "wav.scp"),
+        table("segments", 4),
+        table("utt2spk"),
+        table("utt2aug", None) or {},
+        table("utt2uniq") or {},
+        None if lengths is None else {utt: to_seconds(text, folder / "utt2dur") for utt, text in lengths.items()},
+        table("spk2gender"),
+        table("aug.scp", None) or {},
+    )
+    if not source.utterances:
+        raise ValueError(f"{folder}: there is no utterance in this data directory")
+    for name, entries in (("utt2spk", source.utt2spk), ("utt2dur", source.utt2dur)):
+        absent = [] if entries is None else [utt for utt in source.utterances if utt not in entries]
+        if absent:
+            raise ValueError(f"{folder}/{name}: no line for {first_few(absent)}; utils/fix_data_dir.sh {folder}")
+    absent = [utt for utt in source.utterances if source.recording(utt) not in source.wav_scp]
+    if absent:
+        raise ValueError(f"{folder}/wav.scp: no recording for {first_few(absent)}; utils/fix_data_dir.sh {folder}")
+    for utt, text in source.utt2aug.items():
+        try:
+            parse(text)
+        except ValueError as error:
+            raise ValueError(f"{folder}/utt2aug: {utt}: {error}") from error
+    return source
+
+
+def durations(source: Source) -> dict[str, float]:
+    """Seconds of each utterance as it is heard, that is, after its own utt2aug."""
+    if source.utt2dur is not None:
+        return {utt: length for utt, length in source.utt2dur.items() if length > 0}
+    segments = {} if source.segments is None else read_segments(source.folder / "segments")
+    seconds: dict[str, float] = {}
+    lengths: dict[str, float] = {}
+    for utt in source.utterances:
+        segment = segments.get(utt)
+        if segment is not None and segment.end >= 0:
+            seconds[utt] = segment.end - segment.start
+        else:
+            recording = source.recording(utt)
+            if recording not in lengths:
+                lengths[recording] = recording_seconds(source.wav_scp[recording])
+            seconds[utt] = lengths[recording] - (segment.start if segment else 0.0)
+        seconds[utt] /= speed_of(source.utt2aug.get(utt, ""))
+    return {utt: length for utt, length in seconds.items() if length > 0}
+
+
+def to_seconds(text: str, where: Path) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: '{text}' is not a number of seconds") from error
+
+
+def recording_seconds(recording: str) -> float:
+    """From the header of a file; pipes and archives are decoded. 0: it can't be read."""
+    try:
+        if Path(recording).is_file():
+            return float(soundfile.info(recording).duration)
+        samples, rate = read_audio(recording)
+    except (AudioError, OSError, RuntimeError):
+        return 0.0
+    return len(samples) / rate
+
+
+def gather_sources(source: Source, kinds: set[str], musan: str, rirs: str, rooms: Iterable[str]) -> Sources:
+    sources = Sources(files=dict(source.aug_scp))
+    generated = "generated, for there is no --musan"
+    if "reverb" in kinds and rirs:
+        sources.rooms = [list_rirs(Path(rirs), room, sources) for room in rooms]
+        sources.said["reverb"] = f"{sum(map(len, sources.rooms))} responses of {rirs}"
+    elif "reverb" in kinds:
+        sources.rooms = [[generated_room(seed) for seed in range(GENERATED_ROOMS)]]
+        sources.said["reverb"] = "simulated rooms, for there is no --rirs"
+    if "noise" in kinds:
+        sources.noises = list_musan(musan, "noise", sources) or generated_sounds(GENERATED_NOISES)
+        sources.said["noise"] = f"{len(sources.noises)} noises of {musan}" if musan else generated
+    if "music" in kinds:
+        sources.music = list_musan(musan, "music", sources) or generated_sounds(["music"])
+        sources.said["music"] = f"{len(sources.music)} pieces of {musan}" if musan else generated
+    if "babble" in kinds and musan:
+        sources.speech = {sound.name: [sound] for sound in list_musan(musan, "speech", sources)}
+        sources.said["babble"] = f"{len(sources.speech)} recordings of {musan}"
+    elif "babble" in kinds:
+        sources.speech = list_speech(source, sources)
+        sources.said["babble"] = f"{len(sources.speech)} speakers of {source.folder}, for there is no --musan"
+    sources.talkers = sorted(sources.speech)
+    return sources
+
+
+def generated_sounds(kinds: Iterable[str]) -> list[Sound]:
+    return [Sound(f"{kind}#{seed}", NOISE_SECONDS) for kind in kinds for seed in range(GENERATED_SEEDS)]
+
+
+def generated_room(seed: int) -> str:
+    return f"room#{seed}:rt60={number(random.Random(f'room {seed}').uniform(0.1, 0.8))}"
+
+
+def audio_files(folder: Path, expected: str) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".wav", ".flac") and path.is_file())
+    if not files:
+        raise ValueError(f"{folder}: there is no .wav or .flac file in this folder; {expected}")
+    return files
+
+
+def list_files(files: Iterable[Path], root: Path, name: str, sources: Sources) -> dict[str, Path]:
+    """id -> file, entered into aug.scp. The id: name, folders unless the file's own name repeats them, that name."""
+    listed: dict[str, Path] = {}
+    for path in files:
+        short = path.stem
+        for part in reversed(path.relative_to(root).parts[:-1]):
+            short = short if part in short else f"{part}-{short}"
+        key = re.sub(r"\s+", "_", f"{name}-{short}")
+        if key in listed:  # then all of the folders and the suffix tell it apart
+            key = re.sub(r"\s+", "_", "-".join([name, *path.relative_to(root).parts]))
+        if key in listed or sources.files.get(key, str(path.absolute())) != str(path.absolute()):
+            raise ValueError(
+                f"{path}: its id {key} is taken by {listed.get(key) or sources.files[key]}; rename the file"
+            )
+        listed[key] = path
+    sources.files.update({key: str(path.absolute()) for key, path in listed.items()})
+    return listed
+
+
+def list_musan(folder: str, part: str, sources: Sources) -> list[Sound]:
+    """The files of musan/<part>; none without a folder."""
+    if not folder:
+        return []
+    expected = f"--musan is a folder with noise/, music/ and speech/, and {folder}/{part}/ is needed"
+    sounds = []
+    for key, path in list_files(audio_files(Path(folder, part), expected), Path(folder), "musan", sources).items():
+        try:
+            sounds.append(Sound(key, float(soundfile.info(str(path)).duration)))
+        except RuntimeError as error:
+            raise ValueError(f"{path}: can't be read ({error}); unpack --musan again") from error
+    return sounds
+
+
+def list_rirs(folder: Path, room: str, sources: Sources) -> list[str]:
+    where = folder / RIR_FOLDERS[room]
+    files = audio_files(where, f"--rirs is the unpacked RIRS_NOISES, and {where}/ is needed")
+    # The folder of the real ones also holds recordings of noise.
+    files = [path for path in files if room != "real" or "noise" not in path.stem.lower()]
+    return list(list_files(files, where.parent, "rirs", sources))
+
+
+def list_speech(source: Source, sources: Sources) -> dict[str, list[Sound]]:
+    """Utterances of the source by talker, as recorded; without the copies, where there are originals."""
+    originals = [utt for utt in source.utterances if utt not in source.utt2aug] or source.utterances
+    segments = {} if source.segments is None else read_segments(source.folder / "segments")
+    speech: dict[str, list[Sound]] = {}
+    for utt in originals:
+        if utt not in source.seconds:
+            continue
+        recording = source.recording(utt)
+        seconds = source.seconds[utt] * speed_of(source.utt2aug.get(utt, ""))
+        # Past the end of a segment the talker of the copy itself may speak.
+        start, end = (segments[utt].start, segments[utt].start + seconds) if segments else (0.0, None)
+        speech.setdefault(source.talker(utt), []).append(Sound(recording, seconds, start, end))
+        if sources.files.setdefault(recording, source.wav_scp[recording]) != source.wav_scp[recording]:
+            raise ValueError(f"{source.folder}/aug.scp: {recording} is a recording of wav.scp too; rename one of them")
+    if len(speech) < 2:
+        raise ValueError(f"{source.folder}: babble needs two speakers or more; give --musan, or --kinds without babble")
+    return speech
+
+
+def speed_of(text: str) -> float:
+    return math.prod(each.factor for each in (parse(text) if text else []) if isinstance(each, Speed))
