@@ -10,32 +10,43 @@
 # - "--foo-bar v" and "--foo_bar v" both set foo_bar. The variable must have a default; a typo is an error that
 #   lists the options there are.
 # - A variable whose default is true or false takes only true or false.
-# - "--config file" is sourced before the other options are looked at, so that the command line wins.
+# - "--config file" is sourced before the other options are looked at, so that the command line wins. It may set only
+#   variables that have a default.
 # - "--help" prints $help_message, or where there is none the comment at the head of the script.
 
 _po_die() { echo "$0: $*" >&2; exit 1; }
 
 # The variables that the script sets before it sources this file.
 _po_allowed() {
-  sed -n '/parse_options\.sh/q; s/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/--\1/p' "$0" | sort -u | tr '\n' ' '
+  sed -n '/^[^#]*parse_options\.sh/q; s/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/--\1/p' "$0" | sort -u | tr '\n' ' '
 }
 
 _po_help() {
   if [ -n "${help_message:-}" ]; then
     printf '%s\n' "$help_message"
   else
-    sed -n '2,${/^#/!q; s/^# \{0,1\}//; p;}' "$0"
+    sed -n '2,${/^#/!q; /^# shellcheck /d; s/^# \{0,1\}//; p;}' "$0"
   fi
 }
 
-for ((_po_i = 1; _po_i <= $#; _po_i++)); do
-  if [ "${!_po_i}" = --config ]; then
-    _po_j=$((_po_i + 1))
-    [ "$_po_j" -le $# ] || _po_die "--config needs a file"
-    [ -r "${!_po_j}" ] || _po_die "--config: no such file: ${!_po_j}"
-    # shellcheck disable=SC1090
-    . "${!_po_j}"
-  fi
+# Options come in pairs, up to the first argument that is none: a "--config" after it is not ours.
+for ((_po_i = 1; _po_i <= $#; _po_i += 2)); do
+  case "${!_po_i}" in
+    --config) ;;
+    --help | --*=*) break ;;
+    --*) continue ;;
+    *) break ;;
+  esac
+  _po_j=$((_po_i + 1))
+  [ "$_po_j" -le $# ] || _po_die "--config needs a file"
+  _po_file=${!_po_j}
+  [ -f "$_po_file" ] && [ -r "$_po_file" ] || _po_die "--config: no such file: $_po_file"
+  while IFS= read -r _po_name; do
+    [ -n "${!_po_name+set}" ] || _po_die "$_po_file: no option '$_po_name' (allowed: $(_po_allowed))"
+  done < <(sed -n 's/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/\1/p' "$_po_file")
+  case "$_po_file" in */*) ;; *) _po_file=./$_po_file ;; esac  # without a slash, "." would search PATH
+  # shellcheck disable=SC1090
+  . "$_po_file"
 done
 
 while [ $# -gt 0 ]; do
@@ -50,7 +61,7 @@ while [ $# -gt 0 ]; do
       _po_name=${1#--}
       _po_name=${_po_name//-/_}
       [[ $_po_name =~ ^[a-zA-Z_][a-zA-Z0-9_]*$ ]] || _po_die "not an option: '$1' (allowed: $(_po_allowed))"
-      [ -n "${!_po_name+set}" ] || _po_die "no option '$1' (allowed: $(_po_allowed))"
+      [[ $_po_name != _po_* ]] && [ -n "${!_po_name+set}" ] || _po_die "no option '$1' (allowed: $(_po_allowed))"
       [ $# -ge 2 ] || _po_die "option $1 needs a value"
       case "${!_po_name}" in
         true | false)
@@ -68,6 +79,6 @@ while [ $# -gt 0 ]; do
 done
 
 [ -z "${cmd+set}" ] || [ -n "$cmd" ] || _po_die "--cmd is empty; name a job runner such as utils/run_jobs.sh"
-unset _po_i _po_j _po_name
+unset _po_i _po_j _po_name _po_file
 unset -f _po_die _po_allowed _po_help
 true
