@@ -7,197 +7,31 @@ Sections:
   fbank   wav to written ark, times real time on one core, beside kaldi-native-fbank
   load    two-second crops from compressed archives on one core, beside kaldiio.load_mat
   index   a long scp: seconds to open, memory with no and with four workers
+  train   crops per second of the training loop, beside the same model stepping on tensors in memory
+  score   trials per second, beside loops over the trials
+  asnorm  seconds for AS-norm of the same trials
 
 Machines are noisy: the two sides take turns, and the ratio is the median of the turns' ratios.
 """
 
 import dataclasses
-import multiprocessing
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
+from speakerkd.conf import parse_args, run
+from tools.benchmarks import features, scoring, training
+from tools.benchmarks.common import Options, Row
 
-from speakerkd.conf import opt, parse_args, run
-
-
-@dataclass
-class Options:
-    seconds: float = opt(2.0, "time for each side of a comparison, about")
-    utterances: int = opt(40, "fbank, load: utterances of 10 s")
-    entries: int = opt(1_100_000, "index: lines of the scp")
-
-
-@dataclass(frozen=True)
-class Row:
-    section: str
-    what: str
-    figure: str
-    beside: str = ""
-    ratio: str = ""
-    aim: str = ""
-
-
-def compare(ours: Callable[[], object], theirs: Callable[[], object], seconds: float) -> tuple[float, float, float]:
-    """Median seconds of either side and the median ratio theirs / ours, from turns."""
-    ours(), theirs()
-    pairs: list[tuple[float, float]] = []
-    until = time.perf_counter() + 2 * seconds
-    while len(pairs) < 3 or time.perf_counter() < until:
-        times = []
-        for side in (ours, theirs):
-            start = time.perf_counter()
-            side()
-            times.append(time.perf_counter() - start)
-        pairs.append((times[0], times[1]))
-    columns = [statistics.median(column) for column in zip(*pairs, strict=True)]
-    return columns[0], columns[1], statistics.median(b / a for a, b in pairs)
-
-
-def fbank(options: Options, folder: Path) -> list[Row]:
-    import kaldi_native_fbank
-    import soundfile
-    import torch
-
-    from speakerkd.data.audio import mono, read_audio
-    from speakerkd.data.fbank import Fbank, FbankConf
-    from speakerkd.data.kaldi import ArkWriter
-
-    torch.set_num_threads(1)
-    length, rng = 10, np.random.default_rng(0)
-    paths = [folder / f"{index:04}.wav" for index in range(options.utterances)]
-    for path in paths:
-        soundfile.write(path, 0.1 * rng.standard_normal(length * 16000), 16000, subtype="PCM_16")
-    extractor = Fbank(FbankConf(num_mel_bins=80, dither=0.0))
-    their_options = kaldi_native_fbank.FbankOptions()
-    their_options.frame_opts.dither, their_options.mel_opts.num_bins = 0.0, 80
-
-    def native(wave: np.ndarray) -> np.ndarray:
-        online = kaldi_native_fbank.OnlineFbank(their_options)
-        online.accept_waveform(16000, wave * 32768)
-        online.input_finished()
-        return np.stack([online.get_frame(frame) for frame in range(online.num_frames_ready)])
-
-    def side(name: str, compute: Callable[[np.ndarray], np.ndarray]) -> Callable[[], None]:
-        def work() -> None:
-            with ArkWriter(folder / name, compress=True) as write:
-                for path in paths:
-                    write(path.stem, compute(mono(read_audio(str(path))[0])))
-
-        return work
-
-    ours, theirs, ratio = compare(side("ours", extractor), side("theirs", native), options.seconds)
-    rates = [f"{options.utterances * length / each:.0f} x real time" for each in (ours, theirs)]
-    return [
-        Row(
-            "fbank",
-            "wav to CM2 ark, 80 bins, one core",
-            rates[0],
-            f"kaldi-native-fbank {rates[1]}",
-            f"{ratio:.1f}",
-            "3",
-        )
-    ]
-
-
-def load(options: Options, folder: Path) -> list[Row]:
-    import kaldiio
-
-    from speakerkd.data.kaldi import ArkWriter, Scp
-
-    rng = np.random.default_rng(0)
-    with ArkWriter(folder / "feats", compress=True) as write:
-        for index in range(options.utterances):
-            write(f"{index:04}", rng.standard_normal((1000, 80)).astype(np.float32))
-    scp = Scp(folder / "feats.scp")
-    lines = [line.split()[1] for line in (folder / "feats.scp").read_text().splitlines()]
-    crops = [(index % len(scp), int(rng.integers(800))) for index in range(400)]
-
-    def ours() -> None:
-        for index, start in crops:
-            scp.read(index, start, start + 200)
-
-    def theirs() -> None:
-        for index, start in crops:
-            kaldiio.load_mat(lines[index])[start : start + 200]
-
-    times = compare(ours, theirs, options.seconds)
-    rates = [f"{len(crops) / each:.0f} crops/s" for each in times[:2]]
-    return [
-        Row("load", "2 s of 10 s utterances, CM2, one core", rates[0], f"kaldiio {rates[1]}", f"{times[2]:.1f}", "4")
-    ]
-
-
-def index(options: Options, folder: Path) -> list[Row]:
-    """In a process of its own, which holds nothing but Python, numpy and the index."""
-    path = folder / "long.scp"
-    with open(path, "w", encoding="utf-8") as file:
-        for number in range(options.entries):
-            speaker, job = number // 200, number * 64 // options.entries + 1
-            file.write(
-                f"id{speaker:05}-a1b2c3d4e5f-{number % 200:05} "
-                f"/data/voxceleb/feats/raw_fbank_train.{job}.ark:{number * 96000}\n"
-            )
-    context = multiprocessing.get_context("spawn")
-    receiving, sending = context.Pipe(False)
-    process = context.Process(target=_index_memory, args=(str(path), sending))
-    process.start()
-    seconds, before, alone, together = receiving.recv()
-    process.join()
-    return [
-        Row("index", f"open an scp of {options.entries} lines", f"{seconds:.1f} s", aim="under 5 s"),
-        Row("index", "memory of the process before, with the index", f"{before:.0f} MB, {alone:.0f} MB"),
-        Row("index", "the same and 4 workers that look up keys, in all", f"{together:.0f} MB", aim="under 400 MB"),
-    ]
-
-
-def _memory(pids: list[int]) -> float:
-    """MB that these processes hold together: pages that several share are counted once (PSS)."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total / 1000
-
-
-def _index_memory(path: str, sending: Connection) -> None:
-    import os
-
-    from speakerkd.data.kaldi import Scp
-
-    before = _memory([os.getpid()])
-    start = time.perf_counter()
-    scp = Scp(path)
-    seconds = time.perf_counter() - start
-    alone = _memory([os.getpid()])
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(5)
-
-    def work(seed: int) -> None:
-        for number in np.random.default_rng(seed).integers(len(scp), size=20000):
-            assert scp.find(scp.key(int(number))) == number
-        barrier.wait()
-        barrier.wait()
-
-    workers = [context.Process(target=work, args=(seed,)) for seed in range(4)]
-    for worker in workers:
-        worker.start()
-    barrier.wait()
-    together = _memory([os.getpid(), *(worker.pid for worker in workers if worker.pid)])
-    barrier.wait()
-    for worker in workers:
-        worker.join()
-    sending.send((seconds, before, alone, together))
-
-
-SECTIONS: dict[str, Callable[[Options, Path], list[Row]]] = {"fbank": fbank, "load": load, "index": index}
+SECTIONS: dict[str, Callable[[Options, Path], list[Row]]] = {
+    "fbank": features.fbank,
+    "load": features.load,
+    "index": features.index,
+    "train": training.train,
+    "score": scoring.score,
+    "asnorm": scoring.asnorm,
+}
 
 
 def main(argv: list[str]) -> None:

@@ -1,40 +1,74 @@
 #!/usr/bin/env bash
-# Speaker verification on real recorded speech of 50 people, in minutes on a CPU.
+# Speaker verification on real recorded speech of 50 people: teacher, student, embeddings, scores, in minutes on a CPU.
 #
-# Usage: ./run.sh [--stage 1] [--stop_stage 2] [options]
+# Usage: ./run.sh [--stage 1] [--stop_stage 6] [options]
 #   ./run.sh                             # everything
-#   ./run.sh --stage 2 --stop_stage 2    # the features again
+#   ./run.sh --stage 4 --student ecapa_tiny
 # Options:
-#   --nj 2        jobs side by side
-#   --debs ""     folder that holds the Debian packages; without it they are downloaded (365 MB)
-#   --seed 0
+#   --teacher teacher_xvector   conf/model/<teacher>.conf
+#   --student xvector           conf/model/<student>.conf
+#   --kd_type none              conf/kd/<kd_type>.conf
+#   --seed 0                    of the training; results of several seeds are averaged in the table
+#   --nj 2                      jobs side by side
+#   --gpus 0                    GPUs to train on; 0: the CPU
+#   --debs ""                   folder that holds the Debian packages; without it they are downloaded (365 MB)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1
-stop_stage=2
-nj=2
-debs=
+stop_stage=6
+teacher=teacher_xvector
+student=xvector
+kd_type=none
 seed=0
+nj=2
+gpus=0
+debs=
 
 . utils/parse_options.sh
 . ./cmd.sh
 . ./path.sh
+teacher_dir=exp/${teacher}_s$seed
+student_dir=exp/${student}_${kd_type}_s$seed
+runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && echo "$0: stage $1: $2"; }
 
-if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
-  echo "$0: stage 1: data directories, and what is to be done to the copies for augmentation"
-  ./prepare_data.py --debs "$debs" --nj "$nj" --seed "$seed" data
-  local/augment_data_dir.py --seed "$seed" data/train data/train_aug
+if runs 1 "data directories, and what is to be done to the copies for augmentation"; then
+  ./prepare_data.py --debs "$debs" --nj "$nj" data
+  local/augment_data_dir.py data/train data/train_aug
   for x in train test train_aug; do utils/validate_data_dir.sh --no-feats data/$x; done
 fi
 
-if [ "$stage" -le 2 ] && [ "$stop_stage" -ge 2 ]; then
-  echo "$0: stage 2: filterbank features"
+if runs 2 "filterbank features"; then
   for x in train test train_aug; do
     local/make_fbank.sh --nj "$nj" --cmd "$train_cmd" data/$x
     utils/fix_data_dir.sh data/$x
   done
-  local/compute_vad.sh --nj "$nj" --cmd "$train_cmd" data/test
   utils/combine_data.sh data/train_all data/train data/train_aug
   for x in train test train_all; do utils/validate_data_dir.sh data/$x; done
+fi
+
+train() { # name of the model's conf, name of the method's conf, folder
+  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" \
+    --train-options "--seed $seed" data/train_all "$3"
+}
+if runs 3 "the teacher, $teacher"; then train "$teacher" none "$teacher_dir"; fi
+if runs 4 "the student, $student, with kd_type=$kd_type"; then train "$student" "$kd_type" "$student_dir"; fi
+
+if runs 5 "embeddings"; then
+  for system in "$teacher_dir" "$student_dir"; do
+    for x in train test; do
+      local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$system/final.pt" data/$x "$system/xvectors_$x"
+    done
+  done
+fi
+
+if runs 6 "scores"; then
+  for system in "$teacher_dir" "$student_dir"; do
+    test=$system/xvectors_test/xvector.scp
+    cohort=$system/xvectors_train
+    local/score.py data/test/trials "$test" "$test" "$system/scores"
+    local/score.py --norm asnorm --top-n 20 --cohort "$cohort/spk_xvector.scp" data/test/trials "$test" "$test" "$system/scores"
+    local/score.py --enroll-spk2utt data/test/enroll3_spk2utt data/test/trials_enroll3 "$test" "$test" "$system/scores"
+  done
+  local/collect_results.py exp
 fi

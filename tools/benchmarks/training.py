@@ -1,0 +1,77 @@
+"""The training loop beside the bare steps of the same model."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from speakerkd.data.dataset import Batch, Batches, Utterances, View
+from speakerkd.data.kaldi import ArkWriter
+from speakerkd.data.tables import write_data_dir, write_table
+from speakerkd.kd import Clock, Distiller, Parts
+from speakerkd.kd.none import NoneConf, NoTeacher
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import make_net
+from speakerkd.parallel import World
+from speakerkd.runfolder import RunFolder
+from speakerkd.train import Pace, TrainConf, make_optimizer, one_step
+from speakerkd.train import train as run_training
+from tools.benchmarks.common import Options, Row, compare
+
+MODEL = Path(__file__).resolve().parents[2] / "egs/mini/v1/conf/model/xvector.conf"
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def train(options: Options, folder: Path) -> list[Row]:
+    """An epoch with its checkpoint, against as many steps on batches that lie in memory."""
+    data = features(folder / "data", options.utterances)
+    conf = TrainConf(
+        num_epochs=1, batch_size=min(64, options.utterances // 2 * 2), warmup_epochs=0, lr=1e-3, final_lr=1e-3
+    )
+    entries = np.repeat(np.arange(len(data)), 1)
+    batches = Batches(data, [View()], conf.num_frames, conf.batch_size, 0, entries)
+    batches.per_epoch = 20  # of the few utterances again and again
+    batches.num_groups = 20 * conf.batch_size
+    batches._permutation, batches._epoch = np.tile(np.arange(len(data)), 1 + 20 * conf.batch_size // len(data)), 0
+    memory: list[Batch] = [batches[step] for step in range(20)]
+    number = itertools.count()
+
+    def method() -> Distiller:
+        net = make_net(MODEL, data.dim, data.speakers, MarginConf())
+        return NoTeacher(NoneConf(), Parts(net, data.speakers)).train()
+
+    def ours() -> None:
+        run = RunFolder(folder / f"exp{next(number)}")
+        run.open({})
+        run_training(method(), batches, conf, run, WORLD, Pace(log_interval=10))
+
+    def bare() -> None:
+        module = method()
+        optimizer = make_optimizer(conf, module)
+        for batch in memory:
+            one_step(module, batch, Clock(0, 1), optimizer, 1e-3, conf)
+
+    mine, theirs, ratio = compare(ours, bare, options.seconds)
+    rates = [f"{20 * conf.batch_size / seconds:.0f} crops/s" for seconds in (mine, theirs)]
+    return [
+        Row(
+            "train",
+            "0.3 M x-vector, loop with log and checkpoint",
+            rates[0],
+            f"bare steps {rates[1]}",
+            f"{ratio:.2f}",
+            "0.95",
+        )
+    ]
+
+
+def features(folder: Path, count: int) -> Utterances:
+    rng = np.random.default_rng(0)
+    names = [f"s{number % 10}-{number:04}" for number in range(count)]
+    with ArkWriter(folder / "feats", compress=True) as write:
+        for name in sorted(names):
+            write(name, rng.standard_normal((1000, 80)).astype(np.float32))
+    write_data_dir(folder, dict.fromkeys(names, "x"), {name: name.split("-")[0] for name in names})
+    write_table(folder / "utt2num_frames", dict.fromkeys(names, 1000))
+    return Utterances(folder)
