@@ -93,7 +93,8 @@ class Fbank:
     def _compute(self, samples: torch.Tensor, features: torch.Tensor) -> None:
         """At most BLOCK frames, in buffers that stay in the processor's cache; new memory would cost more than the sums."""
         conf, count = self.conf, len(samples)
-        frames, padded, spectrum = self._frame_buffer[:count], self._padded_buffer[:count], self._spectrum_buffer[:count]
+        frames, padded = self._frame_buffer[:count], self._padded_buffer[:count]
+        spectrum = self._spectrum_buffer[:count]
         torch.mul(samples, 32768, out=frames)
         if conf.remove_dc_offset:
             frames -= frames.mean(1, keepdim=True)

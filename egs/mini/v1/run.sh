@@ -67,7 +67,7 @@ if runs 6 "scores"; then
     test=$system/xvectors_test/xvector.scp
     cohort=$system/xvectors_train
     local/score.py data/test/trials "$test" "$test" "$system/scores"
-    local/score.py --norm asnorm --top-n 20 --cohort "$cohort/spk_xvector.scp" data/test/trials "$test" "$test" "$system/scores"
+    local/score.py --norm asnorm --top-n 50 --cohort "$cohort/xvector.scp" data/test/trials "$test" "$test" "$system/scores"
     local/score.py --enroll-spk2utt data/test/enroll3_spk2utt data/test/trials_enroll3 "$test" "$test" "$system/scores"
   done
   local/collect_results.py exp

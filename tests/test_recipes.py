@@ -1,0 +1,104 @@
+"""Whole recipes as a user runs them, on few made-up speakers; and what every recipe must have."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment
+
+RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/v*/run.sh"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
+def test_help_is_instant_and_options_are_checked(recipe: Path) -> None:
+    """Nothing is installed or loaded for it."""
+    bare = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run([recipe / "run.sh", "--help"], env=bare, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0 and "--stage" in done.stdout and "./run.sh" in done.stdout
+    done = subprocess.run([recipe / "run.sh", "--stages", "1"], env=bare, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and "no option '--stages'" in done.stderr and "--stop_stage" in done.stderr
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
+def test_recipes_have_what_they_need(recipe: Path) -> None:
+    for name in (
+        "cmd.sh",
+        "path.sh",
+        "README.md",
+        "prepare_data.py",
+        "conf/fbank.conf",
+        "conf/head.conf",
+        "conf/train.conf",
+    ):
+        assert (recipe / name).is_file(), name
+    for name in ("local", "utils"):
+        assert (recipe / name).is_symlink() and (recipe / name).resolve() == ROOT / name
+    assert os.access(recipe / "prepare_data.py", os.X_OK)
+
+
+def test_synth_from_nothing_to_a_table(tmp_path: Path) -> None:
+    """Stages 1 to 6 in a copy of the repository, then one stage again."""
+    clone = tmp_path / "clone"
+    ignored = shutil.ignore_patterns("data", "exp", "download", "venv", ".git", "__pycache__", "*_cache", "tests")
+    shutil.copytree(ROOT, clone, symlinks=True, ignore=ignored)
+    shutil.copytree(ROOT / "speakerkd/data", clone / "speakerkd/data", dirs_exist_ok=True)
+    recipe = clone / "egs/synth/v1"
+    (recipe / "conf/train.conf").write_text(
+        "--num-epochs=3\n--batch-size=16\n--optimizer=adamw\n--lr=2e-3\n--final-lr=1e-3\n"
+    )
+    (recipe / "prepare_small").write_text(
+        "#!/bin/sh\nexec ./prepare_data.py --num-train-speakers 6 --num-test-speakers 6 --utts-per-speaker 9 --sessions 3 --seconds 2:3 data\n"
+    )
+    command = (recipe / "run.sh").read_text()
+    marker = './prepare_data.py --num-train-speakers "$speakers" --nj "$nj" data'
+    assert marker in command
+    (recipe / "run.sh").write_text(command.replace(marker, "sh ./prepare_small"))
+    words = ["./run.sh", "--teacher", "xvector_tiny", "--student", "xvector_tiny"]
+    done = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for part in ("stage 1: data", "stage 6: scores", "data/train_all is valid", "| xvector_tiny_none_s0 |"):
+        assert part in done.stdout, part
+    scores = (recipe / "exp/xvector_tiny_none_s0/scores/trials.cosine").read_text().splitlines()
+    assert len(scores) == len((recipe / "data/test/trials").read_text().splitlines())
+    assert all(len(line.split()) == 3 for line in scores)
+
+    before = (recipe / "data/train/feats.scp").read_text()
+    words = ["./run.sh", "--stage", "6", "--teacher", "xvector_tiny", "--student", "xvector_tiny"]
+    again = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0 and "stage 5" not in again.stdout
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert (recipe / "data/train/feats.scp").read_text() == before
+
+
+def test_bench_runs_small() -> None:
+    words = [
+        "tools/bench.py",
+        "--seconds",
+        "0.05",
+        "--utterances",
+        "4",
+        "--entries",
+        "1000",
+        "--trials",
+        "500",
+        "--cohort",
+        "40",
+    ]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    table = [line.split()[0] for line in done.stdout.splitlines()]
+    assert table == ["section", "fbank", "load", "index", "index", "index", "train", "score", "score", "asnorm"]
+    done = subprocess.run(["tools/bench.py", "fbanks"], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert "no section 'fbanks' (there are: fbank load index" in done.stderr
+
+
+def test_check_env_speaks() -> None:
+    done = subprocess.run(["tools/check_env.py"], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "The recipes can run." in done.stdout and "ok      torch" in done.stdout
+    # A bare interpreter has none of it, and is told what to do.
+    done = subprocess.run(
+        ["/usr/bin/env", "python3", "-I", "-S", ROOT / "tools/check_env.py"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "MISSING torch" in done.stdout and "tools/setup.sh" in done.stdout
