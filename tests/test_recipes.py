@@ -49,7 +49,8 @@ def test_synth_from_nothing_to_a_table(tmp_path: Path) -> None:
         "--num-epochs=3\n--batch-size=16\n--optimizer=adamw\n--lr=2e-3\n--final-lr=1e-3\n"
     )
     (recipe / "prepare_small").write_text(
-        "#!/bin/sh\nexec ./prepare_data.py --num-train-speakers 6 --num-test-speakers 6 --utts-per-speaker 9 --sessions 3 --seconds 2:3 data\n"
+        "#!/bin/sh\nexec ./prepare_data.py --num-train-speakers 6 --num-test-speakers 6 --utts-per-speaker 9 "
+        "--sessions 3 --seconds 2:3 data\n"
     )
     command = (recipe / "run.sh").read_text()
     marker = './prepare_data.py --num-train-speakers "$speakers" --nj "$nj" data'

@@ -1,5 +1,6 @@
 """Cosine scores of many trials beside a loop over trials, and AS-norm."""
 
+import importlib.util
 import time
 from pathlib import Path
 
@@ -40,8 +41,17 @@ def score(options: Options, folder: Path) -> list[Row]:
         for a, b in trials:
             float(torch.nn.functional.cosine_similarity(torch.from_numpy(table[a]), torch.from_numpy(table[b]), 0))
 
+    def sklearn_loop() -> None:  # WeSpeaker's and 3D-Speaker's way
+        from sklearn.metrics.pairwise import cosine_similarity
+
+        for a, b in trials:
+            cosine_similarity(table[a].reshape(1, -1), table[b].reshape(1, -1))[0][0]
+
     rows = []
-    for name, loop in (("numpy", numpy_loop), ("torch", torch_loop)):
+    loops = {"numpy": numpy_loop, "torch": torch_loop}
+    if importlib.util.find_spec("sklearn"):  # not among the packages: pip install scikit-learn to see this row
+        loops["sklearn"] = sklearn_loop
+    for name, loop in loops.items():
         mine, theirs, ratio = compare(ours, loop, options.seconds)
         rows.append(
             Row(
