@@ -39,7 +39,7 @@ class Options(TrainConf):
     threads: int = opt(0, "CPU threads of a process; 0: as PyTorch chooses")
     log_interval: int = opt(50, "steps between lines of the log")
     save_minutes: float = opt(10.0, "last.pt is written at least this often")
-    workers: int = opt(0, "processes that make batches beside this one")
+    workers: int = opt(-1, "processes that make batches beside this one; -1: 4 where a GPU trains, else none")
 
 
 def main(argv: list[str]) -> None:
@@ -54,7 +54,15 @@ def main(argv: list[str]) -> None:
     entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
     check_speakers(data, entries)
     batches = Batches(
-        data, needs.views, options.num_frames, options.batch_size, options.seed, entries, world.rank, world.size
+        data,
+        needs.views,
+        options.num_frames,
+        options.batch_size,
+        options.seed,
+        entries,
+        world.rank,
+        world.size,
+        (options.mask_frames, options.mask_bins),
     )
     head = build(MarginConf, read_conf(options.head), options.head) if needs.labels else None
     folder = RunFolder(exp_dir)
@@ -71,6 +79,7 @@ def main(argv: list[str]) -> None:
     net.info = front_end(Path(data_dir))
     method = method_class(method_conf, Parts(net, data.speakers))
     tell(data, entries, batches, net, world)
+    workers = options.workers if options.workers >= 0 else 4 if world.device.type == "cuda" else 0
     validation = Validation(data, valid, valid_speakers, world.device) if options.valid_speakers else None
     began = time.monotonic()
     train(
@@ -79,7 +88,7 @@ def main(argv: list[str]) -> None:
         TrainConf(**{field.name: getattr(options, field.name) for field in fields(TrainConf)}),
         folder,
         world,
-        Pace(options.log_interval, options.save_minutes, options.workers),
+        Pace(options.log_interval, options.save_minutes, workers),
         validation,
     )
     if world.first:

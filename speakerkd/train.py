@@ -25,6 +25,8 @@ class TrainConf:
     num_epochs: int = opt(20, "each goes once through the training utterances")
     batch_size: int = opt(64, "utterances of a step, over all processes")
     num_frames: int = opt(200, "frames of a crop")
+    mask_frames: int = opt(0, "SpecAugment: up to this many frames of a crop are hidden")
+    mask_bins: int = opt(0, "and up to this many filters")
     optimizer: str = opt("sgd", "sgd (Nesterov) or adamw")
     lr: float = opt(0.1, "peak learning rate")
     final_lr: float = opt(5e-5, "learning rate at the end")

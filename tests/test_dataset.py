@@ -175,3 +175,26 @@ def test_uniform_is_uniform_and_each_number_by_itself() -> None:
         uniform(3, 1, np.arange(1000), 1),
     ):
         assert abs(np.corrcoef(other, draws[:1000])[0, 1]) < 0.1
+
+
+def test_masks_hide_a_stretch_of_frames_and_one_of_bins(tmp_path: Path) -> None:
+    """SpecAugment: what is hidden is 0, the mean; widths reach from none to the most; a clean view is left alone."""
+    folder = make(tmp_path / "d", {f"a-{i:02}": 30 for i in range(40)})
+    with ArkWriter(folder / "feats") as write:
+        for i in range(40):
+            write(f"a-{i:02}", np.random.default_rng(i).standard_normal((30, 12)).astype(np.float32))
+    data = Utterances(folder)
+    seen = batches(data, views=[View(1.0, clean=True), View()], num_frames=20, batch_size=40, mask=(5, 3))
+    frames, bins = [], []
+    for step in range(20):
+        clean, masked = seen[step].feats
+        assert (clean != 0).all()
+        for crop in masked:
+            rows, columns = (crop == 0).all(1), (crop == 0).all(0)
+            frames.append(int(rows.sum()))
+            bins.append(int(columns.sum()))
+            for hidden in (rows, columns):
+                places = torch.nonzero(hidden).flatten().tolist()
+                assert places == list(range(min(places, default=0), min(places, default=0) + len(places)))
+            assert (crop[~rows][:, ~columns] != 0).all()
+    assert set(frames) == set(range(6)) and set(bins) == set(range(4))

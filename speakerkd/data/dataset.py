@@ -104,10 +104,11 @@ class Batches(torch.utils.data.Dataset[Batch]):
         entries: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
+        mask: tuple[int, int] = (0, 0),
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"--batch-size={batch_size} can't be shared by {world_size} processes; take a multiple")
-        self.data, self.views, self.seed = utterances, views, seed
+        self.data, self.views, self.seed, self.mask = utterances, views, seed, mask
         self.lengths = [max(1, round(view.length * num_frames)) for view in views]
         # Entries by group: those of group g are order[first[g] : first[g + 1]]; the same for originals alone.
         entries = np.arange(len(utterances)) if entries is None else entries
@@ -137,16 +138,19 @@ class Batches(torch.utils.data.Dataset[Batch]):
         chosen: np.ndarray = groups
         for number, view in enumerate(self.views):
             order, first = self._clean if view.clean else self._all
-            copy = uniform(self.seed, epoch, groups, 2 * number)
+            copy = uniform(self.seed, epoch, groups, 6 * number)
             chosen = order[first[groups] + (copy * (first[groups + 1] - first[groups])).astype(np.int64)]
-            feats.append(self._crops(chosen, self.lengths[number], uniform(self.seed, epoch, groups, 2 * number + 1)))
+            crops = self._crops(chosen, self.lengths[number], uniform(self.seed, epoch, groups, 6 * number + 1))
+            if not view.clean:
+                self._hide(crops, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
+            feats.append(torch.from_numpy(crops))
         labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[chosen].astype(np.int64))
         return Batch([self.data.scp.key(int(entry)) for entry in chosen], feats, labels)
 
     def __len__(self) -> int:
         return self.per_epoch
 
-    def _crops(self, entries: np.ndarray, length: int, where: np.ndarray) -> Tensor:
+    def _crops(self, entries: np.ndarray, length: int, where: np.ndarray) -> np.ndarray:
         crops = np.empty((len(entries), length, self.data.dim), np.float32)
         for crop, entry, part in zip(crops, entries.tolist(), where.tolist(), strict=True):
             room = int(self.data.frames[entry]) - length
@@ -155,7 +159,18 @@ class Batches(torch.utils.data.Dataset[Batch]):
             if rows.shape != crop.shape:
                 rows = self._repeated(rows, entry, length)
             np.subtract(rows, rows.mean(0), out=crop)
-        return torch.from_numpy(crops)
+        return crops
+
+    def _hide(self, crops: np.ndarray, draws: list[np.ndarray]) -> None:
+        """SpecAugment: a stretch of frames and one of bins, of random width and place, become the mean, which is 0."""
+        for axis, most in zip((1, 2), self.mask, strict=True):
+            if most:
+                size = crops.shape[axis]
+                width = (draws[2 * axis - 2] * (min(most, size) + 1)).astype(np.int64)
+                first = (draws[2 * axis - 1] * (size - width + 1)).astype(np.int64)
+                place = np.arange(size)
+                hidden = (place >= first[:, None]) & (place < (first + width)[:, None])
+                crops[np.broadcast_to(hidden[:, :, None] if axis == 1 else hidden[:, None, :], crops.shape)] = 0
 
     def _repeated(self, rows: np.ndarray, entry: int, length: int) -> np.ndarray:
         """A short utterance is repeated until it fills the crop."""
