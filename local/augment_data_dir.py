@@ -37,7 +37,7 @@ from typing import NamedTuple, TypeVar
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.data.augment import Noise, Reverb, Speed, number, parse
 from speakerkd.data.sounds import RIR_FOLDERS, Sound, Source, Sources, durations, gather_sources, read_source
-from speakerkd.data.tables import spk2utt, write_table
+from speakerkd.data.tables import remove_features, spk2utt, write_table
 
 FOREGROUND_GAP = 1.0  # seconds between the end of a noise and the start of the next
 Item = TypeVar("Item")
@@ -230,6 +230,7 @@ def write(folder: Path, copies: list[Copy], texts: dict[str, str], source: Sourc
             }
     if source.utt2dur is not None:
         tables["utt2dur"] = {copy.name: f"{source.utt2dur[copy.original] / copy.speed:.3f}" for copy in copies}
+    remove_features(folder)
     for name, table in tables.items():
         if table is None:
             (folder / name).unlink(missing_ok=True)

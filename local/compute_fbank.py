@@ -121,7 +121,7 @@ def main(argv: list[str]) -> None:
             try:
                 wave = recordings.wave(utterance)
                 if utterance in texts:
-                    wave = augmenter(wave, texts[utterance])
+                    wave = changed(augmenter, wave, texts[utterance], f"{folder}/utt2aug: {utterance}")
                 features = compute(fbank, wave, zlib.crc32(utterance.encode()))
             except AudioError as error:
                 lost[utterance] = str(error)
@@ -138,6 +138,15 @@ def main(argv: list[str]) -> None:
     for note, count in recordings.notes.items():
         logging.warning("%d recording(s) have %s", count, note)
     logging.info("%d in, %d out, %d lost, %s", len(utterances), len(frames), len(lost), progress.speed())
+
+
+def changed(augmenter: Augmenter, wave: np.ndarray, text: str, where: str) -> np.ndarray:
+    try:
+        return augmenter(wave, text)
+    except AudioError:
+        raise  # of this utterance alone
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def compute(fbank: Fbank, wave: np.ndarray, seed: int) -> np.ndarray:

@@ -32,7 +32,13 @@ total=$(wc -l < "$data/feats.scp")
 [ "$nj" -le "$total" ] || nj=$total
 fbank_config=()
 [ ! -f "$data/conf/fbank.conf" ] || fbank_config=(--fbank-config "$data/conf/fbank.conf")
-mkdir -p "$logs" "$out" || fail "can't make $logs or $out; check the rights of the folder"
+local/check_python.sh
+{ mkdir -p "$logs" "$out" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
+  fail "can't write into $data, $logs or $out; check the rights of the folders"
+if command -v flock >/dev/null; then
+  exec 9> "$data/.features.lock"
+  flock -n 9 || fail "another job makes features in $data; wait for it"
+fi
 
 rm -f "$data/vad.scp"
 parts=()

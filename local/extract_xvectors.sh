@@ -25,6 +25,7 @@ data=${2%/}
 out=${3%/}
 
 fail() { echo "$0: $*" >&2; exit 1; }
+local/check_python.sh
 [ -s "$model" ] || fail "$model: no such checkpoint; run stage 3 or 4"
 [ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run stage 2"
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"

@@ -34,11 +34,20 @@ fail() { echo "$0: $*" >&2; exit 1; }
 [ -s "$data/wav.scp" ] || fail "$data/wav.scp is missing or empty; run stage 1"
 [ -f "$fbank_config" ] || fail "$fbank_config: no such file (--fbank-config)"
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
+[[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
+case "$data$logs$out" in *[[:space:]]*) fail "the paths $data, $logs, $out must hold no white space: scp files can't name them" ;; esac
+local/check_python.sh
 list=$data/wav.scp
 [ ! -f "$data/segments" ] || list=$data/segments
-total=$(wc -l < "$list")
+total=$(awk 'NF {n++} END {print n + 0}' "$list")
+[ "$total" -gt 0 ] || fail "$list is empty; run stage 1"
 [ "$nj" -le "$total" ] || { echo "$0: $total utterances, hence $total jobs instead of $nj" >&2; nj=$total; }
-mkdir -p "$logs" "$out" "$data/conf" || fail "can't make $logs, $out or $data/conf; check the rights of the folder"
+{ mkdir -p "$logs" "$out" "$data/conf" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
+  fail "can't write into $data, $logs or $out; check the rights of the folders"
+if command -v flock >/dev/null; then
+  exec 9> "$data/.features.lock"
+  flock -n 9 || fail "another job makes features in $data; wait for it"
+fi
 
 # A run that is cut short leaves no feats.scp that points at arks of another run.
 rm -f "$data/feats.scp"
@@ -52,8 +61,8 @@ $cmd JOB=1:"$nj" "$logs/make_fbank_$name.JOB.log" \
   "$data" "$logs/fbank_utts_$name.JOB" "$out/raw_fbank_$name.JOB"
 
 gather() { # what the jobs wrote, in the order of the jobs, is in the order of the data directory
-  for ((job = 1; job <= nj; job++)); do cat "$out/raw_fbank_$name.$job.$1"; done > "$data/.$2.tmp"
-  mv "$data/.$2.tmp" "$data/$2"
+  for ((job = 1; job <= nj; job++)); do cat "$out/raw_fbank_$name.$job.$1"; done > "$data/.$1.tmp"
+  mv "$data/.$1.tmp" "$data/$2"
 }
 gather lost_utts lost_utts
 lost=$(wc -l < "$data/lost_utts")
@@ -62,14 +71,19 @@ if [ $((lost * 100)) -gt $((total * max_lost)) ]; then
 fi
 gather utt2num_frames utt2num_frames
 gather utt2dur utt2dur
-awk '$1 == "--frame-shift" {shift_ms = $2} END {print (shift_ms ? shift_ms : 10) / 1000}' \
-  <(sed 's/#.*//; s/=/ /' "$fbank_config") > "$data/frame_shift"
+sed 's/#.*//; s/=/ /' "$fbank_config" |
+  awk '{gsub("_", "-", $1)} $1 == "--frame-shift" {ms = $2} END {print (ms ? ms : 10) / 1000}' > "$data/frame_shift"
 [ "$fbank_config" -ef "$data/conf/fbank.conf" ] || cp "$fbank_config" "$data/conf/fbank.conf"
-gather scp feats.scp   # last: it says that the rest is there
-for ark in "$out/raw_fbank_$name".*.ark; do   # of an earlier run with more jobs
-  job=${ark%.ark}
-  [ "${job##*.}" -le "$nj" ] || rm -f "$ark" "${ark%.ark}.scp"
+for file in "$out/raw_fbank_$name".*; do   # what is no longer needed, and arks of an earlier run with more jobs
+  [[ ${file#"$out/raw_fbank_$name".} =~ ^([0-9]+)\.(ark|scp|utt2num_frames|utt2dur|lost_utts)$ ]] || continue
+  case "${BASH_REMATCH[2]}" in
+    ark | scp) [ "${BASH_REMATCH[1]}" -le "$nj" ] || rm -f "$file" ;;
+    *) rm -f "$file" ;;
+  esac
 done
-rm -f "${parts[@]}" "$out/raw_fbank_$name".*.{utt2num_frames,utt2dur,lost_utts}
+gather scp feats.scp   # last: it says that the rest is there
+made=$(wc -l < "$data/feats.scp")
+[ $((made + lost)) -eq "$total" ] || { rm "$data/feats.scp"; fail "$made utterances made and $lost lost are not the $total of $list; run it again"; }
+rm -f "${parts[@]}"
 [ "$lost" -eq 0 ] || echo "$0: lost $lost of $total utterances (reasons in $data/lost_utts); utils/fix_data_dir.sh $data takes them out of the other files" >&2
-echo "$0: Succeeded creating filterbank features for $name: $total in, $(wc -l < "$data/feats.scp") out, $lost lost"
+echo "$0: Succeeded creating filterbank features for $name: $total in, $made out, $lost lost"

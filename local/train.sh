@@ -34,6 +34,7 @@ data=${1%/}
 out=${2%/}
 
 fail() { echo "$0: $*" >&2; exit 1; }
+local/check_python.sh
 [ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run stage 2"
 for file in "$model" "$kd" "$head" "$train_config"; do
   [ -f "$file" ] || fail "$file: no such file; there are: $(cd "$(dirname "$file")" 2>/dev/null && echo *)"
@@ -42,6 +43,7 @@ mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
 [ "$processes" -gt 0 ] || processes=$((gpus > 0 ? gpus : 1))
 gpu=()
 [ "$gpus" -eq 0 ] || gpu=(--gpu "$gpus")
+[ "$nodes" -eq 1 ] || gpu+=(--max-jobs-run "$nodes")   # nodes wait for each other, so all must run at once
 launcher=()
 rm -f "$out/log/rendezvous"
 [ "$processes" -eq 1 ] && [ "$nodes" -eq 1 ] || launcher=(local/launch.sh JOB "$nodes" "$processes" "$out")

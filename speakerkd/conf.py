@@ -17,6 +17,7 @@ A stage script is
 import dataclasses
 import json
 import logging
+import signal
 import sys
 import types
 import typing
@@ -39,6 +40,8 @@ def read_conf(path: str | Path) -> dict[str, str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ValueError(f"{path}: can't read this conf file ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8; remedy: iconv the file to UTF-8") from error
     for number, line in enumerate(lines, 1):
         line = line.split("#", 1)[0].strip()
         if not line:
@@ -182,6 +185,8 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Call main(arguments); a ValueError or OSError becomes a line on stderr and exit status 1, not a traceback."""
     name = Path(sys.argv[0]).name
     logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
+    # Ended by a job runner: leave as after Ctrl-C, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main(sys.argv[1:])
     except (ValueError, OSError) as error:

@@ -37,7 +37,7 @@ def test_streamed_wav_has_no_length(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(0.5))
     raw = bytearray(path.read_bytes())
     at = raw.index(b"data") + 4
-    for length in (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"):
+    for length in (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0"):
         raw[4:8] = raw[at : at + 4] = length
         path.write_bytes(raw)
         assert len(read_audio(str(path))[0]) == len(read_audio(f"cat {path} |")[0]) == 8000
@@ -66,6 +66,8 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
     write_wav(folder / "good.wav", noise(1))
     raw = (folder / "good.wav").read_bytes()
     (folder / "truncated.wav").write_bytes(raw[:9000])
+    chunk = b"LIST" + (6000).to_bytes(4, "little") + bytes(6000)
+    (folder / "long.wav").write_bytes(raw[:12] + chunk + raw[12:9000])
     (folder / "text.wav").write_text("I am not a recording")
     (folder / "zero.wav").write_bytes(b"")
     write_wav(folder / "empty.wav", np.zeros(0))
@@ -76,13 +78,15 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
     return {
         "missing": (f"{folder}/no.wav", f"no such file: {folder}/no.wav"),
         "truncated wav": (f"{folder}/truncated.wav", r"truncated: 8956 of 32000 bytes"),
+        "truncated in a pipe": (f"cat {folder}/truncated.wav |", r"truncated: 8956 of 32000 bytes"),
+        "truncated after a long chunk": (f"{folder}/long.wav", r"truncated: 8956 of 32000 bytes"),
         "truncated flac": (f"{folder}/truncated.flac", "truncated|is not audio"),
         "text": (f"{folder}/text.wav", "is not audio that libsndfile reads"),
         "zero bytes": (f"{folder}/zero.wav", "is not audio"),
         "no samples": (f"{folder}/empty.wav", "holds no samples"),
         "nan": (f"{folder}/nan.wav", "NaN or infinite"),
         "inf": (f"{folder}/inf.wav", "NaN or infinite"),
-        "folder": (str(folder), "no such file"),
+        "folder": (str(folder), "is a folder"),
         "pipe fails": ("echo oh dear >&2; exit 3 |", r"the pipe failed with status 3 \(oh dear\)"),
         "pipe fails early": (f"cat {folder}/no.wav | cat |", "the pipe failed with status 1"),
         "pipe is silent": ("true |", "the pipe gave nothing"),
@@ -118,3 +122,13 @@ def test_a_pipe_does_not_eat_our_stdin(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], input="still here\n", capture_output=True, text=True)
     assert done.stdout == "still here\n", done.stderr
+
+
+@pytest.mark.parametrize("rate", [44099, 15999, 7993])
+def test_odd_rates_are_resampled_too(rate: int) -> None:
+    """Without a filter of gigabytes."""
+    tone = np.sin(2 * np.pi * 500 * np.arange(2 * rate) / rate).astype(np.float32)
+    result = resample(tone, rate, 16000)[1000:-1000]
+    assert abs(len(result) + 2000 - 32000) <= 3
+    crossings = np.flatnonzero((result[1:] >= 0) != (result[:-1] >= 0))
+    assert abs((len(crossings) - 1) * 8000 / np.ptp(crossings) - 500) < 0.2 and 0.99 < np.abs(result).max() < 1.01

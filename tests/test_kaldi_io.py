@@ -225,7 +225,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     good = write(tmp_path / "x", {"a": np.ones((50, 8), np.float32), "b": np.ones((50, 8), np.float32)})
     size = (tmp_path / "x.ark").stat().st_size
     for line, message in [
-        (f"a {tmp_path}/x.ark:{size + 5}", r"y.scp: 'a': .*x.ark:\d+ is past the end of the archive"),
+        (f"a {tmp_path}/x.ark:{size + 5}", r"y.scp:1: 'a': .*x.ark:\d+ is past the end of the archive"),
         (f"a {tmp_path}/x.ark:{size - 3}", "past the end"),
         (f"a {tmp_path}/x.ark:7", "no object of Kaldi stands at"),
         (f"a {tmp_path}/gone.ark:2", "gone.ark"),

@@ -1,5 +1,6 @@
 """Stage 2 as a user runs it: wav.scp to feats.scp and vad.scp, with recordings good and bad."""
 
+import fcntl
 import re
 import subprocess
 import time
@@ -16,7 +17,7 @@ from speakerkd.conf import build, read_conf
 from speakerkd.data.audio import mono, read_audio
 from speakerkd.data.fbank import Fbank, FbankConf
 from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import Segment, read_table, write_data_dir
+from speakerkd.data.tables import Segment, read_table, write_data_dir, write_table
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -124,7 +125,7 @@ def test_up_to_five_percent_may_be_lost(recipe: Path, sh: Run) -> None:
 
 def test_interrupted_and_run_again_gives_the_same_arks(recipe: Path, sh: Run) -> None:
     path = write_wav(recipe / "a.wav", noise(20.0))
-    wav_scp = {f"s-{i:03}": str(path) for i in range(300)}
+    wav_scp = {f"s-{i:03}": str(path) for i in range(150)}
     data = recipe / "data/x"
     write_data_dir(data, wav_scp, dict.fromkeys(wav_scp, "s"))
     (recipe / "dither.conf").write_text("--num-mel-bins=24\n--dither=1\n")
@@ -157,8 +158,11 @@ def test_interrupted_and_run_again_gives_the_same_arks(recipe: Path, sh: Run) ->
         ("no conf", "conf/none.conf: no such file"),
         ("typo in conf", r"no option --num-mel-bin .*--num-mel-bins"),
         ("nj", "--nj 'two' is not a positive number"),
+        ("max lost", "--max-lost '2.5' is not a whole number"),
+        ("space", "must hold no white space"),
+        ("python", "lacks the packages; run '. ./path.sh'"),
         ("option", r"no option '--fbank-conf'.*--fbank_config"),
-        ("read-only", "can't make"),
+        ("read-only", "can't write into"),
     ],
 )
 def test_bad_input_names_the_place(recipe: Path, data: Path, sh: Run, mishap: str, message: str) -> None:
@@ -184,7 +188,74 @@ def test_bad_input_names_the_place(recipe: Path, data: Path, sh: Run, mishap: st
         words[2] = "two"
     elif mishap == "option":
         words[1:1] = ["--fbank-conf", "x"]
+    elif mishap == "max lost":
+        words[1:1] = ["--max-lost", "2.5"]
+    elif mishap == "space":
+        words.append(recipe / "my logs")
+    elif mishap == "python":
+        (recipe / "python3").write_text("#!/bin/sh\nexit 1\n")
+        (recipe / "python3").chmod(0o755)
+        words[:0] = ["env", f"PATH={recipe}:/usr/bin:/bin"]
     else:
         words.append("/proc/no")
     done = sh(*words, fails=True)
     assert re.search(message, done.stderr + done.stdout), done.stderr
+
+
+def test_a_last_line_without_an_end_counts(data: Path, sh: Run) -> None:
+    (data / "wav.scp").write_text((data / "wav.scp").read_text().rstrip("\n"))
+    assert "6 in, 6 out, 0 lost" in sh("local/make_fbank.sh", "--nj", 2, data).stdout
+
+
+def test_two_at_once_and_others_arks(recipe: Path, data: Path, sh: Run) -> None:
+    """The second is refused; the arks of a set whose name begins alike stay, in a shared folder too."""
+    shared = recipe / "fbank"
+    other = recipe / "data/x.clean"
+    write_data_dir(other, read_table(data / "wav.scp"), read_table(data / "utt2spk"))
+    sh("local/make_fbank.sh", "--nj", 4, other, other / "log", shared)
+    sh("local/make_fbank.sh", "--nj", 2, data, data / "log", shared)
+    shapes = [Scp(folder / "feats.scp").read(5).shape for folder in (data, other)]
+    assert shapes[0] == shapes[1] == (119, 80)
+    with open(data / ".features.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for script in ("make_fbank", "compute_vad"):
+            done = sh(f"local/{script}.sh", data, fails=True)
+            assert "another job makes features in" in done.stderr
+    assert Scp(data / "feats.scp").read(5).shape == (119, 80)
+
+
+def test_frame_shift_however_it_is_written(recipe: Path, data: Path, sh: Run) -> None:
+    (recipe / "slow.conf").write_text("--frame_shift = 20  # ms\n--num-mel-bins=24\n")
+    sh("local/make_fbank.sh", "--nj", 1, "--fbank-config", "slow.conf", data)
+    assert (data / "frame_shift").read_text() == "0.02\n"
+
+
+def test_damaged_archive_is_named_with_line_and_remedy(data: Path, sh: Run) -> None:
+    sh("local/make_fbank.sh", "--nj", 1, data)
+    ark = data / "data/raw_fbank_x.1.ark"
+    whole = ark.read_bytes()
+    ark.write_bytes(whole[: len(whole) // 2])
+    done = sh("local/compute_vad.sh", "--nj", 1, data, fails=True)
+    assert re.search(r":[3-6]: 's[01]-[2-5]': .*raw_fbank_x.1.ark.* truncated\?; make it again", done.stderr)
+    ark.unlink()
+    done = sh("local/compute_vad.sh", "--nj", 1, data, fails=True)
+    assert "there is no " in done.stderr and "raw_fbank_x.1.ark; make it again" in done.stderr
+
+
+def test_typo_in_utt2aug_is_named(data: Path, sh: Run) -> None:
+    write_table(data / "utt2aug", {"s0-1": "noise=white#1:snt=3"})
+    done = sh("local/make_fbank.sh", "--nj", 1, data, fails=True)
+    assert "utt2aug: s0-1: " in done.stderr
+
+
+def test_stage_1_again_removes_features_of_the_data_before(data: Path, sh: Run) -> None:
+    sh("local/make_fbank.sh", "--nj", 1, data)
+    sh("local/compute_vad.sh", "--nj", 1, data)
+    write_data_dir(data, read_table(data / "wav.scp"), read_table(data / "utt2spk"))
+    for name in ("feats.scp", "vad.scp", "utt2num_frames", "frame_shift", "conf/fbank.conf"):
+        assert not (data / name).exists(), name
+    copies = data.parent / "aug"
+    for seed in (0, 7):
+        sh("local/augment_data_dir.py", "--kinds", "noise", "--seed", seed, data, copies)
+        assert not (copies / "feats.scp").exists()
+        sh("local/make_fbank.sh", "--nj", 1, copies)

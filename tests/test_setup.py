@@ -114,7 +114,7 @@ def test_unusable_words(clone: Path) -> None:
 def test_active_environment_with_the_packages_is_used(clone: Path) -> None:
     """And one without them gives way to tools/venv."""
     shutil.copy(ROOT / "tools/check_env.py", clone / "tools/check_env.py")
-    script = f"set -euo pipefail; . {clone}/tools/env.sh; command -v python3; echo $PYTHONPATH"
+    script = f"set -euo pipefail; extras='dev plot'; . {clone}/tools/env.sh; command -v python3; echo $PYTHONPATH"
     path = f"{ROOT / 'tools/venv/bin'}:/usr/bin:/bin"
     if not (ROOT / "tools/venv/bin/python3").exists():
         pytest.skip("the tests run in another environment than tools/venv")
@@ -125,7 +125,7 @@ def test_active_environment_with_the_packages_is_used(clone: Path) -> None:
     empty = clone.parent / "empty"
     subprocess.run(["python3", "-m", "venv", "--without-pip", empty], check=True)
     path = f"{empty}/bin:/usr/bin:/bin"
-    done = subprocess.run(
-        ["bash", "-c", f"extras=dev; {script}; echo $PATH"], env={"PATH": path}, capture_output=True, text=True
+    done = subprocess.run(["bash", "-c", f"{script}; echo $PATH"], env={"PATH": path}, capture_output=True, text=True)
+    assert "setup --extras dev plot" in done.stderr and done.stdout.splitlines()[-1].startswith(
+        f"{clone}/tools/venv/bin:"
     )
-    assert "setup --extras dev" in done.stderr and done.stdout.splitlines()[-1].startswith(f"{clone}/tools/venv/bin:")

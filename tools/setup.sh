@@ -30,24 +30,27 @@ for extra in $wanted; do
   esac
 done
 
-# One set-up at a time: recipes started together wait for the first one's.
-if command -v flock >/dev/null; then
-  exec 9>"$root/tools/.venv.lock"
-  flock -n 9 || { echo "$0: waiting for another set-up of this folder" >&2; flock 9; }
-fi
-
 pins() { cat "$root/requirements.txt" "$root/requirements-extras.txt" | cksum; }
 
-complete=false
-[ ! -f "$done_file" ] || ! "$venv/bin/python" -c '' 2>/dev/null || complete=true
-have=
-if $complete; then
+# Sets complete (an environment stands here), have (its extras) and missing (it is not all that is wanted).
+look() {
+  complete=false have='' missing=true
+  [ -f "$done_file" ] && "$venv/bin/python" -c '' 2>/dev/null || return 0
+  complete=true missing=false
   have=$(sed -n 2p "$done_file")
-  missing=false
   [ "$(head -n 1 "$done_file")" = "$(pins)" ] || missing=true
   for extra in $wanted; do
     case " $have " in *" $extra "*) ;; *) missing=true ;; esac
   done
+}
+look
+$missing || exit 0
+
+# One set-up at a time: recipes started together wait for the first one's.
+if command -v flock >/dev/null; then
+  exec 9>"$root/tools/.venv.lock" || { echo "$0: can't write into $root/tools; make the environment as its owner" >&2; exit 1; }
+  flock -n 9 || { echo "$0: waiting for another set-up of this folder" >&2; flock 9; }
+  look
   $missing || exit 0
 fi
 

@@ -4,11 +4,14 @@ import io
 import re
 import struct
 import subprocess
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import soundfile
+
+STREAMED = 0x7FFFF000  # lengths from here on are those that programs write into a pipe, not knowing them
 
 
 class AudioError(ValueError):
@@ -19,21 +22,25 @@ def read_audio(source: str) -> tuple[np.ndarray, int]:
     """(samples x channels float32 in [-1, 1), rate)."""
     source = source.strip()
     if source.endswith("|"):
-        return _decode(io.BytesIO(_pipe_output(source[:-1])))
+        data = _pipe_output(source[:-1])
+        streamed = check_riff(io.BytesIO(data), len(data))
+        return _decode(_with_length(data, streamed) if streamed else io.BytesIO(data))
     path, offset = Path(source), 0
-    if not path.is_file():
+    if not path.exists():
         archive = re.fullmatch(r"(.+):(\d+)", source)
         if not archive or not Path(archive[1]).is_file():
             raise AudioError(f"no such file: {source}")
         path, offset = Path(archive[1]), int(archive[2])
+    if path.is_dir():
+        raise AudioError(f"is a folder: {source}")
     try:
         with open(path, "rb") as file:
             if offset:
                 file.seek(offset)
                 return _decode(io.BytesIO(_riff_bytes(file)))
-            _check_riff(file.read(4096), path.stat().st_size)
+            streamed = check_riff(file, path.stat().st_size)
             file.seek(0)
-            return _decode(file)
+            return _decode(_with_length(file.read(), streamed) if streamed else file)
     except OSError as error:
         raise AudioError(f"can't be read ({error.strerror or error})") from error
 
@@ -54,10 +61,12 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     import torch  # here, since whoever reads at one rate need not wait seconds for it
     import torchaudio
 
+    # An odd rate such as 44099 Hz would need a filter of gigabytes; a ratio of small numbers is within 1e-4 of it.
+    ratio = Fraction(new_rate, rate).limit_denominator(1000)
     resampled = torchaudio.functional.resample(
         torch.from_numpy(wave),
-        rate,
-        new_rate,
+        ratio.denominator,
+        ratio.numerator,
         lowpass_filter_width=32,
         rolloff=0.95,
         resampling_method="sinc_interp_kaiser",
@@ -72,10 +81,11 @@ def _decode(file: Any) -> tuple[np.ndarray, int]:
             samples = audio.read(dtype="float32", always_2d=True)
             rate = int(audio.samplerate)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        raise AudioError(
-            f"is not audio that libsndfile reads ({str(error).strip() or type(error).__name__})"
-        ) from error
-    if len(samples) < expected < 0x7FFFF000:
+        reason = getattr(error, "error_string", "").strip() or type(error).__name__
+        raise AudioError(f"is not audio that libsndfile reads ({reason})") from error
+    if not 1000 <= rate <= 1_000_000:
+        raise AudioError(f"has a rate of {rate} Hz")
+    if len(samples) < expected < STREAMED:
         raise AudioError(f"is truncated: {len(samples)} of {expected} samples")
     if len(samples) == 0:
         raise AudioError("holds no samples")
@@ -97,21 +107,33 @@ def _pipe_output(command: str) -> bytes:
     return done.stdout
 
 
-def _check_riff(head: bytes, size: int) -> None:
-    """libsndfile reads what is there of a truncated WAV without a word; the header tells how much there should be."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return
-    position = 12
-    while position + 8 <= len(head):
-        name, length = struct.unpack_from("<4sI", head, position)
+def check_riff(file: IO[bytes], size: int) -> int:
+    """libsndfile reads what is there of a truncated WAV without a word; the header tells how much there should be.
+
+    Returns where the length of the samples stands if whoever wrote it could not seek back to put it there; else 0.
+    """
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return 0
+    while len(chunk := file.read(8)) == 8:
+        name, length = struct.unpack("<4sI", chunk)
         if name == b"data":
-            streamed = (
-                length in (0, 0x7FFFFFFF) or length >= 0x7FFFF000
-            )  # written by a program that could not seek back
-            if not streamed and position + 8 + length > size:
-                raise AudioError(f"is truncated: {size - position - 8} of {length} bytes of samples")
-            return
-        position += 8 + length + length % 2
+            start = file.tell()
+            if length == 0 or length >= STREAMED:
+                return start - 4 if size > start else 0
+            if start + length > size:
+                raise AudioError(f"is truncated: {size - start} of {length} bytes of samples")
+            return 0
+        file.seek(length + length % 2, io.SEEK_CUR)
+    return 0
+
+
+def _with_length(data: bytes, place: int) -> IO[bytes]:
+    """The WAV with the length that it has."""
+    length = len(data) - place - 4
+    return io.BytesIO(
+        data[:4] + struct.pack("<I", len(data) - 8) + data[8:place] + struct.pack("<I", length) + data[place + 4 :]
+    )
 
 
 def _riff_bytes(file: Any) -> bytes:

@@ -32,7 +32,7 @@ import numpy as np
 import soundfile
 
 from speakerkd.data import rooms
-from speakerkd.data.audio import AudioError, mono, read_audio, resample
+from speakerkd.data.audio import AudioError, check_riff, mono, read_audio, resample
 from speakerkd.data.rooms import power, reverberate
 
 
@@ -177,13 +177,16 @@ class Augmenter:
         if noise.source in self._cache or not source or source.endswith("|") or not Path(source).is_file():
             return None
         try:
+            with open(source, "rb") as raw:
+                if check_riff(raw, Path(source).stat().st_size):
+                    return None
             with soundfile.SoundFile(source) as file:
                 if file.samplerate != self._rate:
                     return None
                 file.seek(min(round(noise.start * self._rate), file.frames))
                 count = -1 if np.isinf(seconds) else max(1, round(seconds * self._rate))
                 return mono(file.read(count, dtype="float32", always_2d=True))
-        except RuntimeError as error:
+        except (RuntimeError, OSError, AudioError) as error:
             raise AudioError(f"{noise.source} of aug.scp: can't be read ({error})") from error
 
     def _whole(self, source: str, generate: Callable[[str, int], np.ndarray | None]) -> np.ndarray:

@@ -190,7 +190,7 @@ class Scp:
             found = self._rows(index, start, stop)
             return load(where)[start:stop] if found is None else found
         except (ValueError, OSError) as error:
-            raise ValueError(f"{self.path}: '{self.key(index)}': {error}") from error
+            raise ValueError(f"{self.path}:{index + 1}: '{self.key(index)}': {error}; make it again") from error
 
     def _where(self, index: int) -> str:
         source, offset = self._sources[self._source[index]], self._offset[index]
@@ -198,6 +198,8 @@ class Scp:
 
     def _map(self, number: int) -> mmap.mmap:
         if number not in self._maps:
+            if not Path(self._sources[number]).is_file():
+                raise ValueError(f"there is no {self._sources[number]}")
             with open(self._sources[number], "rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     raise ValueError(f"{self._sources[number]} is empty")

@@ -5,6 +5,8 @@ white space. Reading checks all of that and names file, line and remedy; writing
 """
 
 import glob
+import logging
+import math
 import os
 import socket
 from collections import Counter
@@ -12,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from speakerkd.conf import first_few
 
 FIX = "utils/fix_data_dir.sh mends a data directory"
 
@@ -107,7 +111,7 @@ def read_segments(path: str | Path) -> dict[str, Segment]:
             segment = Segment(recording, float(start), float(end))
         except ValueError as error:
             raise ValueError(f"{path}: '{utt} {text}': start and end must be seconds") from error
-        if segment.start < 0 or 0 <= segment.end <= segment.start:
+        if not (math.isfinite(segment.start + segment.end) and segment.start >= 0) or 0 <= segment.end <= segment.start:
             raise ValueError(f"{path}: '{utt} {text}': the segment must start at 0 or later and end after its start")
         segments[utt] = segment
     return segments
@@ -146,6 +150,18 @@ def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(sorted(groups.items()))
 
 
+DERIVED = ("feats.scp", "vad.scp", "cmvn.scp", "utt2num_frames", "frame_shift", "lost_utts", "conf/fbank.conf")
+
+
+def remove_features(folder: Path) -> None:
+    """What later stages made of the data that stood here: it is not of what is about to be written."""
+    found = [name for name in DERIVED if (folder / name).exists()]
+    for name in found:
+        (folder / name).unlink()
+    if found:
+        logging.info("%s: %s of the data before were removed; run stage 2 again", folder, first_few(found, 9))
+
+
 def write_data_dir(
     folder: str | Path,
     wav_scp: Mapping[str, str],
@@ -164,6 +180,7 @@ def write_data_dir(
     odd = [utt for utt, speaker in utt2spk.items() if not utt.startswith(speaker)]
     if odd:
         raise ValueError(f"{folder}: the speaker must be a prefix of the utterance: {odd[0]} {utt2spk[odd[0]]}")
+    remove_features(folder)
     write_table(folder / "wav.scp", wav_scp)
     write_table(folder / "utt2spk", utt2spk)
     write_table(folder / "spk2utt", {spk: " ".join(utts) for spk, utts in spk2utt(utt2spk).items()})

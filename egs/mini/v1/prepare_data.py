@@ -12,7 +12,6 @@ Run again after an interruption, it goes on where it was; with everything in pla
 import hashlib
 import json
 import logging
-import multiprocessing
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from pieces import VERSION, Job, Pieces, make_pieces  # type: ignore[import-not-
 
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.data.tables import check_id, read_lines, replacing, spk2utt, write_data_dir, write_table
+from speakerkd.processes import in_processes
 
 LOG = logging.getLogger("prepare_data")
 
@@ -190,8 +190,9 @@ def in_place(data: Path, key: str) -> list[str]:
     return saved["summary"] if whole else []
 
 
-def one_thread() -> None:
+def make_pieces_on_one_thread(job: Job) -> Pieces:
     torch.set_num_threads(1)  # the jobs are the parallelism, and sums come out the same whatever their number
+    return make_pieces(job)
 
 
 def main(argv: list[str]) -> None:
@@ -219,8 +220,7 @@ def main(argv: list[str]) -> None:
     ]
     LOG.info("making the pieces of %d speakers from %d recordings", len(jobs), sum(map(len, files.values())))
     (data / "prepared.json").unlink(missing_ok=True)
-    with multiprocessing.Pool(options.nj, one_thread) as pool:
-        results = list(pool.imap(make_pieces, jobs))
+    results = in_processes(make_pieces_on_one_thread, jobs, options.nj)
     check_pieces(results)
     results = [result._replace(lost={**copies[result.speaker], **result.lost}) for result in results]
     summary = write_sets(data, {speaker.name: speaker.part for speaker in speakers}, results, options.seed)

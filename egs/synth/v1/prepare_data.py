@@ -15,10 +15,7 @@ README.md says how voices and faces are made.
 """
 
 import logging
-import signal
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -32,6 +29,7 @@ from egs.synth.v1.voice import RATE, SESSION, SPEECH, draw_session, generator, p
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.data.kaldi import ArkWriter
 from speakerkd.data.tables import replacing, spk2utt, write_data_dir, write_table
+from speakerkd.processes import in_processes
 
 FIRST_TEST_SPEAKER = 9001  # so the test set is the same whatever the number of training speakers
 ENROLL = 3  # utterances of a model
@@ -116,14 +114,7 @@ def make_speech(speaker: int, options: Options, wav_dir: Path) -> dict[str, tupl
 
 def make_all_speech(speakers: Iterable[int], options: Options, wav_dir: Path) -> dict[str, tuple[str, float]]:
     make = partial(make_speech, options=options, wav_dir=wav_dir)
-    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    try:
-        with ProcessPoolExecutor(options.nj, initializer=ignore) as pool:
-            return {name: value for made in pool.map(make, speakers) for name, value in made.items()}
-    except BrokenProcessPool as error:
-        raise ValueError(
-            f"a process died; is there memory for --nj={options.nj} of them? Try a smaller --nj"
-        ) from error
+    return {name: value for made in in_processes(make, speakers, options.nj) for name, value in made.items()}
 
 
 def pair_trials(utt2spk: dict[str, str]) -> Iterator[tuple[str, str, bool]]:

@@ -26,6 +26,7 @@ gpus=0
 speakers=60
 
 . utils/parse_options.sh
+[ $# -eq 0 ] || { echo "$0: unexpected argument '$1' (see --help)" >&2; exit 1; }
 . ./cmd.sh
 . ./path.sh
 teacher_dir=exp/${teacher}_s$seed
