@@ -35,7 +35,7 @@ runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && echo "$0: stage 
 
 if runs 1 "data directories, and what is to be done to the copies for augmentation"; then
   ./prepare_data.py --num-train-speakers "$speakers" --nj "$nj" data
-  local/augment_data_dir.py data/train data/train_aug
+  local/augment_data_dir.py --speeds 0.9,1.1 --kinds reverb,noise --num-utts 1500 data/train data/train_aug
   for x in train test train_aug; do utils/validate_data_dir.sh --no-feats data/$x; done
 fi
 
