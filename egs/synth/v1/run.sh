@@ -5,7 +5,7 @@
 #   ./run.sh                             # everything
 #   ./run.sh --stage 4 --student ecapa_tiny
 # Options:
-#   --teacher teacher_xvector   conf/model/<teacher>.conf
+#   --teacher resnet_tiny        conf/model/<teacher>.conf
 #   --student xvector           conf/model/<student>.conf
 #   --kd_type none              conf/kd/<kd_type>.conf
 #   --seed 0                    of the training; results of several seeds are averaged in the table
@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1
 stop_stage=6
-teacher=teacher_xvector
+teacher=resnet_tiny
 student=xvector
 kd_type=none
 seed=0
