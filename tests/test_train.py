@@ -263,6 +263,21 @@ def test_vectors_for_kaldi(recipe: Path, data: Path, sh: Run) -> None:
     np.testing.assert_allclose(Scp(recipe / "exp/a/chunks/xvector.scp").read(0), np.mean(parts, 0), atol=1e-5)
 
 
+def test_features_of_another_width_are_refused(recipe: Path, data: Path, sh: Run) -> None:
+    sh("local/train.sh", "--train-options", "--num-epochs 1 --average 1", "data/train", "exp/a")
+    with ArkWriter(recipe / "data/wide/feats") as write:
+        write("u", np.zeros((30, DIM + 1), np.float32))
+    done = sh("local/extract_xvectors.sh", "exp/a/final.pt", "data/wide", "exp/a/wide", fails=True)
+    assert f"'u' has features of shape (30, {DIM + 1}), the model of exp/a/final.pt takes {DIM} a frame" in done.stderr
+    assert not (recipe / "exp/a/wide/xvector.scp").exists()
+
+
+def test_speakers_of_one_utterance_are_counted(recipe: Path, data: Path, sh: Run) -> None:
+    write_table(data / "utt2spk", {f"s{i}-{j}": f"s{i}-{j}" if i == 0 else f"s{i}" for i in range(6) for j in range(8)})
+    done = sh(*command("exp/a", "--valid-speakers", 0, "--num-epochs", 1, "--average", 1))
+    assert "8 speaker(s) have one utterance only" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("mishap", "message"),
     [
