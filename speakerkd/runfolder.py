@@ -43,7 +43,7 @@ class RunFolder:
                 f"{self.path}: another run is at work in this folder; wait for it or choose another one"
             ) from error
         saved = self.path / "conf.json"
-        if saved.exists():
+        if saved.exists() and any(self.path.glob("*.pt")):  # a run that was refused at its start left nothing to lose
             self._compare(json.loads(saved.read_text(encoding="utf-8"))["options"], options)
         with replacing(saved) as file:
             json.dump({"options": options, "run": circumstances()}, file, indent=1, sort_keys=True)

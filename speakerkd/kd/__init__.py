@@ -1,9 +1,15 @@
 """The methods, by the name that a conf file gives: --type=none."""
 
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
+from speakerkd.kd.embed import MSE, Cosine
+from speakerkd.kd.label import DKD, KLD
 from speakerkd.kd.none import NoTeacher
 
 METHODS: dict[str, type[Distiller]] = {
+    "cosine": Cosine,
+    "dkd": DKD,
+    "kld": KLD,
+    "mse": MSE,
     "none": NoTeacher,
 }
 
