@@ -10,7 +10,6 @@ The data directory has feats.scp, utt2num_frames, utt2spk and, where there are a
 
 import hashlib
 import logging
-import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -96,8 +95,7 @@ def main(argv: list[str]) -> None:
     tell(data, entries, batches, net, world)
     workers = options.workers if options.workers >= 0 else 4 if world.device.type == "cuda" else 0
     validation = Validation(data, valid, valid_speakers, world.device) if options.valid_speakers else None
-    began = time.monotonic()
-    train(
+    seconds = train(
         method,
         batches,
         TrainConf(**{field.name: getattr(options, field.name) for field in fields(TrainConf)}),
@@ -107,10 +105,11 @@ def main(argv: list[str]) -> None:
         validation,
     )
     if world.first:
+        folder.note(seconds=round(seconds))
         (folder.path / "spk2id").write_text("".join(f"{speaker} {i}\n" for i, speaker in enumerate(data.speakers)))
         for file, module in method.exports().items():
             save_net(folder.path / f"{file}.pt", module)
-        logging.info("%s/final.pt is ready (%.0f s)", exp_dir, time.monotonic() - began)
+        logging.info("%s/final.pt is ready (%.0f s)", exp_dir, seconds)
     world.close()
 
 

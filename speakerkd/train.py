@@ -96,8 +96,8 @@ def train(
     world: World,
     pace: Pace,
     validate: Callable[[SpeakerNet], float] | None = None,
-) -> None:
-    """From wherever the folder's last.pt stands to the end. Afterwards the method holds the averaged weights."""
+) -> float:
+    """From wherever the folder's last.pt stands to the end; then the method holds the averaged weights. Returns seconds."""
     method.to(world.device)
     if world.size > 1 and world.device.type == "cuda":  # there is no synchronised batch norm for CPUs
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -145,6 +145,7 @@ def train(
             log.say("no picture of the curves without matplotlib (tools/setup.sh --extras plot)")
     log.close()
     method.eval()
+    return log.seconds
 
 
 def one_step(
