@@ -2,9 +2,11 @@
 
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
 from speakerkd.kd.none import NoTeacher
+from speakerkd.kd.skdfe import SKDFE
 
 METHODS: dict[str, type[Distiller]] = {
     "none": NoTeacher,
+    "skdfe": SKDFE,
 }
 
 __all__ = ["METHODS", "Clock", "Distiller", "Needs", "Outcome", "Parts"]
