@@ -24,6 +24,7 @@ from speakerkd.conf import opt, parse_args, run
 from speakerkd.data.tables import read_utt2spk, replacing
 from speakerkd.models.base import load_net
 from speakerkd.score.bootstrap import Interval, draw_speakers, intervals, p_value, replicate
+from speakerkd.score.markdown import markdown
 from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores, read_trials, speakers_of
 
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         scores, _ = read_scores(Path(place) / f"scores/{Path(trials_path).name}.cosine", trials)
         teachers[name] = points(scores, trials)
     rows = [row_of(cell, cells, teachers, speakers.count, options) for cell in cells.values()]
-    text = markdown(rows, teachers, trials, speakers.count, Path(trials_path).name)
+    text = head(teachers, trials, speakers.count, Path(trials_path).name) + markdown(HEADER, rows) + "\n"
     text += "".join(f"\n{line}\n" for line in warnings(cells, teachers))
     with replacing(out / "table.md") as file:
         file.write(text)
@@ -156,17 +157,10 @@ def span(ends: Interval, digits: int, sign: str = "") -> str:
     return f"[{ends.low:{sign}.{digits}f}, {ends.high:{sign}.{digits}f}]"
 
 
-def markdown(
-    rows: list[list[str]], teachers: dict[str, tuple[float, float]], trials: Trials, num_speakers: int, name: str
-) -> str:
-    widths = [max(len(row[column]) for row in (HEADER, *rows)) for column in range(len(HEADER))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in (HEADER, ["-" * width for width in widths], *rows)
-    ]
+def head(teachers: dict[str, tuple[float, float]], trials: Trials, num_speakers: int, name: str) -> str:
     told = "; ".join(f"{name} {rate:.2f} %, {cost:.3f}" for name, (rate, cost) in teachers.items())
     about = f"{name}: {len(trials)} trials, {int(trials.target.sum())} of them target, {num_speakers} speakers, cosine."
-    return f"{about}\n" + (f"Teachers (EER, minDCF): {told}.\n" if told else "") + "\n" + "\n".join(lines) + "\n"
+    return f"{about}\n" + (f"Teachers (EER, minDCF): {told}.\n" if told else "") + "\n"
 
 
 def warnings(cells: dict[tuple[str, str, str], Cell], teachers: dict[str, tuple[float, float]]) -> list[str]:

@@ -4,6 +4,7 @@ from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
 from speakerkd.kd.embed import MSE, Cosine
 from speakerkd.kd.label import DKD, KLD
 from speakerkd.kd.none import NoTeacher
+from speakerkd.kd.skdfe import SKDFE
 
 METHODS: dict[str, type[Distiller]] = {
     "cosine": Cosine,
@@ -11,6 +12,7 @@ METHODS: dict[str, type[Distiller]] = {
     "kld": KLD,
     "mse": MSE,
     "none": NoTeacher,
+    "skdfe": SKDFE,
 }
 
 __all__ = ["METHODS", "Clock", "Distiller", "Needs", "Outcome", "Parts"]

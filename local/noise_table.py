@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""The table of score_noise.sh: systems by condition.
+
+Usage: local/noise_table.py <out-dir> <condition,condition,...> <system> [<system> ...]
+  local/noise_table.py exp/noise clean,noise20,noise10,noise0 xvector_none_s0 xvector_skdfe_s0
+
+Reads <out-dir>/<system>/scores_<condition>/metrics.tsv, prints a table and writes it as noise.md, all figures as noise.tsv
+(in this order: system, noise, SNR in dB, the columns of metrics.tsv). Intervals in [ ] are 95 %, over the speakers of the
+trials; EERs are in percent.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from speakerkd.conf import parse_args, run
+from speakerkd.data.tables import replacing
+from speakerkd.score.evaluate import read_metrics
+from speakerkd.score.markdown import MEASURES, markdown, shown
+
+SHOWN = [name for name in MEASURES if name.startswith(("EER", "minDCF"))]
+
+
+@dataclass
+class Options:
+    pass
+
+
+def split(condition: str) -> tuple[str, str]:
+    """reverb+noise-5 -> its kind and its SNR; clean has none."""
+    match = re.fullmatch(r"(.*?[^-\d.])(-?\d+(?:\.\d+)?)?", condition)
+    if match is None:
+        raise ValueError(f"'{condition}' is not a condition such as clean, noise20 or noise-5")
+    return match[1], match[2] or "-"
+
+
+def rows(out: Path, conditions: list[str], systems: list[str]) -> Iterator[dict[str, str]]:
+    for system in systems:
+        for condition in conditions:
+            path = out / system / f"scores_{condition}/metrics.tsv"
+            if not path.exists():
+                raise ValueError(f"{path}: no such file; local/score_noise.sh writes it")
+            kind, snr = split(condition)
+            for row in read_metrics(path):
+                yield {"system": system, "noise": kind, "snr": snr, **row}
+
+
+def main(argv: list[str]) -> None:
+    _, (folder, conditions, *systems) = parse_args(Options, argv, __doc__, None)
+    found = list(rows(Path(folder), conditions.split(","), systems))
+    if not found:
+        raise ValueError("no system is named (see --help)")
+    cells = [
+        [row["system"], row["noise"], row["snr"], row["lost"], *(shown(row, *MEASURES[name]) for name in SHOWN)]
+        for row in found
+    ]
+    text = markdown(["system", "noise", "SNR dB", "lost", *SHOWN], cells) + "\n"
+    with replacing(Path(folder) / "noise.md") as file:
+        file.write(text)
+    with replacing(Path(folder) / "noise.tsv") as file:
+        file.write("\t".join(found[0]) + "\n")
+        file.writelines("\t".join(row.values()) + "\n" for row in found)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# How systems bear noise: noise is added to a test set at several SNRs, each condition is scored, a table compares them.
+#
+# Usage: local/score_noise.sh [options] <data-test-dir> <trials> <out-dir> <exp-dir> [<exp-dir> ...]
+#   local/score_noise.sh data/test data/test/trials exp/noise exp/xvector_none_s0 exp/xvector_skdfe_s0
+#   local/score_noise.sh --musan /corpora/musan --kinds noise,babble data/test data/test/trials exp/noise exp/xvector_none_s0
+# Options:
+#   --snrs 20,15,10,5,0       dB; the clean set always comes first
+#   --kinds noise             noise, music, babble, or such as reverb+noise; each is a condition of its own
+#   --musan ""                folder MUSAN; without it sounds are generated, and the test set's other speakers babble
+#   --rirs ""                 folder RIRS_NOISES; without it rooms are simulated
+#   --seed 0                  of what noise an utterance gets; it is the same noise at every SNR
+#   --nj 2                    number of jobs
+#   --cmd utils/run_jobs.sh   what runs them
+#   --use-gpu false           extract on a GPU
+#   --score-opts "..."        further options of local/score.py, as --num-bootstrap 0
+#
+# Noise is in both sides of a trial. Babble is five others, whose sum has the SNR. Utterances keep their ids, so the trials
+# hold for every condition.
+#
+# Writes data directories beside <data-test-dir>, <data-test-dir>_noise20 and so on, each with its utt2aug; and into
+# <out-dir> noise.md and noise.tsv (the table), <system>/xvectors_<condition> and <system>/scores_<condition>. What is there
+# already and was made of the same things is not made again.
+set -euo pipefail
+export LC_ALL=C
+
+snrs=20,15,10,5,0
+kinds=noise
+musan=
+rirs=
+seed=0
+nj=2
+cmd=utils/run_jobs.sh
+use_gpu=false
+score_opts=
+
+. utils/parse_options.sh
+[ $# -ge 4 ] || { "$0" --help >&2; exit 1; }
+data=${1%/}
+trials=$2
+out=${3%/}
+shift 3
+
+fail() { echo "$0: $*" >&2; exit 1; }
+talkers=5         # of babble
+talkers_db=6.99   # 10 log10 of their number
+for file in "$data/wav.scp" "$data/utt2spk"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
+for file in "$data/feats.scp" "$data/conf/fbank.conf"; do
+  [ -s "$file" ] || fail "$file is missing or empty; run local/make_fbank.sh $data (stage 2)"
+done
+[ -s "$trials" ] || fail "$trials is missing or empty; run stage 1"
+IFS=, read -ra levels <<< "$snrs"
+IFS=, read -ra sounds <<< "$kinds"
+[ ${#levels[@]} -gt 0 ] && [ ${#sounds[@]} -gt 0 ] || fail "--snrs and --kinds must name one at least"
+for snr in "${levels[@]}"; do
+  [[ $snr =~ ^-?[0-9]+(\.[0-9]+)?$ ]] || fail "--snrs: '$snr' is not a number of dB"
+done
+conditions=(clean)
+for kind in "${sounds[@]}"; do
+  case "+$kind+" in
+    *+noise+* | *+music+* | *+babble+*) ;;
+    *) fail "--kinds: '$kind' has no SNR; noise, music and babble have, also joined with others by +" ;;
+  esac
+  for snr in "${levels[@]}"; do
+    case " ${conditions[*]} " in *" $kind$snr "*) fail "--kinds and --snrs name $kind$snr twice" ;; esac
+    conditions+=("$kind$snr")
+  done
+done
+systems=()
+for exp in "$@"; do
+  [ -s "$exp/final.pt" ] || fail "$exp/final.pt: no such checkpoint; run stage 3 or 4"
+  system=$(basename "$exp")
+  case " ${systems[*]-} " in *" $system "*) fail "two systems are called $system; their folders must differ in the last part" ;; esac
+  systems+=("$system")
+done
+local/check_python.sh
+mkdir -p "$out" || fail "can't make $out; check the rights of the folder"
+
+plan() { # kind, SNR, folder: the data directory of a condition, without features, under the utterances' own ids
+  local cut=$((${#1} + 1)) table babble_snr
+  babble_snr=$(awk -v snr="$2" -v more="$talkers_db" 'BEGIN {print snr + more}')
+  rm -rf "$3.copies"
+  local/augment_data_dir.py --kinds "$1" --seed "$seed" --musan "$musan" --rirs "$rirs" --noise-snrs "$2" --music-snrs "$2" \
+    --babble-snrs "$babble_snr" --babble-speakers "$talkers" "$data" "$3.copies" 2> "$3.log" ||
+    { cat "$3.log" >&2; return 1; }
+  grep -h "can't be read" "$3.log" >&2 || true
+  for table in wav.scp utt2spk utt2aug segments; do
+    [ -f "$3.copies/$table" ] || continue
+    if [ "$table" = wav.scp ] && [ -f "$3.copies/segments" ]; then cp "$3.copies/wav.scp" "$3/wav.scp"; continue; fi
+    awk -v cut="$cut" '{print substr($1, 1, length($1) - cut) substr($0, length($1) + 1)}' "$3.copies/$table" |
+      sort -k1,1 > "$3/$table"
+  done
+  [ ! -f "$3.copies/aug.scp" ] || cp "$3.copies/aug.scp" "$3/aug.scp"
+  utils/utt2spk_to_spk2utt.sh "$3/utt2spk" | sort -k1,1 > "$3/spk2utt"
+  mkdir "$3/conf"
+  cp "$data/conf/fbank.conf" "$3/conf/fbank.conf"
+}
+
+same() { # folder, folder: of the same tables?
+  local table
+  for table in wav.scp segments utt2spk utt2aug aug.scp conf/fbank.conf; do
+    [ -f "$1/$table" ] || [ -f "$2/$table" ] || continue
+    cmp -s "$1/$table" "$2/$table" || return 1
+  done
+}
+
+new=$(mktemp -d)
+trap 'rm -rf "$new"' EXIT
+for kind in "${sounds[@]}"; do
+  for snr in "${levels[@]}"; do
+    condition=$kind$snr
+    noisy=${data}_$condition
+    mkdir "$new/$condition"
+    plan "$kind" "$snr" "$new/$condition"
+    if [ -s "$noisy/feats.scp" ] && same "$new/$condition" "$noisy"; then
+      echo "$0: $noisy has its features already"
+      continue
+    fi
+    [ ! -e "$noisy" ] || [ -f "$noisy/.score_noise" ] || fail "$noisy is there and was not made by this script; move it away"
+    rm -rf "$noisy"
+    mkdir "$noisy"
+    touch "$noisy/.score_noise"
+    cp -r "$new/$condition/." "$noisy"
+    local/make_fbank.sh --nj "$nj" --cmd "$cmd" --fbank-config "$noisy/conf/fbank.conf" "$noisy"
+  done
+done
+
+for exp in "$@"; do
+  for condition in "${conditions[@]}"; do
+    noisy=${data}_$condition
+    [ "$condition" != clean ] || noisy=$data
+    vectors=$out/$(basename "$exp")/xvectors_$condition
+    scores=$out/$(basename "$exp")/scores_$condition
+    # Features made again may have the same scp, but have another time.
+    made_of="$(md5sum < "$exp/final.pt") $(md5sum < "$noisy/feats.scp") $(stat -c %Y "$noisy/feats.scp")"
+    if [ "$(cat "$vectors/made_of" 2> /dev/null)" != "$made_of" ]; then
+      rm -f "$vectors/made_of"
+      local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" --use-gpu "$use_gpu" "$exp/final.pt" "$noisy" "$vectors"
+      echo "$made_of" > "$vectors/made_of"
+    fi
+    rm -f "$scores/metrics.tsv"
+    mkdir -p "$scores"
+    # shellcheck disable=SC2086  # several options
+    local/score.py --utt2spk "$data/utt2spk" $score_opts "$trials" "$vectors/xvector.scp" "$vectors/xvector.scp" "$scores" \
+      > "$scores/score.log" 2>&1 || { cat "$scores/score.log" >&2; fail "$scores: scoring failed"; }
+  done
+done
+local/noise_table.py "$out" "$(IFS=,; echo "${conditions[*]}")" "${systems[@]}"

@@ -1,0 +1,129 @@
+"""Face images through a face network in ONNX: images as it wants them, its vectors, several of them as one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from speakerkd.conf import opt
+
+
+@dataclass(frozen=True)
+class FaceConf:
+    """What the network takes: (value - mean) · scale of values from 0 to 255. The defaults are those of ArcFace."""
+
+    size: int = opt(112, "height and width of its input; images of another size are cut square and scaled")
+    colors: str = opt("rgb", "rgb or bgr")
+    layout: str = opt("nchw", "nchw or nhwc")
+    mean: tuple[float, ...] = opt((127.5,), "one, or one for each colour in the network's order")
+    scale: tuple[float, ...] = opt((1 / 127.5,), "one, or one for each colour")
+    output: str = opt("", "the network's output that is the vector; empty: its first")
+
+    def __post_init__(self) -> None:
+        if self.colors not in ("rgb", "bgr") or self.layout not in ("nchw", "nhwc") or self.size < 1:
+            raise ValueError("--colors must be rgb or bgr, --layout nchw or nhwc, --size 1 or more")
+        if {len(self.mean), len(self.scale)} - {1, 3}:
+            raise ValueError("--mean and --scale are one number, or three")
+
+
+class ImageError(ValueError):
+    """Of this image alone; the rest can go on."""
+
+
+def need_packages() -> None:
+    missing = [
+        name for name, module in (("pillow", "PIL"), ("onnxruntime", "onnxruntime")) if find_spec(module) is None
+    ]
+    if missing:
+        raise ValueError(f"faces need {' and '.join(missing)}, which is not installed: tools/setup.sh --extras face")
+
+
+def read_image(path: str | Path, conf: FaceConf) -> np.ndarray:
+    """(3, size, size) or (size, size, 3), float32, as the network takes it."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+    # SyntaxError: what Pillow raises for some broken PNGs; the bomb is an image of too many pixels
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "it") or type(error).__name__
+        raise ImageError(f"can't be read ({reason})") from error
+    if image.size != (conf.size, conf.size):
+        image = ImageOps.fit(image, (conf.size, conf.size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.float32)  # (H, W, 3)
+    if conf.colors == "bgr":
+        pixels = pixels[..., ::-1]
+    pixels = (pixels - np.asarray(conf.mean, np.float32)) * np.asarray(conf.scale, np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if conf.layout == "nchw" else pixels)
+
+
+class FaceNet:
+    """images (B, ...) -> vectors (B, D)."""
+
+    def __init__(self, path: str | Path, conf: FaceConf, device: str = "cpu", threads: int = 1) -> None:
+        import onnxruntime
+
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such model; give a face-recognition network in ONNX")
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device)
+        if provider not in onnxruntime.get_available_providers():
+            raise ValueError(f"--device={device}: this onnxruntime has no such device; cuda needs onnxruntime-gpu")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # onnxruntime's own errors have no other base
+            raise ValueError(f"{path}: onnxruntime can't load it ({error}); is it an ONNX model?") from error
+        self.path, self.conf = path, conf
+        (self.input, *others) = self.session.get_inputs()
+        names = [each.name for each in self.session.get_outputs()]
+        if others or self.input.type != "tensor(float)":
+            raise ValueError(
+                f"{path}: takes {1 + len(others)} input(s), {self.input.type}; one of float images is needed"
+            )
+        if conf.output and conf.output not in names:
+            raise ValueError(f"{path}: has no output '{conf.output}' (there are: {' '.join(names)})")
+        self.output = conf.output or names[0]
+        self.check_shape()
+
+    def check_shape(self) -> None:
+        size = self.conf.size
+        wanted = (3, size, size) if self.conf.layout == "nchw" else (size, size, 3)
+        shape = self.input.shape  # names or None where any number will do
+        fixed = [want == have for want, have in zip(wanted, shape[1:], strict=False) if isinstance(have, int)]
+        if len(shape) != 4 or not all(fixed):
+            raise ValueError(
+                f"{self.path}: takes images of shape {shape}, not {wanted}; say so with --size and --layout in the file of "
+                "--face-config"
+            )
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        count = self.input.shape[0] if isinstance(self.input.shape[0], int) else len(images)
+        vectors = []
+        for start in range(0, len(images), count):  # some networks take a fixed number, and only that
+            part = images[start : start + count]
+            blank = np.zeros((count - len(part), *part.shape[1:]), np.float32)
+            (found,) = self.session.run([self.output], {self.input.name: np.concatenate([part, blank])})
+            if len(found) != count:
+                raise ValueError(
+                    f"{self.path}: gives {found.shape} for {count} images; choose --output in --face-config"
+                )
+            vectors.append(np.asarray(found, np.float32).reshape(count, -1)[: len(part)])
+        return np.concatenate(vectors)
+
+
+def pool(vectors: Sequence[np.ndarray], qualities: Sequence[float]) -> tuple[np.ndarray, float]:
+    """Several images of a person as one: vector and quality. Of one image both are its own.
+
+    The vector is the mean of the unit vectors, times the mean of their lengths, both weighted by quality; so images that
+    disagree give a shorter one. The quality is the plain mean.
+    """
+    stacked, weights = np.stack(vectors).astype(np.float64), np.asarray(qualities, np.float64)
+    weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))
+    lengths = np.linalg.norm(stacked, axis=1)
+    direction = weights @ (stacked / lengths[:, None])
+    return (direction * (weights @ lengths)).astype(np.float32), float(np.mean(qualities))

@@ -1,0 +1,166 @@
+"""The self-teacher of skdfe: a feature pyramid over the student's stages, run down and up again, pooled to an embedding.
+
+With F_1 .. F_n the stages (shallow to deep) and L, M their 1 × 1 laterals, width times as many channels:
+    downwards   P_n = L_n,  P_i = block(w1·L_i + w2·up(P_{i+1}))
+    upwards     R_1 = P_1,  R_i = block(w1·M_i + w2·P_i + w3·down(R_{i-1})),  R_n without P_n
+The weights w of each sum are learnt, not negative, and add up to one. R_n is pooled. That is the BiFPNc of FRSKD (Ji et al.
+2021) but for the laterals, which are one convolution here. In 2-D nets (B, C, F, T), in 1-D nets (B, C, T).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.models.base import Encoded, Encoder
+from speakerkd.models.pooling import make_pooling
+
+EPSILON = 1e-6  # of the sum of a fusion's weights
+PROBE = 100  # frames, to see what stages look like
+CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d}
+NORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+MAX_POOLS: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d}
+
+
+def probe(encoder: Encoder) -> list[tuple[int, ...]]:
+    """(F, T) or (T,) of each stage for some frames of input; the encoder stays as it was."""
+    assert isinstance(encoder, nn.Module)
+    mode = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        stages = encoder(torch.zeros(1, PROBE, encoder.feat_dim, device=next(encoder.parameters()).device)).stages
+    encoder.train(mode)
+    if len(stages) < 2 or stages[0].ndim not in (3, 4):
+        raise ValueError(f"{type(encoder).__name__} gives {len(stages)} stages; a self-teacher needs two or more maps")
+    return [tuple(stage.shape[2:]) for stage in stages]
+
+
+def fit(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut both ends of an axis that is too long, put zeros there where it is too short: for convolutions without padding."""
+    for axis, want in enumerate(size, 2):
+        have = maps.shape[axis]
+        if have > want:
+            maps = maps.narrow(axis, (have - want) // 2, want)
+        elif have < want:
+            before = (want - have) // 2
+            maps = F.pad(maps, [0, 0] * (maps.ndim - 1 - axis) + [before, want - have - before])
+    return maps
+
+
+def shrink(maps: Tensor, strides: Sequence[int], size: Sequence[int]) -> Tensor:
+    """To the size of a deeper stage: by a maximum over 3 where its net halves, which rounds up as convolutions do."""
+    if max(strides) > 1:
+        width, edge = [2 * stride - 1 for stride in strides], [stride - 1 for stride in strides]
+        maps = MAX_POOLS[len(strides)](maps, width, list(strides), edge)
+    return fit(maps, size)
+
+
+def grow(maps: Tensor, strides: Sequence[int], size: Sequence[int]) -> Tensor:
+    """To the size of a shallower stage, whatever that is: a factor would miss odd ones."""
+    return F.interpolate(maps, list(size)) if max(strides) > 1 else fit(maps, size)
+
+
+class Fusion(nn.Module):
+    """A weighted sum of maps."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(count))
+
+    def weights(self) -> Tensor:
+        positive = F.relu(self.weight)
+        return positive / (positive.sum() + EPSILON)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        weights = self.weights()
+        total = weights[0] * maps[0]
+        for weight, each in zip(weights[1:], maps[1:], strict=True):
+            total = total + weight * each
+        return total
+
+
+def project(axes: int, channels: int, out: int) -> nn.Sequential:
+    """1 × 1 convolution and batch norm."""
+    return nn.Sequential(CONVOLUTIONS[axes](channels, out, 1, bias=False), NORMS[axes](out))
+
+
+class Block(nn.Sequential):
+    """Depth-wise convolution over 3, 1 × 1 convolution, batch norm, ReLU; `depth` times."""
+
+    def __init__(self, axes: int, channels: int, depth: int) -> None:
+        convolution = CONVOLUTIONS[axes]
+        layers = [
+            layer
+            for _ in range(depth)
+            for layer in (
+                convolution(channels, channels, 3, padding=1, groups=channels, bias=False),
+                convolution(channels, channels, 1, bias=False),
+                NORMS[axes](channels),
+                nn.ReLU(),
+            )
+        ]
+        super().__init__(*layers)
+
+
+class Pyramid(nn.Module):
+    """Stages of `inputs` channels -> refined ones of `channels`, each of its stage's size. strides[i]: from i to i + 1."""
+
+    def __init__(
+        self, inputs: Sequence[int], channels: Sequence[int], strides: Sequence[tuple[int, ...]], depth: int
+    ) -> None:
+        super().__init__()
+        axes, levels = len(strides[0]), len(channels)
+        self.strides = tuple(strides)
+        pairs = list(zip(inputs, channels, strict=True))
+        steps = list(pairwise(channels))
+        self.laterals = nn.ModuleList(nn.Sequential(project(axes, *pair), nn.ReLU()) for pair in pairs)
+        self.laterals_up = nn.ModuleList(nn.Sequential(project(axes, *pair), nn.ReLU()) for pair in pairs[1:])
+        self.to_shallow = nn.ModuleList(project(axes, deep, shallow) for shallow, deep in steps)
+        self.to_deep = nn.ModuleList(project(axes, shallow, deep) for shallow, deep in steps)
+        self.fusions_down = nn.ModuleList(Fusion(2) for _ in range(levels - 1))
+        self.fusions_up = nn.ModuleList(Fusion(2 if level == levels - 1 else 3) for level in range(1, levels))
+        self.blocks_down = nn.ModuleList(Block(axes, count, depth) for count in channels[:-1])
+        self.blocks_up = nn.ModuleList(Block(axes, count, depth) for count in channels[1:])
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        sizes = [stage.shape[2:] for stage in stages]
+        down = [lateral(stage) for lateral, stage in zip(self.laterals, stages, strict=True)]
+        for level in reversed(range(len(stages) - 1)):
+            deeper = grow(self.to_shallow[level](down[level + 1]), self.strides[level], sizes[level])
+            down[level] = self.blocks_down[level](self.fusions_down[level](down[level], deeper))
+        refined = [down[0]]
+        for level in range(1, len(stages)):
+            before = level - 1
+            maps = [self.laterals_up[before](stages[level])]
+            if level < len(stages) - 1:
+                maps.append(down[level])
+            maps.append(self.to_deep[before](shrink(refined[-1], self.strides[before], sizes[level])))
+            refined.append(self.blocks_up[before](self.fusions_up[before](*maps)))
+        return refined
+
+
+class SelfTeacher(nn.Module):
+    """The student's stages -> an embedding of their own and the refined stages."""
+
+    def __init__(self, encoder: Encoder, width: int, depth: int, repeats: int, dim: int) -> None:
+        super().__init__()
+        sizes = probe(encoder)
+        strides = [
+            tuple(max(1, round(large / small)) for large, small in zip(*pair, strict=True)) for pair in pairwise(sizes)
+        ]
+        inputs = encoder.stage_channels
+        channels = [width * count for count in inputs]
+        self.pyramids = nn.ModuleList(
+            Pyramid(channels if index else inputs, channels, strides, depth) for index in range(repeats)
+        )
+        bands = sizes[-1][0] if len(sizes[-1]) == 2 else 1
+        self.pooling = make_pooling(getattr(encoder.conf, "pooling", "statistics"), channels[-1] * bands)
+        self.embedding = nn.Linear(self.pooling.dim, dim)
+
+    def forward(self, stages: Sequence[Tensor]) -> Encoded:
+        for pyramid in self.pyramids:
+            stages = pyramid(stages)
+        return Encoded(self.embedding(self.pooling(stages[-1])), tuple(stages))

@@ -1,0 +1,98 @@
+"""Self-knowledge distillation with feature enhancement (SKDFE: Liu, Wang, Chen, Wang, Qian, ICASSP 2022).
+
+Confirmed, by the paper's abstract: an auxiliary self-teacher network refines the features of the same network and teaches
+it what they then say, at the label level and at the feature level, without a pretrained teacher.
+Reconstructed, since the paper's text could not be read: everything else. It is FRSKD (Ji et al., CVPR 2021), whose code was
+read, moved to speaker verification:
+    L = CE(x, y) + CE(x', y) + alpha · T² · KL(softmax(x'/T) ‖ softmax(x/T)) + beta · Σ_i mean (φ(F_i) - φ(R_i))²
+with F_i the student's stages, R_i the refined ones, x and x' the logits of the two (both with the margin, of one schedule),
+φ the mean over channels of the squares, flattened over frequency and time, of unit length. No gradient of the last two
+terms reaches the self-teacher. alpha 2, beta 100, T 4, width 2, depth 2 are what FRSKD's authors published for images;
+embedding, pooling, margin head and warm-up are this repository's choice. A map of N points bounds its part of the feature
+term by beta · 2 / N: long crops and large maps want a larger beta.
+The self-teacher is for training only: what is exported is the plain student.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speakerkd.conf import opt
+from speakerkd.data.dataset import Batch
+from speakerkd.kd.base import Clock, Outcome, Parts, Supervised
+from speakerkd.kd.refine import SelfTeacher
+from speakerkd.losses.distill import label_kl
+from speakerkd.losses.margin import MarginHead, margin_ramp
+from speakerkd.models.pooling import single
+
+
+@dataclass(frozen=True)
+class SKDFEConf:
+    alpha: float = opt(2.0, "weight of the label term; 0: none")
+    beta: float = opt(100.0, "weight of the feature term; 0: none")
+    temperature: float = opt(4.0, "of the label term")
+    warmup: float = opt(0.1, "part of the run in which both weights rise from zero: the self-teacher knows nothing yet")
+    detach_teacher_input: bool = opt(False, "the self-teacher's own cross entropy does not train the student")
+    width: int = opt(2, "channels of the refined stages, in multiples of the student's")
+    depth: int = opt(2, "convolutions of a block of the self-teacher")
+    repeats: int = opt(1, "times that the stages are refined")
+    embedding_dim: int = opt(256, "size of the self-teacher's embedding")
+
+    def __post_init__(self) -> None:
+        if min(self.alpha, self.beta) < 0 or not 0 <= self.warmup <= 1 or self.temperature <= 0:
+            raise ValueError(
+                "--alpha and --beta must not be negative, --warmup is a part from 0 to 1, --temperature must be positive"
+            )
+        if min(self.width, self.depth, self.repeats, self.embedding_dim) < 1:
+            raise ValueError("--width, --depth, --repeats and --embedding-dim must be 1 or more")
+
+
+def label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of logits (B, speakers), mean over the batch; the teacher gets no gradient."""
+    with torch.autocast(student.device.type, enabled=False):
+        return label_kl(student, teacher.detach(), temperature).mean()
+
+
+def attention_map(maps: Tensor) -> Tensor:
+    """φ: (B, C, F, T) or (B, C, T) -> (B, F·T) or (B, T), rows of unit length (zero where the map is)."""
+    return F.normalize(single(maps).square().mean(1).flatten(1))
+
+
+def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Sum over the stages of the mean squared difference of attention maps; the teacher gets no gradient."""
+    with torch.autocast(student[0].device.type, enabled=False):
+        pairs = zip(student, teacher, strict=True)
+        return torch.stack([F.mse_loss(attention_map(s), attention_map(t.detach())) for s, t in pairs]).sum()
+
+
+class SKDFE(Supervised):
+    Conf: ClassVar[type] = SKDFEConf
+
+    def __init__(self, conf: SKDFEConf, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        assert self.student.head is not None
+        self.teacher = SelfTeacher(self.student.encoder, conf.width, conf.depth, conf.repeats, conf.embedding_dim)
+        self.teacher_head = MarginHead(self.student.head.conf, conf.embedding_dim, self.student.head.num_classes)
+
+    def forward(self, batch: Batch, clock: Clock) -> Outcome:
+        assert batch.labels is not None
+        encoded = self.student(batch.feats[0])
+        outcome, logits = self.classify(encoded, batch, clock)
+        stages = [stage.detach() for stage in encoded.stages] if self.conf.detach_teacher_input else encoded.stages
+        refined = self.teacher(stages)
+        head = self.teacher_head.conf
+        margin = margin_ramp(clock.epoch, head.margin_start, head.margin_end, head.margin_shape)
+        teacher_logits = self.teacher_head(refined.embedding, batch.labels, margin)
+        outcome.losses["teacher_ce"] = F.cross_entropy(teacher_logits, batch.labels)
+        outcome.metrics["teacher_accuracy"] = (teacher_logits.detach().argmax(1) == batch.labels).float().mean()
+        warm = clock.ramp(self.conf.warmup * clock.num_epochs)
+        if self.conf.alpha > 0:
+            label = label_loss(logits, teacher_logits, self.conf.temperature)
+            outcome.losses["label"] = warm * self.conf.alpha * label
+        if self.conf.beta > 0:
+            outcome.losses["feature"] = warm * self.conf.beta * feature_loss(encoded.stages, refined.stages)
+        return outcome
