@@ -118,8 +118,9 @@ def attach(
 ) -> Teacher | None:
     """What the method must be given beside the crops; more or less than that is an error."""
     given = dict(part.partition("=")[::2] for part in options.vectors.split(",") if part)
-    if set(given) != set(needs.vectors):
-        wanted = ", ".join(f"{each}=<file>" for each in needs.vectors) or "no --vectors"
+    if not set(needs.vectors) <= set(given) <= {*needs.vectors, *needs.may_have}:
+        named = [f"{each}=<file>" for each in needs.vectors] + [f"{each}=<file> or not" for each in needs.may_have]
+        wanted = ", ".join(named) or "no --vectors"
         raise ValueError(f"--vectors={options.vectors}: the method {name} takes {wanted}")
     for each, path in given.items():
         data.attach(each, path, options.missing)

@@ -114,11 +114,11 @@ def test_label_loss_by_hand(rng: np.random.Generator) -> None:
         p, q = (np.exp(x / temperature) / np.exp(x / temperature).sum(1, keepdims=True) for x in (teacher, student))
         expected = temperature**2 * (p * np.log(p / q)).sum(1).mean()
         found = label_loss(torch.from_numpy(student), torch.from_numpy(teacher), temperature)
-        assert found.item() == pytest.approx(expected, rel=1e-9)
+        assert found.item() == pytest.approx(expected, rel=1e-5)  # single precision
     same = torch.from_numpy(student).requires_grad_()
     loss = label_loss(same, same.detach() + 3, 4.0)  # a constant changes no posterior
     (slope,) = torch.autograd.grad(loss, same)
-    assert abs(loss.item()) < 1e-12 and slope.abs().max() < 1e-12
+    assert abs(loss.item()) < 1e-5 and slope.abs().max() < 1e-6
     wide = torch.tensor([[32.0, -32.0], [-32.0, 32.0]])
     assert label_loss(wide.bfloat16(), -wide.bfloat16(), 0.1).item() == pytest.approx(64 / 0.1 * 0.01, rel=1e-5)
 

@@ -1,8 +1,9 @@
 """The methods, by the name that a conf file gives: --type=none."""
 
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
-from speakerkd.kd.embed import MSE, Cosine
+from speakerkd.kd.embed import MSE, Cosine, Relation
 from speakerkd.kd.label import DKD, KLD
+from speakerkd.kd.mkd import MKD
 from speakerkd.kd.none import NoTeacher
 from speakerkd.kd.skdfe import SKDFE
 
@@ -10,8 +11,10 @@ METHODS: dict[str, type[Distiller]] = {
     "cosine": Cosine,
     "dkd": DKD,
     "kld": KLD,
+    "mkd": MKD,
     "mse": MSE,
     "none": NoTeacher,
+    "relation": Relation,
     "skdfe": SKDFE,
 }
 

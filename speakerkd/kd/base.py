@@ -20,6 +20,7 @@ class Needs:
     labels: bool = True
     teacher: bool = False
     vectors: tuple[str, ...] = ()  # of each utterance, by the name that --vectors gives
+    may_have: tuple[str, ...] = ()  # such vectors too, but it works without
     views: tuple[View, ...] = (View(1.0),)
 
 
@@ -125,7 +126,7 @@ class TeacherStudent(Supervised):
         outcome, logits = self.classify(student, batch, clock)
         teacher = self.teacher.embed(batch)
         with torch.autocast(logits.device.type, enabled=False):
-            each = self.distance(student, logits, teacher, batch, outcome.metrics)
+            each = of_samples(self.distance(student, logits, teacher, batch, outcome.metrics))
             present = self.teacher.present(batch)
             each = each if present is None else each * present
         outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * each.mean()
@@ -134,5 +135,10 @@ class TeacherStudent(Supervised):
     def distance(
         self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
     ) -> Tensor:
-        """(B,), in single precision; `logits` are those of the cross entropy. May add metrics."""
+        """(B,), or (B, n) where a sample has several; single precision. `logits` are those of the cross entropy."""
         raise NotImplementedError
+
+
+def of_samples(distances: Tensor) -> Tensor:
+    """(B,) or (B, n) -> (B,)."""
+    return distances if distances.ndim == 1 else distances.mean(1)

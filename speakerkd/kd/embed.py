@@ -1,9 +1,11 @@
 """Embedding-level distillation: the student's embedding follows the teacher's.
 
-cosine  1 - cos(student, teacher)
-mse     mean over the dimensions of the squared difference
+cosine    1 - cos(student, teacher)
+mse       mean over the dimensions of the squared difference
+relation  |cos(student i, student j) - cos(teacher i, teacher j)|, mean over the others j of the batch: what the teacher
+          finds alike (relational distillation); the two need no common space, so no projection
 
-Both are ENSKD's and Wang et al.'s (ICASSP 2019) baselines; their weight (1) is reconstructed, and so is the linear
+The first two are ENSKD's and Wang et al.'s (ICASSP 2019) baselines; their weight (1) is reconstructed, and so is the linear
 projection to the teacher's dimension where the two differ: the published students have the teacher's dimension. The
 projection is trained with the student and not kept.
 """
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from speakerkd.conf import opt
 from speakerkd.data.dataset import Batch
 from speakerkd.kd.base import Parts, TeacherStudent
-from speakerkd.losses.distill import cosine_distance, squared_distance
+from speakerkd.losses.distill import cosine_distance, relation_distance, squared_distance
 from speakerkd.models.base import Encoded
 
 
@@ -53,6 +55,26 @@ class Cosine(EmbeddingLevel):
 class MSE(EmbeddingLevel):
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         return squared_distance(student, teacher)
+
+
+class Relation(EmbeddingLevel):
+    def __init__(self, conf: EmbedConf, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        self.projection = nn.Identity()
+
+    def distance(
+        self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
+    ) -> Tensor:
+        """(B, B - 1): each of the others."""
+        pairs = relation_distance(student.embedding, teacher.embedding)
+        present = self.teacher.present(batch)
+        return without_diagonal(pairs if present is None else pairs * present)
+
+
+def without_diagonal(pairs: Tensor) -> Tensor:
+    """(B, B) -> (B, B - 1)."""
+    count = len(pairs)
+    return pairs.flatten()[1:].unflatten(0, (count - 1, count + 1))[:, :-1].reshape(count, count - 1)
 
 
 def projection(kind: str, student_dim: int, teacher_dim: int) -> nn.Module:

@@ -23,7 +23,7 @@ def find_teacher(
     conf = head or MarginConf()
     if path.endswith(".scp"):
         data.attach(VECTORS, path, missing)
-        teacher: Teacher = VectorTeacher(path, data.speakers, mean_vectors(data, entries), conf)
+        teacher: Teacher = VectorTeacher(path, data.speakers, *mean_vectors(data, entries), conf)
     else:
         net = load_net(path)
         check_front_end(path, net, data)
@@ -33,18 +33,16 @@ def find_teacher(
     return teacher
 
 
-def mean_vectors(data: Utterances, entries: np.ndarray) -> torch.Tensor:
-    """(speakers, D): of the utterances' vectors at length one."""
+def mean_vectors(data: Utterances, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """((known speakers, D), (speakers,) bool): means of the utterances' vectors at length one; who has none isn't known."""
     assert data.labels is not None
     table = data.vectors[VECTORS]
     length = np.maximum(np.linalg.norm(table.rows, axis=1, keepdims=True), 1e-12)
     sums = np.zeros((len(data.speakers), table.dim))
     for part in np.array_split(entries, max(1, len(entries) // 100_000)):
         np.add.at(sums, data.labels[part], (table.rows / length)[table.row_of[part]])
-    if not np.linalg.norm(sums, axis=1).all():
-        empty = [name for name, row in zip(data.speakers, sums, strict=True) if not row.any()]
-        raise ValueError(f"{data.folder}: no utterance of speaker {empty[0]} has a teacher's vector")
-    return torch.from_numpy(sums.astype(np.float32))
+    known = sums.any(axis=1)
+    return torch.from_numpy(sums[known].astype(np.float32)), torch.from_numpy(known)
 
 
 def judge_by_file(teacher: Teacher, path: str, conf: MarginConf) -> None:
@@ -55,10 +53,9 @@ def judge_by_file(teacher: Teacher, path: str, conf: MarginConf) -> None:
             "vectors with this very teacher (local/extract_xvectors.sh, spk_xvector.scp)"
         )
     rows = vectors.rows_of(teacher.speakers)
-    teacher.known = torch.from_numpy(rows >= 0)
-    if not teacher.known.any():
+    if (rows < 0).all():
         raise ValueError(f"{path}: none of the training speakers is there; the first id there is '{vectors.ids[0]}'")
-    teacher.judge_by(torch.from_numpy(vectors.matrix[rows[rows >= 0]]), conf)
+    teacher.judge_by(torch.from_numpy(vectors.matrix[rows[rows >= 0]]), torch.from_numpy(rows >= 0), conf)
 
 
 def check_front_end(path: str, net: SpeakerNet, data: Utterances) -> None:

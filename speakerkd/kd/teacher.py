@@ -56,8 +56,9 @@ class Teacher(torch.nn.Module):
         """(classes of the student,) -> the column of each in the logits (of an unknown one: of no meaning)."""
         return self.known.cumsum(0) - 1
 
-    def judge_by(self, vectors: Tensor, conf: MarginConf) -> None:
+    def judge_by(self, vectors: Tensor, known: Tensor, conf: MarginConf) -> None:
         """A row for each known speaker: their centroids, in the place of a classifier."""
+        self.known = known
         self.head = MarginHead(conf, vectors.shape[1], len(vectors))
         self.head.weight.data.copy_(F.normalize(vectors))
         self.requires_grad_(False)
@@ -89,10 +90,10 @@ class NetTeacher(Teacher):
 class VectorTeacher(Teacher):
     """The centroids are means over the training utterances of vectors of length one."""
 
-    def __init__(self, name: str, speakers: Sequence[str], centroids: Tensor, conf: MarginConf) -> None:
+    def __init__(self, name: str, speakers: Sequence[str], centroids: Tensor, known: Tensor, conf: MarginConf) -> None:
         super().__init__(name, speakers)
         self.dim = centroids.shape[1]
-        self.judge_by(centroids, conf)
+        self.judge_by(centroids, known, conf)
         self.eval()
 
     def embed(self, batch: Batch) -> Encoded:

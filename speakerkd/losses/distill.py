@@ -58,3 +58,9 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over the dimensions of the squared difference of (B, D) embeddings."""
     return (student.float() - teacher.float()).square().mean(1)
+
+
+def relation_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """(B, B): how much the cosine of two samples differs between (B, D) and (B, D') embeddings."""
+    cosines = [rows @ rows.T for rows in (F.normalize(each.float()) for each in (student, teacher))]
+    return (cosines[0] - cosines[1]).abs()

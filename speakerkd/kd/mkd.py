@@ -1,0 +1,149 @@
+"""Margin-based distillation and quality weights (VGSR: Visual-Guided Speaker Recognition, AAAI 2023; arXiv 2507.16296).
+
+Confirmed, by the paper's abstract: a face-recognition teacher guides the speaker model in training alone; a strict match of
+the two overfits, since voices and faces differ, so the constraint is loosened by a margin (MKD), round any distillation
+loss; samples weigh by their quality (QAW).
+Reconstructed, since the paper's formulas could not be read, is the form of both:
+    L = mean_i w_i · [CE_i + weight · max(0, d_i - m)]
+with d_i the distance of one of the other methods (--base), for pairs one of each pair. Inside the margin there is no
+gradient. With m = 0 and --quality=none it is the base method exactly.
+w_i: z = clip((q - mean) / (deviation / h), -1, 1) of the speech's quality q and of the face's, mean and deviation moving
+averages; w_i grows with exp((z_speech + z_face) / kappa), is kept within [1/2, 2] and has mean 1 over the batch. Nothing is
+learnt through it. Speech's quality is the length of the student's embedding, the face's that of the teacher's vector, or
+the figure given as --vectors quality=<utt2quality>.
+
+The faces are a teacher of vectors: --teacher data/train/face.scp. Any other teacher can take their place.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.conf import opt
+from speakerkd.data.dataset import Batch
+from speakerkd.kd.base import Clock, Needs, Outcome, Parts, TeacherStudent, of_samples
+from speakerkd.kd.embed import MSE, Cosine, EmbedConf, Relation
+from speakerkd.kd.label import DKD, KLD, DKDConf
+from speakerkd.models.base import Encoded
+
+BASES: dict[str, type[TeacherStudent]] = {"cosine": Cosine, "dkd": DKD, "kld": KLD, "mse": MSE, "relation": Relation}
+QUALITIES = ("none", "both", "speech", "teacher")
+LOWEST, HIGHEST = 0.5, 2.0  # weights
+FORGETTING = 0.99  # of the moving averages
+
+
+@dataclass(frozen=True)
+class MKDConf(DKDConf, EmbedConf):
+    weight: float = opt(1.0, "of the distance beyond the margin, beside the cross entropy's 1")
+    warmup: float = opt(0.0, "part of the run's epochs over which the weight rises to this")
+    base: str = opt("cosine", "whose distance it is: cosine, dkd, kld, mse or relation; their options hold here too")
+    margin: float = opt(0.25, "m: distances up to this cost nothing")
+    margin_percentile: float = opt(0.0, "m as this percentile of the distances, by a moving average; 0: --margin")
+    quality: str = opt("none", "whose quality weighs the samples: none, speech, teacher or both")
+    quality_reach: float = opt(0.33, "h: quality counts in deviations by this")
+    kappa: float = opt(2.0, "how little the weights follow the quality")
+
+
+class Moving(nn.Module):
+    """Moving averages of a figure's mean and variance, the first batch taken as it is."""
+
+    mean: Tensor
+    variance: Tensor
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in (("mean", 0.0), ("variance", 1.0), ("seen", 0.0)):
+            self.register_buffer(name, torch.tensor(value))
+
+    def update(self, values: Tensor) -> None:
+        keep = FORGETTING * self.seen
+        self.mean.copy_(keep * self.mean + (1 - keep) * values.mean())
+        self.variance.copy_(keep * self.variance + (1 - keep) * values.var(correction=0))
+        self.seen.fill_(1)
+
+
+class MKD(TeacherStudent):
+    Conf: ClassVar[type] = MKDConf
+    needs: ClassVar[Needs] = Needs(teacher=True, may_have=("quality",))
+
+    def __init__(self, conf: MKDConf, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        check(conf)
+        kind = BASES[conf.base]
+        base = kind(kind.Conf(**{each.name: getattr(conf, each.name) for each in fields(kind.Conf)}), parts)
+        self._base = (base,)  # no submodule: it shares the student; what else it trains is registered here
+        self.projection: nn.Module = getattr(base, "projection", nn.Identity())
+        self.speech, self.taught, self.edge = Moving(), Moving(), Moving()
+
+    def forward(self, batch: Batch, clock: Clock) -> Outcome:
+        assert batch.labels is not None
+        student = self.student(batch.feats[0])
+        outcome, logits = self.classify(student, batch, clock)
+        teacher = self.teacher.embed(batch)
+        with torch.autocast(logits.device.type, enabled=False):
+            distances = self._base[0].distance(student, logits, teacher, batch, outcome.metrics)
+            present = self.teacher.present(batch)
+            margin = self.margin(distances.detach() if present is None else distances.detach()[present])
+            beyond = of_samples(F.relu(distances - margin) if margin is not None else distances)
+            beyond = beyond if present is None else beyond * present
+            weights = self.weights(student, teacher, batch, present)
+            ce = F.cross_entropy(logits.float(), batch.labels, reduction="none")
+            outcome.losses["ce"] = (weights * ce).mean()
+            outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * (weights * beyond).mean()
+        outcome.metrics["beyond"] = (beyond.detach() > 0).float().mean()
+        outcome.metrics["distance"] = of_samples(distances.detach()).mean()
+        return outcome
+
+    def margin(self, distances: Tensor) -> Tensor | float | None:
+        """None where there is no hinge."""
+        if self.conf.margin_percentile == 0:
+            return self.conf.margin or None
+        if self.training and distances.numel():
+            self.edge.update(distances.flatten().quantile(self.conf.margin_percentile / 100)[None])
+        return self.edge.mean
+
+    @torch.no_grad()
+    def weights(self, student: Encoded, teacher: Encoded, batch: Batch, present: Tensor | None) -> Tensor:
+        """(B,), of mean 1."""
+        here = torch.ones(len(student.embedding), dtype=torch.bool, device=student.embedding.device)
+        total = torch.zeros(len(here), device=here.device)
+        if self.conf.quality in ("both", "speech"):
+            total += self.standing(self.speech, student.embedding.float().norm(dim=1), here)
+        if self.conf.quality in ("both", "teacher"):
+            given = batch.vectors.get("quality")
+            quality = teacher.embedding.float().norm(dim=1) if given is None else given[:, 0]
+            total += self.standing(self.taught, quality, here if present is None else present)
+        return of_mean_one((total / self.conf.kappa).exp())
+
+    def standing(self, moving: Moving, quality: Tensor, present: Tensor) -> Tensor:
+        """z in [-1, 1]; 0 for whom there is no figure."""
+        if self.training and present.any():
+            moving.update(quality[present])
+        spread = moving.variance.sqrt().clamp(min=1e-6) / self.conf.quality_reach
+        return ((quality - moving.mean) / spread).clamp(-1, 1) * present
+
+
+def of_mean_one(raw: Tensor) -> Tensor:
+    """Scaled to mean 1 within [1/2, 2]: what the bounds take away or give, the others share."""
+    weights = raw / raw.mean()
+    for _ in range(10):
+        weights = weights.clamp(LOWEST, HIGHEST)
+        weights = weights / weights.mean()
+    return weights
+
+
+def check(conf: Any) -> None:
+    if conf.base not in BASES:
+        raise ValueError(f"--base={conf.base} is none of {' '.join(BASES)}")
+    if conf.quality not in QUALITIES:
+        raise ValueError(f"--quality={conf.quality} is none of {' '.join(QUALITIES)}")
+    if conf.margin < 0 or not 0 <= conf.margin_percentile < 100:
+        raise ValueError(
+            f"--margin={conf.margin} can't be negative, --margin-percentile={conf.margin_percentile} is from 0 to below 100"
+        )
+    if conf.quality_reach <= 0 or conf.kappa <= 0:
+        raise ValueError("--quality-reach and --kappa must be positive")

@@ -1,0 +1,185 @@
+"""MKD and quality weights: the margin's edge, the base method inside it, weights of mean 1."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_kd import NAMES, batch_of, net_of, vector_teacher
+from toy import SPEAKERS
+
+from speakerkd.data.dataset import Batch
+from speakerkd.kd import Clock, Parts
+from speakerkd.kd.embed import without_diagonal
+from speakerkd.kd.mkd import BASES, MKD, MKDConf, of_mean_one
+from speakerkd.kd.teacher import NetTeacher, Teacher, VectorTeacher
+from speakerkd.losses.distill import relation_distance
+from speakerkd.models.base import Encoded
+
+CLOCK = Clock(3.0, 4)
+
+
+def mkd(teacher: Teacher | None = None, seed: int = 1, **changed: Any) -> MKD:
+    torch.manual_seed(5)
+    return MKD(MKDConf(**changed), Parts(net_of(seed), NAMES, teacher or NetTeacher(net_of(0), "t", NAMES), {}))
+
+
+def gradients(method: torch.nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    method.zero_grad()
+    losses = method(batch, CLOCK).losses
+    torch.stack(list(losses.values())).sum().backward()
+    found = {name: each.grad for name, each in method.named_parameters() if each.grad is not None}
+    return found, {name: value.item() for name, value in losses.items()}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_no_margin_and_no_weights_are_the_base_method(base: str) -> None:
+    kind = BASES[base]
+    plain = kind(kind.Conf(weight=1.5, warmup=0.0), Parts(net_of(1), NAMES, NetTeacher(net_of(0), "t", NAMES), {}))
+    wrapped = mkd(base=base, margin=0.0, weight=1.5)
+    for module in (plain, wrapped):
+        module.train()
+    (one, losses), (other, found) = gradients(plain, batch_of()), gradients(wrapped, batch_of())
+    assert found == pytest.approx(losses, rel=1e-6)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_inside_the_margin_there_is_nothing(base: str) -> None:
+    method = mkd(base=base, margin=1e4)
+    found, losses = gradients(method, batch_of())
+    alone, _ = gradients(mkd(base=base, margin=1e4, weight=0.0), batch_of())
+    assert losses["kd"] == 0
+    assert all(torch.equal(found[name], alone[name]) for name in alone)
+
+
+class Fixed(NetTeacher):
+    """Says what it is told to."""
+
+    embedding: torch.Tensor
+
+    def embed(self, batch: Batch) -> Encoded:
+        return Encoded(self.embedding)
+
+
+def test_each_sample_has_its_own_margin() -> None:
+    """The mean of the hinges, not the hinge of the mean; slope and value as the base's beyond it."""
+    teacher = Fixed(net_of(0), "t", NAMES)
+    method = mkd(teacher, margin=0.3)
+    method.eval()
+    batch = batch_of()
+    student = method.student(batch.feats[0]).embedding.detach()
+    teacher.embedding = torch.cat([-student[:4], student[4:]])  # distances 2 and 0
+    assert method(batch, CLOCK).losses["kd"].item() == pytest.approx(0.5 * (2 - 0.3), rel=1e-5)
+    teacher.embedding = torch.randn(8, 6)
+    distances = (1 - torch.cosine_similarity(student, teacher.embedding)).double().numpy()
+    values = []
+    for margin in (0.05, 0.5, 1.0, 1.5):
+        value = mkd(teacher, margin=margin).eval()(batch, CLOCK).losses["kd"].item()
+        assert value == pytest.approx(np.maximum(distances - margin, 0).mean(), rel=1e-4, abs=1e-6)
+        values.append(value)
+    assert values == sorted(values, reverse=True) and values[0] > values[1] > 0
+
+
+def test_pairs_have_margins_of_their_own() -> None:
+    student, teacher = torch.randn(5, 4), torch.randn(5, 7)
+    pairs = relation_distance(student, teacher)
+    by_hand = abs(
+        torch.cosine_similarity(student[1], student[3], 0) - torch.cosine_similarity(teacher[1], teacher[3], 0)
+    )
+    assert pairs[1, 3].item() == pytest.approx(by_hand.item(), abs=1e-6)
+    rest = without_diagonal(pairs)
+    for row in range(5):
+        assert torch.equal(rest[row], torch.cat([pairs[row, :row], pairs[row, row + 1 :]]))
+    method = mkd(base="relation", margin=0.4).eval()
+    batch = batch_of()
+    embeddings = [net(batch.feats[0]).embedding for net in (method.student, net_of(0).eval())]
+    expected = (without_diagonal(relation_distance(*embeddings)) - 0.4).clamp(min=0).mean()
+    assert method(batch, CLOCK).losses["kd"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_margin_by_percentile() -> None:
+    """Of one batch it is that batch's; over many their moving average; it stays when the model is judged."""
+    teacher = Fixed(net_of(0), "t", NAMES)
+    method = mkd(teacher, margin_percentile=50.0)
+    distances = torch.linspace(0.1, 0.8, 8)
+    assert float(method.margin(distances)) == pytest.approx(0.45)  # type: ignore[arg-type]
+    assert float(method.margin(distances + 1)) == pytest.approx(0.99 * 0.45 + 0.01 * 1.45)  # type: ignore[arg-type]
+    method.eval()
+    before = float(method.edge.mean)
+    assert float(method.margin(distances + 5)) == before  # type: ignore[arg-type]
+    assert "edge.mean" in method.state_dict()
+
+
+def test_weights() -> None:
+    """Mean 1, bounds, order, no gradient; equal qualities weigh alike."""
+    teacher = vector_teacher()
+    quality = torch.tensor([0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.9, 1.0])[:, None]
+    method = mkd(teacher, quality="teacher", kappa=1.0)
+    batch = batch_of(teacher=torch.randn(8, 9), quality=quality)
+    student = method.student(batch.feats[0])
+    weights = method.weights(student, teacher.embed(batch), batch, teacher.present(batch))
+    assert weights.mean().item() == pytest.approx(1, abs=1e-5) and not weights.requires_grad
+    assert (weights.diff() > 0).all() and weights.min() > 0.45 and weights.max() < 2.2
+    z = (quality[:, 0] - quality.mean()) * 0.33 / quality.std(correction=0)
+    raw = z.exp()
+    torch.testing.assert_close(weights, raw / raw.mean(), rtol=1e-4, atol=1e-4)
+    batch.vectors["quality"] = torch.full((8, 1), 0.3)
+    even = mkd(teacher, quality="teacher").weights(student, teacher.embed(batch), batch, None)
+    torch.testing.assert_close(even, torch.ones(8))
+    assert of_mean_one(torch.tensor([1e6, 1.0, 1.0, 1.0])).mean().item() == pytest.approx(1)
+
+
+def test_a_poor_sample_pulls_less() -> None:
+    """With all samples the same, the gradient of each is in the ratio of the weights."""
+    teacher = vector_teacher()
+    method = mkd(teacher, quality="teacher", kappa=2.0)
+    method.eval()
+    batch = batch_of(teacher=torch.randn(1, 9).expand(8, 9).clone(), quality=torch.tensor([[0.2]] * 4 + [[0.9]] * 4))
+    batch.feats = [batch.feats[0][:1].expand(8, -1, -1).clone().requires_grad_()]
+    batch.labels = torch.zeros(8, dtype=torch.long)
+    method.taught.update(batch.vectors["quality"][:, 0])
+    losses = method(batch, CLOCK).losses
+    (slopes,) = torch.autograd.grad(losses["ce"] + losses["kd"], batch.feats[0])
+    ratio = slopes[0].norm() / slopes[7].norm()
+    assert ratio.item() == pytest.approx(np.exp(2 * -0.33 / 2), rel=1e-3)
+
+
+def test_missing_faces_weigh_as_speech_alone() -> None:
+    teacher = vector_teacher()
+    method = mkd(teacher, quality="both")
+    vectors = torch.randn(8, 9)
+    vectors[3] = 0
+    batch = batch_of(teacher=vectors, quality=torch.linspace(0.1, 1, 8)[:, None])
+    losses = method(batch, CLOCK)
+    assert losses.losses["kd"].isfinite()
+    assert method.taught.mean.item() == pytest.approx(float(batch.vectors["quality"][vectors.any(1)].mean()), rel=1e-5)
+
+
+def test_what_is_exported_has_no_projection() -> None:
+    method = mkd(vector_teacher())
+    assert method.projection.weight.shape == (9, 6)  # type: ignore[union-attr]
+    assert {"projection.weight", "projection.bias"} < method.state_dict().keys()
+    assert not any("projection" in name for name in method.exports()["final"].state_dict())
+    known = torch.tensor([True] * (SPEAKERS - 1) + [False])
+    partly = VectorTeacher("faces", NAMES, torch.randn(SPEAKERS - 1, 9), known, net_of(0).head.conf)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="faces doesn't know 1 of the 6 training speakers: s5"):
+        mkd(partly, base="kld")
+    mkd(partly, base="cosine")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"base": "l3"}, "--base=l3 is none of cosine dkd kld mse relation"),
+        ({"quality": "good"}, "--quality=good is none of"),
+        ({"margin": -0.1}, "--margin=-0.1 can't be negative"),
+        ({"margin_percentile": 100.0}, "--margin-percentile=100.0 is from 0 to below 100"),
+        ({"kappa": 0.0}, "must be positive"),
+    ],
+)
+def test_bad_options(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mkd(**changed)
