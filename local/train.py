@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     world = start(options.device)
     logging.getLogger().setLevel(logging.INFO if world.first else logging.ERROR)
     name, method_class, method_conf = typed_conf(options.kd, METHODS)
-    needs = method_class.needs
+    needs = method_class.needs_of(method_conf)
     data = Utterances(data_dir, labels=needs.labels)
     entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
     check_speakers(data, entries)
