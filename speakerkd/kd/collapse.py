@@ -8,7 +8,7 @@ from speakerkd.kd.base import Clock
 
 RECENT = 100  # steps within which a prototype must have been chosen to count as in use
 INTERVAL = 50  # steps between checks: each makes a GPU wait
-SMOOTHING = 0.02  # weight of a step in the running values
+SMOOTHING = 0.02  # weight of a step in the running means of std and rank
 
 
 def spread_and_rank(embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ class Watch(nn.Module):
     def __init__(self, prototypes: int, least_std: float, least_rank: float, least_prototypes: int) -> None:
         super().__init__()
         self.least = {"std": least_std, "rank": least_rank, "prototypes": float(least_prototypes)}
-        self.register_buffer("running", torch.zeros(3))
+        self.register_buffer("running", torch.zeros(2))
         self.register_buffer("idle", torch.full((prototypes,), RECENT))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._seen = 0
@@ -42,15 +42,18 @@ class Watch(nn.Module):
         self._seen += 1
         self.steps += 1
         self.idle.add_(1).masked_fill_(chosen, 0)
-        values = torch.stack([*spread_and_rank(embeddings), (self.idle < RECENT).sum().to(self.running.dtype)])
-        self.running.lerp_(values, (1 / self.steps).clamp(min=SMOOTHING))
-        return dict(zip(self.least, values, strict=True))
+        std, rank = spread_and_rank(embeddings)
+        self.running.lerp_(torch.stack([std, rank]), (1 / self.steps).clamp(min=SMOOTHING))
+        return {"std": std, "rank": rank, "prototypes": self.in_use()}
+
+    def in_use(self) -> Tensor:
+        return (self.idle < RECENT).sum().float()
 
     def check(self, clock: Clock) -> None:
         """Not in the first epoch, nor in the first steps: a net that has learnt nothing looks collapsed too."""
         if self._seen < RECENT or self._seen % INTERVAL or clock.epoch < 1:
             return
-        found = dict(zip(self.least, self.running.tolist(), strict=True))
+        found = dict(zip(self.least, [*self.running.tolist(), float(self.in_use())], strict=True))
         below = [name for name, least in self.least.items() if found[name] < least]
         if below:
             values = ", ".join(f"{name} {value:.3g} (at least {self.least[name]:g})" for name, value in found.items())

@@ -39,7 +39,7 @@ class DINOConf(SelfTaughtConf):
         if min(self.teacher_temperature, self.teacher_temperature_start, self.long_view, self.short_view) <= 0:
             raise ValueError("the --teacher-temperatures, --long-view and --short-view must be positive")
         if self.num_long < 1 or self.num_short < 0 or self.num_long + self.num_short < 2:
-            raise ValueError("--num-long must be 1 or more, and two views in all are needed")
+            raise ValueError("--num-long must be 1 or more, --num-short 0 or more, and two views in all are needed")
         if not 0 <= self.centre_momentum <= 1 or not 0 <= self.teacher_temperature_rise <= 1:
             raise ValueError("--centre-momentum and --teacher-temperature-rise are parts from 0 to 1")
 
