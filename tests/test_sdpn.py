@@ -314,41 +314,54 @@ def test_prototypes_in_use_are_those_of_the_last_100_steps() -> None:
     assert counts[0] == 1 and counts[1:100] == [2] * 99 and counts[100:] == [1] * 150
 
 
-def toy(steps: int = 200, **changes: object) -> tuple[dict[str, float], float]:
-    """64 voices in noise. Last metrics, and how often the nearest other utterance is one of the same voice."""
+def toy(kind: type[Distiller], steps: int = 500, **changes: object) -> tuple[float, float, dict[str, float]]:
+    """512 voices, each beside a channel of its own in every view, which only similarity between views tells apart.
+
+    How often the nearest other utterance is one of the same voice, before and after; the last metrics.
+    """
     torch.manual_seed(0)
-    conf = SDPNConf(head_dims=(64, 32), head_norm="none", prototypes=64, momentum=0.9, **changes)
-    method = SDPN(conf, Parts(SpeakerNet(Means()), ())).train()
+    conf = kind.Conf(head_dims=(64, 32), head_norm="none", prototypes=64, momentum=0.9, **changes)
+    method = kind(conf, Parts(SpeakerNet(Means(32)), ())).train()
     train_conf = TrainConf(lr=0.2, weight_decay=5e-5)
     optimizer = make_optimizer(train_conf, method)
-    voices = torch.randn(64, 16)
+    voices = torch.randn(512, 16)
 
     def hear(who: torch.Tensor) -> torch.Tensor:
-        return voices[who][:, None] + 0.7 * torch.randn(len(who), 4, 16)
+        voice = voices[who][:, None] + 0.7 * torch.randn(len(who), 4, 16)
+        return torch.cat([voice, torch.randn(len(who), 1, 16).expand(-1, 4, -1)], 2)
 
+    def hits() -> float:
+        who = torch.arange(256).repeat(4)
+        with torch.no_grad():
+            unit = F.normalize(method.exports()["final"](hear(who)).embedding)
+        nearest = (unit @ unit.T).fill_diagonal_(-1).argmax(1)
+        return float((who[nearest] == who).float().mean())
+
+    before = hits()
     for step in range(steps):
-        who = torch.randint(64, (64,))
-        batch = Batch([], [hear(who) for _ in range(5)])
+        who = torch.randint(512, (64,))
+        batch = Batch([], [hear(who) for _ in kind.needs.views])
         outcome = one_step(method, batch, Clock(step / 20, steps // 20), optimizer, 0.2, train_conf)
         method.after_step(Clock((step + 1) / 20, steps // 20))
-    who = torch.arange(64).repeat(4)
-    with torch.no_grad():
-        unit = F.normalize(method.teacher.net(hear(who)).embedding)
-    nearest = (unit @ unit.T).fill_diagonal_(-1).argmax(1)
-    hits = float((who[nearest] == who).float().mean())
-    return {name: float(value) for name, value in outcome.metrics.items()}, hits
+    return before, hits(), {name: float(value) for name, value in outcome.metrics.items()}
+
+
+def test_speakers_are_told_apart_without_labels() -> None:
+    before, after, _ = toy(DINO, teacher_temperature=0.04)
+    assert before < 0.25 and after > 0.3
 
 
 def test_diversity_terms_keep_it_from_collapse() -> None:
-    whole, hits = toy()
-    assert whole["std"] > 0.9 and whole["rank"] > 6 and whole["prototypes"] > 50 and hits > 0.7
-    without, fewer = toy(memax=0.0, koleo=0.0)
-    assert without["std"] < 0.6 and without["rank"] < 0.6 * whole["rank"] and fewer < hits
+    before, after, whole = toy(SDPN)
+    assert before < 0.25 and after > 0.5
+    assert whole["std"] > 0.9 and whole["rank"] > 8 and whole["prototypes"] > 50
+    _, fewer, without = toy(SDPN, memax=0.0, koleo=0.0)
+    assert without["std"] < 0.8 and without["rank"] < 0.5 * whole["rank"] and fewer < after
 
 
 def test_collapse_stops_the_training_with_advice() -> None:
     with pytest.raises(ValueError, match=r"collapsed in epoch .* in prototypes: .*Try in another folder a lower --lr"):
-        toy(300, memax=0.0, koleo=0.0, sinkhorn_iterations=0)
+        toy(SDPN, 300, memax=0.0, koleo=0.0, sinkhorn_iterations=0)
     watch = Watch(4, 0.02, 1.2, 2)
     for _ in range(100):
         watch.see(torch.ones(5, 8) + 1e-4 * torch.randn(5, 8), torch.ones(4, dtype=torch.bool))
