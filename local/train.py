@@ -8,8 +8,8 @@ The data directory has feats.scp, utt2num_frames, utt2spk and, where there are a
 <exp-dir>/final.pt is the result; a run that was stopped goes on when it is started again with the same options.
 """
 
+import hashlib
 import logging
-import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import torch
 
 from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
 from speakerkd.data.dataset import Batches, Utterances, hold_out
-from speakerkd.kd import METHODS, Parts
+from speakerkd.kd import METHODS, Needs, Parts
+from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.kd.teacher import Teacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import SpeakerNet, make_net, read_model, save_net
 from speakerkd.models.init import initialise
@@ -34,6 +36,14 @@ class Options(TrainConf):
     model: str = opt("conf/model/xvector.conf", "conf file of the model")
     head: str = opt("conf/head.conf", "conf file of the classifier")
     kd: str = opt("conf/kd/none.conf", "conf file of the method")
+    teacher: str = opt("", "for methods that have one: final.pt of a net, or xvector.scp of the training utterances")
+    centroids: str = opt("", "spk_xvector.scp of the training speakers, by which the teacher judges them")
+    vectors: str = opt(
+        "", "for methods that take more: name=file,..., files being an scp of vectors or a table of numbers"
+    )
+    missing: str = opt(
+        "error", "utterances without a vector: error, or zero (a vector of zeros, which methods leave out)"
+    )
     init: str = opt("", "final.pt to start from: its encoder, and the classifier's rows of the speakers that it knows")
     device: str = opt("auto", "auto, cpu or cuda")
     threads: int = opt(0, "CPU threads of a process; 0: as PyTorch chooses")
@@ -53,6 +63,8 @@ def main(argv: list[str]) -> None:
     data = Utterances(data_dir, labels=needs.labels)
     entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
     check_speakers(data, entries)
+    head = build(MarginConf, read_conf(options.head), options.head) if needs.labels else None
+    teacher = attach(options, name, needs, data, entries, head)
     batches = Batches(
         data,
         needs.views,
@@ -64,7 +76,6 @@ def main(argv: list[str]) -> None:
         world.size,
         (options.mask_frames, options.mask_bins),
     )
-    head = build(MarginConf, read_conf(options.head), options.head) if needs.labels else None
     folder = RunFolder(exp_dir)
     if world.first:
         folder.open(recorded(options, name, method_conf, head, data, data_dir))
@@ -77,12 +88,14 @@ def main(argv: list[str]) -> None:
     if options.init:
         logging.info("%s", initialise(net, options.init))
     net.info = front_end(Path(data_dir))
-    method = method_class(method_conf, Parts(net, data.speakers))
+    if teacher is not None:
+        teacher.to(world.device)
+    dims = {each: table.dim for each, table in data.vectors.items()}
+    method = method_class(method_conf, Parts(net, data.speakers, teacher, dims))
     tell(data, entries, batches, net, world)
     workers = options.workers if options.workers >= 0 else 4 if world.device.type == "cuda" else 0
     validation = Validation(data, valid, valid_speakers, world.device) if options.valid_speakers else None
-    began = time.monotonic()
-    train(
+    seconds = train(
         method,
         batches,
         TrainConf(**{field.name: getattr(options, field.name) for field in fields(TrainConf)}),
@@ -92,11 +105,33 @@ def main(argv: list[str]) -> None:
         validation,
     )
     if world.first:
+        folder.note(seconds=round(seconds))
         (folder.path / "spk2id").write_text("".join(f"{speaker} {i}\n" for i, speaker in enumerate(data.speakers)))
         for file, module in method.exports().items():
             save_net(folder.path / f"{file}.pt", module)
-        logging.info("%s/final.pt is ready (%.0f s)", exp_dir, time.monotonic() - began)
+        logging.info("%s/final.pt is ready (%.0f s)", exp_dir, seconds)
     world.close()
+
+
+def attach(
+    options: Options, name: str, needs: Needs, data: Utterances, entries: np.ndarray, head: MarginConf | None
+) -> Teacher | None:
+    """What the method must be given beside the crops; more or less than that is an error."""
+    given = dict(part.partition("=")[::2] for part in options.vectors.split(",") if part)
+    if set(given) != set(needs.vectors):
+        wanted = ", ".join(f"{each}=<file>" for each in needs.vectors) or "no --vectors"
+        raise ValueError(f"--vectors={options.vectors}: the method {name} takes {wanted}")
+    for each, path in given.items():
+        data.attach(each, path, options.missing)
+    if bool(options.teacher) != needs.teacher:
+        raise ValueError(
+            f"the method {name} learns from a teacher: give --teacher exp/<teacher>/final.pt, or an xvector.scp"
+            if needs.teacher
+            else f"--teacher={options.teacher}: the method {name} has no teacher; leave it out"
+        )
+    if not needs.teacher:
+        return None
+    return find_teacher(options.teacher, options.centroids, data, entries, head, options.missing)
 
 
 def check_speakers(data: Utterances, entries: np.ndarray) -> None:
@@ -122,11 +157,24 @@ def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances
         "method": {"type": name, **asdict(conf)},
         "head": None if head is None else asdict(head),
         "init": options.init,
+        "files": {path: digest(path) for path in files(options)},
         "data": {
             "folder": str(Path(data_dir)), "utterances": len(data), "frames": int(data.frames.sum()),
             "speakers": len(data.speakers), "feat_dim": data.dim,
         },
     }  # fmt: skip
+
+
+def files(options: Options) -> list[str]:
+    """What is learnt from beside the data directory."""
+    vectors = [part.partition("=")[2] for part in options.vectors.split(",") if part]
+    return [path for path in (options.teacher, options.centroids, *vectors) if path]
+
+
+def digest(path: str) -> str:
+    """Another teacher under the same name is another run."""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:16]
 
 
 def front_end(data_dir: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@
 #   --model conf/model/xvector.conf      the model
 #   --kd conf/kd/none.conf               the method
 #   --head conf/head.conf                the classifier
+#   --teacher ""                         final.pt of a net, or an xvector.scp, for methods that have one
+#   --vectors ""                         name=file,... for methods that take more: face=data/train/face.scp
 #   --train-config conf/train.conf       optimisation
 #   --train-options ""                   more options of local/train.py, such as "--seed 1 --num-epochs 5"
 #   --gpus 0                             GPUs of a node, each with a process of its own; 0: as there are, else the CPU
@@ -22,6 +24,8 @@ cmd=utils/run_jobs.sh
 model=conf/model/xvector.conf
 kd=conf/kd/none.conf
 head=conf/head.conf
+teacher=
+vectors=
 train_config=conf/train.conf
 train_options=
 gpus=0
@@ -50,5 +54,6 @@ rm -f "$out/log/rendezvous"
 
 # shellcheck disable=SC2086  # cmd may carry options, and train_options are several
 $cmd "${gpu[@]}" JOB=1:"$nodes" "$out/log/train.JOB.log" \
-  "${launcher[@]}" local/train.py --config "$train_config" --model "$model" --kd "$kd" --head "$head" $train_options "$data" "$out"
+  "${launcher[@]}" local/train.py --config "$train_config" --model "$model" --kd "$kd" --head "$head" \
+  --teacher "$teacher" --vectors "$vectors" $train_options "$data" "$out"
 echo "$0: $(grep -h 'is ready\|complete already' "$out"/log/train.*.log | tail -n 1 | sed 's/^[^:]*: //'); the log is $out/log/train.1.log"

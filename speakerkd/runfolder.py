@@ -28,6 +28,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._record: dict[str, Any] = {}
 
     def open(self, options: Mapping[str, Any]) -> None:
         """Claim the folder for a run with these options; refuses a folder of another run, or one in use."""
@@ -43,10 +44,19 @@ class RunFolder:
                 f"{self.path}: another run is at work in this folder; wait for it or choose another one"
             ) from error
         saved = self.path / "conf.json"
-        if saved.exists():
+        if saved.exists() and any(self.path.glob("*.pt")):  # a run that was refused at its start left nothing to lose
             self._compare(json.loads(saved.read_text(encoding="utf-8"))["options"], options)
-        with replacing(saved) as file:
-            json.dump({"options": options, "run": circumstances()}, file, indent=1, sort_keys=True)
+        self._record = {"options": options, "run": circumstances()}
+        self._write_record()
+
+    def note(self, **told: Any) -> None:
+        """Add to what conf.json tells of the run."""
+        self._record["run"].update(told)
+        self._write_record()
+
+    def _write_record(self) -> None:
+        with replacing(self.path / "conf.json") as file:
+            json.dump(self._record, file, indent=1, sort_keys=True)
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         old, new = _flat(before), _flat(json.loads(json.dumps(now)))

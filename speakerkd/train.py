@@ -36,7 +36,7 @@ class TrainConf:
     weight_decay: float = opt(1e-4, "on matrices and filters; not on biases and norms")
     clip: float = opt(0.0, "largest norm of the gradient; 0: not clipped")
     average: int = opt(1, "the result is the average of the weights after this many last epochs")
-    amp: str = opt("bf16", "autocast on GPUs: bf16 or none")
+    amp: str = opt("auto", "autocast: auto (bf16 on GPUs), bf16 (on CPUs too: twice as fast on those with AMX) or none")
     seed: int = opt(0, "of weights, order and crops")
     valid_speakers: int = opt(0, "speakers held out, whose trials' EER is logged")
     valid_interval: int = opt(1, "epochs between these EERs")
@@ -45,7 +45,7 @@ class TrainConf:
         for name, allowed in (
             ("optimizer", ("sgd", "adamw")),
             ("schedule", ("exponential", "cosine")),
-            ("amp", ("bf16", "none")),
+            ("amp", ("auto", "bf16", "none")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"--{name}={getattr(self, name)} is none of {' '.join(allowed)}")
@@ -99,8 +99,8 @@ def train(
     world: World,
     pace: Pace,
     validate: Callable[[SpeakerNet], float] | None = None,
-) -> None:
-    """From wherever the folder's last.pt stands to the end. Afterwards the method holds the averaged weights."""
+) -> float:
+    """From wherever the folder's last.pt stands to the end; then the method holds the averaged weights. Returns seconds."""
     method.to(world.device)
     if world.size > 1 and world.device.type == "cuda":  # there is no synchronised batch norm for CPUs
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -148,6 +148,7 @@ def train(
             log.say("no picture of the curves without matplotlib (tools/setup.sh --extras plot)")
     log.close()
     method.eval()
+    return log.seconds
 
 
 def one_step(
@@ -160,10 +161,9 @@ def one_step(
 ) -> Outcome:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    on_gpu = batch.feats[0].is_cuda if batch.feats else False
-    autocast: AbstractContextManager = (
-        torch.autocast("cuda", torch.bfloat16) if on_gpu and conf.amp == "bf16" else nullcontext()
-    )
+    device = batch.feats[0].device.type if batch.feats else "cpu"
+    halves = conf.amp == "bf16" or (conf.amp == "auto" and device == "cuda")
+    autocast: AbstractContextManager = torch.autocast(device, torch.bfloat16) if halves else nullcontext()
     with autocast:
         outcome: Outcome = net(batch, clock)
         loss = torch.stack(list(outcome.losses.values())).sum()

@@ -24,15 +24,23 @@ class TrainLog:
         self.quiet = quiet
         self._started = self._last = time.monotonic()
         self._first = self._last_step = start
+        self._before = 0.0
         self._losses: dict[str, Tensor] = {}
         on_terminal = sys.stderr.isatty() and not quiet
         self._bar = tqdm(total=total_steps, initial=start, unit="step", disable=not on_terminal)
 
     def state(self) -> dict[str, object]:
-        return {"rows": self.rows, "sums": {k: v.cpu() for k, v in self.sums.items()}, "count": self.count}
+        sums = {name: value.cpu() for name, value in self.sums.items()}
+        return {"rows": self.rows, "sums": sums, "count": self.count, "seconds": self.seconds}
 
     def restore(self, state: dict) -> None:
         self.rows, self.sums, self.count = state["rows"], state["sums"], state["count"]
+        self._before = state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all starts of the run."""
+        return self._before + time.monotonic() - self._started
 
     def add(self, losses: dict[str, Tensor], metrics: dict[str, Tensor]) -> None:
         for name, value in (losses | metrics).items():

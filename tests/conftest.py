@@ -50,6 +50,14 @@ def sh(recipe: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return runner
 
 
+@pytest.fixture
+def data(recipe: Path) -> Path:
+    """data/train of the recipe folder: few speakers of coloured noise, and confs that train in a second."""
+    from toy import make_toy
+
+    return make_toy(recipe)
+
+
 def write_wav(path: Path, samples: np.ndarray, rate: int = 16000, subtype: str = "PCM_16") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples, rate, subtype=subtype)

@@ -184,6 +184,12 @@ def test_gradients_reach_the_student_and_the_prototypes_alone(kind: type[Distill
     assert not any(value.requires_grad for value in outcome.metrics.values())
 
 
+def test_targets_are_given() -> None:
+    method = make(SDPN)
+    targets, _ = method.targets(torch.randn(6, 6), F.normalize(torch.randn(6, 8)).requires_grad_())
+    assert not targets.requires_grad and targets.sum(1).tolist() == pytest.approx([1] * 6)
+
+
 def test_the_last_layer_of_dino_waits() -> None:
     for epoch, moves in ((0.5, False), (1.0, True)):
         method = make(DINO)

@@ -61,10 +61,9 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["method"]
 
 
-@pytest.mark.parametrize("method", ["sdpn", "dino"])
-def test_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, data: Path, sh: Run, method: str) -> None:
+def test_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, data: Path, sh: Run) -> None:
     """Without any label. Prototypes, moving average, its batch norm, the watch and the log all go on."""
-    longer = ["--num-epochs", 25]
+    method, longer = "sdpn", ["--num-epochs", 25]
     done = sh(*command(method, "exp/whole", *longer))
     assert "exp/whole/final.pt is ready" in done.stderr
     process = subprocess.Popen(
@@ -81,8 +80,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, data: Path, sh
     one, two = (state(recipe / out / "last.pt") for out in ("exp/whole", "exp/killed"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     owned = ("teacher.net.encoder.frame1.norm.running_mean", "teacher.head.layers.1.running_var", "watch.idle")
-    last = ("prototypes.weight",) if method == "sdpn" else ("centre", "teacher.prototypes.weight")
-    assert one.keys() >= {*owned, *last}
+    assert one.keys() >= {*owned, "prototypes.weight"}
     assert (recipe / "exp/whole/log.tsv").read_text() == (recipe / "exp/killed/log.tsv").read_text()
     net = load_net(recipe / "exp/killed/final.pt")
     assert net.head is None and all(
@@ -96,13 +94,17 @@ def test_speakers_cannot_be_held_out(recipe: Path, data: Path, sh: Run) -> None:
     assert "--valid-speakers=2: this method is trained without labels" in done.stderr
 
 
-def test_options_of_the_views_reach_the_batches(recipe: Path, data: Path, sh: Run) -> None:
-    with (recipe / "conf/kd/sdpn.conf").open("a") as file:
+@pytest.mark.parametrize("method", ["sdpn", "dino"])
+def test_options_of_the_views_reach_the_batches(recipe: Path, data: Path, sh: Run, method: str) -> None:
+    with (recipe / f"conf/kd/{method}.conf").open("a") as file:
         file.write("--num-short=1\n")
-    done = sh(*command("sdpn", "exp/a", "--num-epochs", 1))
+    done = sh(*command(method, "exp/a", "--num-epochs", 1))
     rows = [line.split("\t") for line in (recipe / "exp/a/log.tsv").read_text().splitlines()]
-    assert rows[0] == ["step", "epoch", "ce", "memax", "koleo", "std", "rank", "prototypes", "entropy", "lr"]
+    losses = ["ce", "memax", "koleo"] if method == "sdpn" else ["ce"]
+    assert rows[0] == ["step", "epoch", *losses, "std", "rank", "prototypes", "entropy", "lr"]
     assert "final.pt is ready" in done.stderr
+    state = torch.load(recipe / "exp/a/last.pt", weights_only=True)["method"]
+    assert int(state["watch.steps"]) == 4 and (method == "sdpn" or state["centre"].any())
 
 
 TWO_METHODS = """

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -13,57 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, environment
+from conftest import environment
+from toy import DIM, SPEAKERS, UTTERANCES, command, same, weights
 
 from speakerkd.data.kaldi import ArkWriter, Scp
-from speakerkd.data.tables import write_data_dir, write_table
+from speakerkd.data.tables import write_table
 from speakerkd.models import load_net
 from speakerkd.train import TrainConf, learning_rate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-DIM, SPEAKERS, UTTERANCES = 8, 6, 8
-
-
-@pytest.fixture
-def data(recipe: Path) -> Path:
-    """Speakers that differ in the colour of their noise."""
-    rng = np.random.default_rng(0)
-    colours = rng.uniform(0.3, 3, (SPEAKERS, DIM))
-    frames = {}
-    folder = recipe / "data/train"
-    with ArkWriter(folder / "feats", compress=True) as write:
-        for speaker in range(SPEAKERS):
-            for utterance in range(UTTERANCES):
-                name, length = f"s{speaker}-{utterance}", int(rng.integers(30, 60))
-                write(name, (colours[speaker] * rng.standard_normal((length, DIM))).astype(np.float32))
-                frames[name] = length
-    write_data_dir(folder, dict.fromkeys(frames, "x"), {name: name[:2] for name in frames})
-    write_table(folder / "utt2num_frames", frames)
-    (recipe / "conf").unlink()
-    (recipe / "conf/kd").mkdir(parents=True)
-    shutil.copy(ROOT / "egs/mini/v1/conf/kd/none.conf", recipe / "conf/kd")
-    (recipe / "conf/model").mkdir()
-    (recipe / "conf/model/xvector.conf").write_text(
-        "--type=xvector\n--channels=8\n--stats-channels=12\n--embedding-dim=6\n"
-    )
-    (recipe / "conf/head.conf").write_text("--margin=0.1\n")
-    (recipe / "conf/train.conf").write_text(
-        "--num-epochs=4\n--batch-size=8\n--num-frames=24\n--lr=0.05\n--average=2\n--valid-speakers=2\n"
-    )
-    return folder
-
-
-def command(out: str, *more: object) -> list[str]:
-    fast = ["--save-minutes", "0", "--log-interval", "2", "--threads", "1"]
-    return ["local/train.py", "--config", "conf/train.conf", *fast, *map(str, more), "data/train", out]
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_net(path).state_dict()
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_it_learns_and_says_how_it_goes(recipe: Path, data: Path, sh: Run) -> None:

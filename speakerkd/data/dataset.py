@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from speakerkd.conf import first_few
+from speakerkd.data.attached import Attached, attach
 from speakerkd.data.kaldi import Scp
 from speakerkd.data.tables import FIX, read_lines
 
@@ -71,10 +72,16 @@ class Utterances:
         self.original = np.fromiter((name == key for name, key in zip(names, self.scp, strict=True)), bool, len(names))
         groups = {name: index for index, name in enumerate(sorted(set(names)))}
         self.group_of = np.fromiter((groups[name] for name in names), np.int32, len(names))
+        self.vectors: dict[str, Attached] = {}
         self.dim = int(self.scp.read(0, 0, 1).shape[1])
 
     def __len__(self) -> int:
         return len(self.scp)
+
+    def attach(self, name: str, path: str | Path, missing: str = "error") -> None:
+        """Batches will hold each utterance's vector of this file, under this name."""
+        keys, uniq = list(self.scp), self.folder / "utt2uniq"
+        self.vectors[name] = attach(name, path, keys, list(_column(uniq, self.scp)) if uniq.exists() else keys, missing)
 
 
 def _column(path: Path, scp: Scp) -> "list[str]":
@@ -135,7 +142,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
             self._epoch = epoch
         groups = self._permutation[position * self.batch_size :][self._share]
         feats: list[Tensor] = []
-        chosen: np.ndarray = groups
+        first_view: np.ndarray = groups
         for number, view in enumerate(self.views):
             order, first = self._clean if view.clean else self._all
             copy = uniform(self.seed, epoch, groups, 6 * number)
@@ -144,8 +151,10 @@ class Batches(torch.utils.data.Dataset[Batch]):
             if not view.clean:
                 self._hide(crops, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
             feats.append(torch.from_numpy(crops))
-        labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[chosen].astype(np.int64))
-        return Batch([self.data.scp.key(int(entry)) for entry in chosen], feats, labels)
+            first_view = chosen if number == 0 else first_view
+        labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[first_view].astype(np.int64))
+        vectors = {name: torch.from_numpy(each.of(first_view)) for name, each in self.data.vectors.items()}
+        return Batch([self.data.scp.key(int(entry)) for entry in first_view], feats, labels, vectors)
 
     def __len__(self) -> int:
         return self.per_epoch

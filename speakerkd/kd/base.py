@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerkd.data.dataset import Batch, View
+from speakerkd.kd.teacher import Teacher
 from speakerkd.losses.margin import margin_ramp
 from speakerkd.models.base import Encoded, SpeakerNet
 
@@ -17,6 +18,8 @@ class Needs:
     """Read by train.py, which builds Parts and batches to suit."""
 
     labels: bool = True
+    teacher: bool = False
+    vectors: tuple[str, ...] = ()  # of each utterance, by the name that --vectors gives
     views: tuple[View, ...] = (View(1.0),)
 
 
@@ -26,6 +29,8 @@ class Parts:
 
     student: SpeakerNet
     speakers: tuple[str, ...]
+    teacher: Teacher | None = None
+    vector_dims: dict[str, int] = field(default_factory=dict)  # from the data, never from a conf
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class Clock:
     def ramp(self, epochs: float) -> float:
         """From 0 to 1 over the first `epochs`."""
         return 1.0 if epochs <= 0 else min(self.epoch / epochs, 1.0)
+
+    def steps(self, part: float) -> float:
+        """Over the first `part` of the run's epochs, 1/n in the first of these n epochs, 2/n in the second, then 1."""
+        epochs = round(part * self.num_epochs)
+        return 1.0 if epochs < 1 else min((int(self.epoch) + 1) / epochs, 1.0)
 
 
 @dataclass
@@ -98,3 +108,40 @@ class Supervised(Distiller):
 
     def exports(self) -> dict[str, SpeakerNet]:
         return {"final": self.student}
+
+
+class TeacherStudent(Supervised):
+    """Classification, and a distance from a teacher whose weight rises over the first part of the run.
+
+    A subclass writes distance(). Its Conf has `weight` and `warmup`.
+    """
+
+    needs: ClassVar[Needs] = Needs(teacher=True)
+
+    def __init__(self, conf: Any, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        assert parts.teacher is not None, "train.py gives methods that need a teacher one"
+        self._unregistered = (parts.teacher,)  # in a tuple, so that it is no submodule
+        if conf.weight < 0 or not 0 <= conf.warmup <= 1:
+            raise ValueError(f"--weight={conf.weight} can't be negative, --warmup={conf.warmup} is a part from 0 to 1")
+
+    @property
+    def teacher(self) -> Teacher:
+        return self._unregistered[0]
+
+    def forward(self, batch: Batch, clock: Clock) -> Outcome:
+        student = self.student(batch.feats[0])
+        outcome, logits = self.classify(student, batch, clock)
+        teacher = self.teacher.embed(batch)
+        with torch.autocast(logits.device.type, enabled=False):
+            each = self.distance(student, logits, teacher, batch, outcome.metrics)
+            present = self.teacher.present(batch)
+            each = each if present is None else each * present
+        outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * each.mean()
+        return outcome
+
+    def distance(
+        self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
+    ) -> Tensor:
+        """(B,), in single precision; `logits` are those of the cross entropy. May add metrics."""
+        raise NotImplementedError

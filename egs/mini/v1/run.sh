@@ -3,9 +3,10 @@
 #
 # Usage: ./run.sh [--stage 1] [--stop_stage 6] [options]
 #   ./run.sh                             # everything
+#   ./run.sh --stage 4 --kd_type enskd   # another method; conf/kd has them
 #   ./run.sh --stage 4 --student ecapa_tiny
 # Options:
-#   --teacher resnet_tiny        conf/model/<teacher>.conf
+#   --teacher resnet_tiny       conf/model/<teacher>.conf, or a model that is there: exp/<name> of local/import_checkpoint.py
 #   --student xvector           conf/model/<student>.conf
 #   --kd_type none              conf/kd/<kd_type>.conf
 #   --seed 0                    of the training; results of several seeds are averaged in the table
@@ -31,6 +32,20 @@ debs=
 . ./path.sh
 teacher_dir=exp/${teacher}_s$seed
 student_dir=exp/${student}_${kd_type}_s$seed
+imported=false
+if [ ! -f "conf/model/$teacher.conf" ] && [ -f "exp/$teacher/final.pt" ]; then imported=true teacher_dir=exp/$teacher; fi
+systems=("$teacher_dir" "$student_dir")
+taught_by=
+if [ "$kd_type" != none ] && [ "$stop_stage" -ge 3 ]; then
+  needs=$(local/kd_info.py --words true "conf/kd/$kd_type.conf")
+  systems=("$student_dir")
+  if [[ $needs == *teacher* ]]; then
+    taught_by=$teacher_dir/final.pt
+    ! $imported || taught_by=$teacher_dir/xvectors_train_all/xvector.scp  # it has a front end of its own: learn from its vectors
+    student_dir=exp/${student}_${kd_type}_${teacher}_s$seed
+    systems=("$teacher_dir" "$student_dir")
+  fi
+fi
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && echo "$0: stage $1: $2"; }
 
 if runs 1 "data directories, and what is to be done to the copies for augmentation"; then
@@ -49,15 +64,21 @@ if runs 2 "filterbank features"; then
   for x in train test train_all; do utils/validate_data_dir.sh data/$x; done
 fi
 
-train() { # name of the model's conf, name of the method's conf, folder
-  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" \
-    --train-options "--seed $seed" data/train_all "$3"
+train() { # name of the model's conf, name of the method's conf, teacher, folder
+  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "$3" \
+    --train-options "--seed $seed" data/train_all "$4"
 }
-if runs 3 "the teacher, $teacher"; then train "$teacher" none "$teacher_dir"; fi
-if runs 4 "the student, $student, with kd_type=$kd_type"; then train "$student" "$kd_type" "$student_dir"; fi
+if runs 3 "the teacher, $teacher"; then
+  if [ ${#systems[@]} -eq 1 ]; then echo "$0: kd_type=$kd_type needs no teacher"
+  elif $imported; then
+    local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_all"
+  else train "$teacher" none "" "$teacher_dir"
+  fi
+fi
+if runs 4 "the student, $student, with kd_type=$kd_type"; then train "$student" "$kd_type" "$taught_by" "$student_dir"; fi
 
 if runs 5 "embeddings"; then
-  for system in "$teacher_dir" "$student_dir"; do
+  for system in "${systems[@]}"; do
     for x in train test; do
       local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$system/final.pt" data/$x "$system/xvectors_$x"
     done
@@ -65,7 +86,7 @@ if runs 5 "embeddings"; then
 fi
 
 if runs 6 "scores"; then
-  for system in "$teacher_dir" "$student_dir"; do
+  for system in "${systems[@]}"; do
     test=$system/xvectors_test/xvector.scp
     cohort=$system/xvectors_train
     local/score.py data/test/trials "$test" "$test" "$system/scores"

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Several methods x students x seeds on one data set, and one table of them. What is done already is not done again, so a
+# comparison that was stopped goes on, and one can be widened: call it again with more.
+#
+# Usage: local/compare_kd.sh [options] <train-dir> <test-dir> <trials> <exp-dir>
+#   local/compare_kd.sh --kd-types "none enskd" --students "xvector" --seeds "0 1 2" --teachers own=exp/resnet_tiny_s0/final.pt \
+#     data/train_all data/test data/test/trials exp/compare
+# Options:
+#   --kd-types "none kld enskd cosine mse"   conf/kd/<kd_type>.conf; the differences are to none
+#   --students "xvector"                     conf/model/<student>.conf
+#   --seeds "0 1 2 3 4"                      of the training
+#   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances
+#   --cmd utils/run_jobs.sh                  what runs a system; on a cluster utils/slurm_jobs.sh
+#   --jobs 2                                 systems at the same time
+#   --gpus 0                                 GPUs of each system
+#   --threads 1                              CPU threads of each system
+#   --head conf/head.conf                    the classifier
+#   --train-config conf/train.conf           optimisation
+#   --train-options ""                       more options of local/train.py, such as "--amp bf16"
+#
+# A system's folder is <exp-dir>/<student>_<kd_type>[_<teacher>]_s<seed>; the table is <exp-dir>/table.md, and printed.
+set -euo pipefail
+export LC_ALL=C
+
+kd_types="none kld enskd cosine mse"
+students=xvector
+seeds="0 1 2 3 4"
+teachers=
+cmd=utils/run_jobs.sh
+jobs=2
+gpus=0
+threads=1
+head=conf/head.conf
+train_config=conf/train.conf
+train_options=
+
+. utils/parse_options.sh
+[ $# -eq 4 ] || { "$0" --help >&2; exit 1; }
+train=${1%/}
+test=${2%/}
+trials=$3
+out=${4%/}
+
+fail() { echo "$0: $*" >&2; exit 1; }
+local/check_python.sh
+[ -s "$train/feats.scp" ] && [ -s "$test/feats.scp" ] || fail "$train/feats.scp or $test/feats.scp is missing; run stage 2"
+[ -s "$trials" ] || fail "$trials: no such trials"
+for student in $students; do [ -f "conf/model/$student.conf" ] || fail "conf/model/$student.conf: no such file"; done
+for teacher in $teachers; do
+  [[ $teacher == ?*=?* ]] || fail "--teachers '$teacher' is not name=file"
+  [ -s "${teacher#*=}" ] || fail "${teacher#*=}: no such teacher; run stage 3"
+done
+mkdir -p "$out/log/jobs"
+rm -f "$out"/log/jobs/*.sh
+
+# A file for each system that isn't scored yet.
+systems=()
+waiting=0
+plan() { # student, kd_type, seed, teacher's name, teacher's file
+  local name=${1}_$2${4:+_$4}_s$3
+  systems+=("$name")
+  [ ! -s "$out/$name/scores/$(basename "$trials").cosine" ] || return 0
+  waiting=$((waiting + 1))
+  printf '%q ' local/train_and_score.sh --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "$5" --head "$head" \
+    --train-config "$train_config" --train-options "--seed $3 --threads $threads $train_options" --gpus "$gpus" \
+    "$train" "$test" "$trials" "$out/$name" > "$out/log/jobs/$waiting.sh"
+}
+taught=" "
+for kd_type in $kd_types; do
+  needs=$(local/kd_info.py --words true "conf/kd/$kd_type.conf")
+  [[ $needs != *vectors:* ]] || fail "kd_type=$kd_type takes vectors ($needs); train it with local/train_and_score.sh"
+  [[ $needs != *teacher* ]] || taught+="$kd_type "
+done
+[ "$taught" = " " ] || [ -n "$teachers" ] || fail "teachers are needed for$taught: give --teachers name=file"
+# Seed by seed, so that a comparison that was cut short has all methods.
+for seed in $seeds; do
+  for kd_type in $kd_types; do
+    for student in $students; do
+      if [[ $taught != *" $kd_type "* ]]; then plan "$student" "$kd_type" "$seed" "" ""; continue; fi
+      for teacher in $teachers; do plan "$student" "$kd_type" "$seed" "${teacher%%=*}" "${teacher#*=}"; done
+    done
+  done
+done
+printf '%s\n' "${systems[@]}" > "$out/systems"
+echo "$0: ${#systems[@]} systems, $waiting of them to be trained or scored, $jobs at a time"
+
+gpu=()
+[ "$gpus" -eq 0 ] || gpu=(--gpu "$gpus")
+if [ "$waiting" -gt 0 ]; then
+  export OMP_NUM_THREADS=$threads
+  # shellcheck disable=SC2086  # cmd may carry options
+  $cmd "${gpu[@]}" --max-jobs-run "$jobs" JOB=1:"$waiting" "$out/log/system.JOB.log" bash "$out/log/jobs/JOB.sh"
+fi
+
+# Teachers are judged on the same trials, where they are nets.
+judged=()
+for teacher in $teachers; do
+  file=${teacher#*=}
+  net=$file
+  [[ $file != *.scp ]] || net=$(dirname "$(dirname "$file")")/final.pt
+  if [ ! -s "$net" ]; then echo "$0: ${teacher%%=*}: no final.pt, so its own error rate isn't known"; continue; fi
+  local/train_and_score.sh --nj "$jobs" "$train" "$test" "$trials" "$(dirname "$net")" > "$out/log/teacher.${teacher%%=*}.log" 2>&1 \
+    || fail "the teacher ${teacher%%=*} can't be scored: $out/log/teacher.${teacher%%=*}.log"
+  judged+=("${teacher%%=*}=$(dirname "$net")")
+done
+local/compare_kd_table.py --teachers "${judged[*]}" "$trials" "$out"

@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""The table of a comparison of methods, over students and seeds. Called by compare_kd.sh.
+
+Usage: local/compare_kd_table.py [options] <trials> <exp-dir>
+  local/compare_kd_table.py --teachers "own=exp/resnet_tiny_s0" data/test/trials exp/compare
+
+Reads <exp-dir>/systems (a name a line: <student>_<kd_type>[_<teacher>]_s<seed>) and each system's scores. Figures are means
+over the seeds. Intervals are of 95 %: speakers are drawn as local/score.py draws them, and with every draw as many of the
+seeds, again with replacement. The difference to kd_type none is taken draw by draw, with the same speakers and seeds on both
+sides, so what the two have in common doesn't widen it. p is two-sided; nothing is corrected for the number of rows.
+"gap closed" is the part of the way from the student alone to its teacher. Times are of the training alone.
+Printed, and written to <exp-dir>/table.md and table.tsv.
+"""
+
+import json
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from speakerkd.conf import opt, parse_args, run
+from speakerkd.data.tables import read_utt2spk, replacing
+from speakerkd.models.base import load_net
+from speakerkd.score.bootstrap import Interval, draw_speakers, intervals, p_value, replicate
+from speakerkd.score.metrics import eer, min_dcf, roc
+from speakerkd.score.trials import Speakers, Trials, read_scores, read_trials, speakers_of
+
+PRIOR = 0.01
+HEADER = (
+    *("student", "kd_type", "teacher", "seeds", "EER %", "minDCF(0.01)"),
+    *("EER - none", "p", "gap closed", "parameters", "training"),
+)
+
+
+@dataclass
+class Options:
+    teachers: str = opt("", "name=folder ..., with their scores of the same trials")
+    utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
+    num_bootstrap: int = opt(2000, "resamplings of speakers and seeds")
+    seed: int = opt(0, "of the resampling")
+
+
+@dataclass
+class Cell:
+    """A row of the table: one student, method and teacher, several seeds."""
+
+    student: str
+    kd_type: str
+    teacher: str
+    seeds: list[int] = field(default_factory=list)
+    points: list[tuple[float, float]] = field(default_factory=list)  # EER, minDCF of each seed
+    replicates: list[np.ndarray] = field(default_factory=list)  # (R, 2) of each seed
+    seconds: list[float] = field(default_factory=list)
+    parameters: int = 0
+
+    @property
+    def mean(self) -> np.ndarray:
+        return np.mean(self.points, 0)
+
+
+def main(argv: list[str]) -> None:
+    options, (trials_path, folder) = parse_args(Options, argv, __doc__, 2)
+    out = Path(folder)
+    trials = read_trials(trials_path)
+    utt2spk = Path(options.utt2spk) if options.utt2spk else Path(trials_path).parent / "utt2spk"
+    speakers = speakers_of(trials, read_utt2spk(utt2spk), {}, str(utt2spk))
+    draws = draw_speakers(speakers.count, options.num_bootstrap, options.seed)
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for system in (out / "systems").read_text(encoding="utf-8").split():
+        add(cells, out / system, trials, speakers, draws)
+    teachers = {}
+    for word in options.teachers.split():
+        name, _, place = word.partition("=")
+        scores, _ = read_scores(Path(place) / f"scores/{Path(trials_path).name}.cosine", trials)
+        teachers[name] = points(scores, trials)
+    rows = [row_of(cell, cells, teachers, speakers.count, options) for cell in cells.values()]
+    text = markdown(rows, teachers, trials, speakers.count, Path(trials_path).name)
+    text += "".join(f"\n{line}\n" for line in warnings(cells, teachers))
+    with replacing(out / "table.md") as file:
+        file.write(text)
+    with replacing(out / "table.tsv") as file:
+        file.writelines("\t".join(row) + "\n" for row in (HEADER, *rows))
+    print(text, end="")
+
+
+def add(
+    cells: dict[tuple[str, str, str], Cell], system: Path, trials: Trials, speakers: Speakers, draws: np.ndarray
+) -> None:
+    conf = json.loads((system / "conf.json").read_text(encoding="utf-8"))
+    kd_type, teacher, seed = parts_of(system, conf)
+    student = system.name.split(f"_{kd_type}_")[0]
+    cell = cells.setdefault((student, kd_type, teacher), Cell(student, kd_type, teacher))
+    scores, _ = read_scores(system / f"scores/{Path(trials.path).name}.cosine", trials)
+    if np.isnan(scores).any():
+        raise ValueError(f"{system}: {int(np.isnan(scores).sum())} trials have no score; extract its vectors again")
+    cell.seeds.append(seed)
+    cell.points.append(points(scores, trials))
+    cell.replicates.append(replicate(scores, trials.target, speakers, draws)[:, :2])
+    cell.seconds.append(float(conf["run"].get("seconds", math.nan)))
+    cell.parameters = sum(each.numel() for each in load_net(system / "final.pt").encoder.parameters())  # type: ignore[attr-defined]
+
+
+def parts_of(system: Path, conf: dict) -> tuple[str, str, int]:
+    """kd_type, teacher and seed, of a folder named <student>_<kd_type>[_<teacher>]_s<seed>."""
+    command = conf["run"]["command"].split()
+    kd_type = Path(command[command.index("--kd") + 1]).stem
+    _, found, rest = system.name.partition(f"_{kd_type}_")
+    tag, _, number = f"_{rest}".rpartition("_s")
+    if not found or not number.isdigit():
+        raise ValueError(f"{system}: is not named <student>_<kd_type>[_<teacher>]_s<seed>, as compare_kd.sh names them")
+    return kd_type, tag.removeprefix("_"), int(number)
+
+
+def points(scores: np.ndarray, trials: Trials) -> tuple[float, float]:
+    curve = roc(scores, trials.target)
+    return 100 * eer(curve)[0], min_dcf(curve, PRIOR)[0]
+
+
+def drawn(cell: Cell, seeds: list[int], options: Options) -> np.ndarray:
+    """(R, 2): replicate r is the mean over a draw of the seeds, the same draw for all cells of these seeds."""
+    stack = np.stack([cell.replicates[cell.seeds.index(seed)] for seed in seeds])  # (S, R, 2)
+    picks = np.random.default_rng([options.seed, 1]).integers(len(seeds), size=(stack.shape[1], len(seeds)))
+    return stack[picks, np.arange(stack.shape[1])[:, None]].mean(1) * [100, 1]
+
+
+def row_of(
+    cell: Cell,
+    cells: dict[tuple[str, str, str], Cell],
+    teachers: dict[str, tuple[float, float]],
+    num_speakers: int,
+    options: Options,
+) -> list[str]:
+    rate, cost = intervals(drawn(cell, cell.seeds, options), num_speakers)
+    plain = cells.get((cell.student, "none", ""))
+    difference = p = gap = "-"
+    both = sorted(set(cell.seeds) & set(plain.seeds)) if plain else []
+    if plain and plain is not cell and both:
+        change = drawn(cell, both, options) - drawn(plain, both, options)
+        ends = intervals(change, num_speakers)[0]
+        means = [np.mean([each.points[each.seeds.index(s)][0] for s in both]) for each in (cell, plain)]
+        difference = f"{means[0] - means[1]:+.2f} {span(ends, 2, '+')}"
+        p = f"{p_value(change[:, 0], num_speakers):.3f}"
+        if cell.teacher in teachers and teachers[cell.teacher][0] < means[1]:
+            gap = f"{100 * (means[1] - means[0]) / (means[1] - teachers[cell.teacher][0]):.0f} %"
+    known = [value for value in cell.seconds if not math.isnan(value)]
+    return [
+        cell.student, cell.kd_type, cell.teacher or "-", str(len(cell.seeds)),
+        f"{cell.mean[0]:.2f} {span(rate, 2)}", f"{cell.mean[1]:.3f} {span(cost, 3)}",
+        difference, p, gap, f"{cell.parameters / 1e6:.2f} M", f"{np.mean(known):.0f} s" if known else "-",
+    ]  # fmt: skip
+
+
+def span(ends: Interval, digits: int, sign: str = "") -> str:
+    return f"[{ends.low:{sign}.{digits}f}, {ends.high:{sign}.{digits}f}]"
+
+
+def markdown(
+    rows: list[list[str]], teachers: dict[str, tuple[float, float]], trials: Trials, num_speakers: int, name: str
+) -> str:
+    widths = [max(len(row[column]) for row in (HEADER, *rows)) for column in range(len(HEADER))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in (HEADER, ["-" * width for width in widths], *rows)
+    ]
+    told = "; ".join(f"{name} {rate:.2f} %, {cost:.3f}" for name, (rate, cost) in teachers.items())
+    about = f"{name}: {len(trials)} trials, {int(trials.target.sum())} of them target, {num_speakers} speakers, cosine."
+    return f"{about}\n" + (f"Teachers (EER, minDCF): {told}.\n" if told else "") + "\n" + "\n".join(lines) + "\n"
+
+
+def warnings(cells: dict[tuple[str, str, str], Cell], teachers: dict[str, tuple[float, float]]) -> list[str]:
+    found = []
+    for (student, kd_type, _), cell in cells.items():
+        for name, (rate, _) in teachers.items():
+            if kd_type == "none" and rate >= cell.mean[0]:
+                found.append(
+                    f"The teacher {name} ({rate:.2f} %) is no better than the student {student} alone "
+                    f"({cell.mean[0]:.2f} %): there is little to learn from it."
+                )
+    for line in found:
+        logging.warning("%s", line)
+    return found
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# One system from training to scores: train.sh, extract_xvectors.sh and score.py, each left out where its work is done.
+#
+# Usage: local/train_and_score.sh [options] <train-dir> <test-dir> <trials> <exp-dir>
+#   local/train_and_score.sh --kd conf/kd/enskd.conf --teacher exp/t/final.pt data/train_all data/test data/test/trials exp/a
+# Options:
+#   --cmd utils/run_jobs.sh              what runs the jobs
+#   --model conf/model/xvector.conf      the model
+#   --kd conf/kd/none.conf               the method
+#   --head conf/head.conf                the classifier
+#   --teacher ""                         final.pt or xvector.scp, for methods that have a teacher
+#   --vectors ""                         name=file,... for methods that take more
+#   --train-config conf/train.conf       optimisation
+#   --train-options ""                   more options of local/train.py
+#   --gpus 0                             GPUs to train on
+#   --nj 1                               jobs of the extraction
+set -euo pipefail
+export LC_ALL=C
+
+cmd=utils/run_jobs.sh
+model=conf/model/xvector.conf
+kd=conf/kd/none.conf
+head=conf/head.conf
+teacher=
+vectors=
+train_config=conf/train.conf
+train_options=
+gpus=0
+nj=1
+
+. utils/parse_options.sh
+[ $# -eq 4 ] || { "$0" --help >&2; exit 1; }
+train=${1%/}
+test=${2%/}
+trials=$3
+out=${4%/}
+
+xvectors=$out/xvectors_$(basename "$test")
+scores=$out/scores/$(basename "$trials").cosine
+if [ ! -s "$out/final.pt" ]; then
+  local/train.sh --cmd "$cmd" --model "$model" --kd "$kd" --head "$head" --teacher "$teacher" --vectors "$vectors" \
+    --train-config "$train_config" --train-options "$train_options" --gpus "$gpus" "$train" "$out"
+fi
+if [ ! -s "$xvectors/mean.vec" ] || [ "$out/final.pt" -nt "$xvectors/mean.vec" ]; then
+  local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" "$out/final.pt" "$test" "$xvectors"
+fi
+if [ ! -s "$scores" ] || [ "$xvectors/xvector.scp" -nt "$scores" ] || [ "$trials" -nt "$scores" ]; then
+  local/score.py --plots false "$trials" "$xvectors/xvector.scp" "$xvectors/xvector.scp" "$out/scores"
+fi

@@ -1,0 +1,131 @@
+"""Teachers: frozen, in eval mode, and no part of the method's modules: neither optimiser, checkpoint nor DDP know them.
+
+NetTeacher     a checkpoint of ours; hears the very crop that the student hears
+VectorTeacher  vectors of the utterances, made beforehand by any system
+
+Class space. Logits come in the order of the student's speakers: the teacher's rows are picked by the speakers' names, so it
+may know them in another order, and others too. A teacher without a classifier of these speakers judges by the speakers' mean
+vectors (centroids). A speaker that the teacher doesn't know is an error, or that speaker's utterances are left out.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speakerkd.conf import first_few
+from speakerkd.data.dataset import Batch
+from speakerkd.losses.margin import MarginConf, MarginHead
+from speakerkd.models.base import Encoded, SpeakerNet
+
+VECTORS = "teacher"  # their name in a batch
+
+
+class Teacher(torch.nn.Module):
+    """`known` says which of the student's classes have logits; the logits' columns are those classes, in their order."""
+
+    dim: int
+    known: Tensor  # (classes of the student,) bool
+
+    def __init__(self, name: str, speakers: Sequence[str]) -> None:
+        super().__init__()
+        self.name = name
+        self.speakers = tuple(speakers)
+        self.head: MarginHead | None = None
+        self.register_buffer("known", torch.ones(len(speakers), dtype=torch.bool))
+
+    def embed(self, batch: Batch) -> Encoded:
+        raise NotImplementedError
+
+    def logits(self, embedding: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, D) [, (B,) in the student's classes] -> (B, known classes); with labels the margin is in it, in full."""
+        if self.head is None:
+            raise ValueError(
+                f"{self.name} has no classifier, and label-level distillation needs one: give --centroids with the mean "
+                "vectors of the training speakers (spk_xvector.scp of extract_xvectors.sh), or distil embeddings"
+            )
+        return self.head(embedding, None if labels is None else self.columns[labels])
+
+    def present(self, batch: Batch) -> Tensor | None:
+        """(B,) bool: of whom there is something to learn; None: of all."""
+        return None
+
+    @property
+    def columns(self) -> Tensor:
+        """(classes of the student,) -> the column of each in the logits (of an unknown one: of no meaning)."""
+        return self.known.cumsum(0) - 1
+
+    def judge_by(self, vectors: Tensor, conf: MarginConf) -> None:
+        """A row for each known speaker: their centroids, in the place of a classifier."""
+        self.head = MarginHead(conf, vectors.shape[1], len(vectors))
+        self.head.weight.data.copy_(F.normalize(vectors))
+        self.requires_grad_(False)
+
+    def unknown(self) -> list[str]:
+        return [speaker for speaker, known in zip(self.speakers, self.known.tolist(), strict=True) if not known]
+
+    def train(self, mode: bool = True) -> "Teacher":
+        return super().train(False)
+
+
+class NetTeacher(Teacher):
+    def __init__(self, net: SpeakerNet, name: str, speakers: Sequence[str]) -> None:
+        super().__init__(name, speakers)
+        self.net, self.dim = net, net.dim
+        row = {speaker: index for index, speaker in enumerate(net.speakers)}
+        if net.head is not None:
+            self.known = torch.tensor([speaker in row for speaker in speakers])
+            rows = [row[speaker] for speaker in speakers if speaker in row]
+            self.head = picked(net.head, rows) if rows else None
+        self.requires_grad_(False)
+        self.eval()
+
+    def embed(self, batch: Batch) -> Encoded:
+        with torch.no_grad():
+            return self.net(batch.feats[0])
+
+
+class VectorTeacher(Teacher):
+    """The centroids are means over the training utterances of vectors of length one."""
+
+    def __init__(self, name: str, speakers: Sequence[str], centroids: Tensor, conf: MarginConf) -> None:
+        super().__init__(name, speakers)
+        self.dim = centroids.shape[1]
+        self.judge_by(centroids, conf)
+        self.eval()
+
+    def embed(self, batch: Batch) -> Encoded:
+        return Encoded(batch.vectors[VECTORS])
+
+    def present(self, batch: Batch) -> Tensor | None:
+        return batch.vectors[VECTORS].any(1)
+
+
+def picked(head: MarginHead, rows: list[int]) -> MarginHead:
+    """The classifier of these classes alone."""
+    fresh = MarginHead(head.conf, head.dim, len(rows))
+    subs = head.weight.unflatten(0, (-1, head.conf.sub_centers))
+    fresh.weight.data.copy_(subs[rows].flatten(0, 1))
+    if head.bias is not None and fresh.bias is not None:
+        fresh.bias.data.copy_(head.bias[rows])
+    return fresh
+
+
+def require_known(teacher: Teacher, others: str) -> None:
+    """others: error, or skip, which leaves the speakers out that the teacher doesn't know."""
+    if others not in ("error", "skip"):
+        raise ValueError(f"--unknown-speakers={others} is none of error skip")
+    missing = teacher.unknown()
+    if len(missing) == len(teacher.speakers):
+        raise ValueError(
+            f"{teacher.name} knows none of the training speakers ({first_few(missing)}): give --centroids with their mean "
+            "vectors (spk_xvector.scp of local/extract_xvectors.sh), or distil embeddings"
+        )
+    if missing and others == "error":
+        raise ValueError(
+            f"{teacher.name} doesn't know {len(missing)} of the {len(teacher.speakers)} training speakers: "
+            f"{first_few(missing)}. Train the teacher on this data directory; or, where these are copies at another speed, "
+            "train the student without them; or leave them out of the distillation: --unknown-speakers=skip in the "
+            "method's conf file; or distil embeddings, which needs no speakers"
+        )

@@ -1,0 +1,85 @@
+"""compare_kd.sh: what it trains, what it leaves alone, and its table."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from toy import command
+
+from speakerkd.data.tables import read_utt2spk
+from speakerkd.score.bootstrap import draw_speakers, intervals, replicate
+from speakerkd.score.metrics import eer, roc
+from speakerkd.score.trials import read_scores, read_trials, speakers_of
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    lines = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return {" ".join(cells[:3]): cells for cells in lines[2:]}
+
+
+def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
+    utt2spk = read_utt2spk(data / "utt2spk")
+    with (data / "trials").open("w") as file:
+        for one, other in combinations(utt2spk, 2):
+            file.write(f"{one} {other} {'target' if utt2spk[one] == utt2spk[other] else 'nontarget'}\n")
+    sh(*command("exp/t", "--valid-speakers", 0, "--num-epochs", 1, "--average", 1))
+    options = ["--train-options", "--num-epochs 1 --average 1 --valid-speakers 0", "--teachers", "own=exp/t/final.pt"]
+    ends = ["data/train", "data/train", "data/train/trials", "exp/c"]
+    words = ["local/compare_kd.sh", "--kd-types", "none cosine", "--students", "xvector", *options]
+    done = sh(*words, "--seeds", "0 1", *ends)
+    assert "4 systems, 4 of them to be trained" in done.stdout
+    before = (recipe / "exp/c/xvector_cosine_own_s1/final.pt").stat().st_mtime_ns
+
+    # widened: only what is new is done
+    done = sh(*words[:2], "none cosine enskd", *words[3:], "--seeds", "0 1", *ends)
+    assert "6 systems, 2 of them to be trained" in done.stdout
+    assert (recipe / "exp/c/xvector_cosine_own_s1/final.pt").stat().st_mtime_ns == before
+    again = sh(*words[:2], "none cosine enskd", *words[3:], "--seeds", "0 1", *ends)
+    assert "6 systems, 0 of them to be trained" in again.stdout
+    assert again.stdout.split("\n", 1)[1] == done.stdout.split("\n", 1)[1].removeprefix(done.stdout.split("\n", 1)[0])
+    text = (recipe / "exp/c/table.md").read_text()
+    assert text in again.stdout
+
+    rows = rows_of(text)
+    assert list(rows) == ["xvector none -", "xvector cosine own", "xvector enskd own"]
+    trials = read_trials(data / "trials")
+    scores = {
+        name: [read_scores(recipe / f"exp/c/xvector_{name}_s{seed}/scores/trials.cosine", trials)[0] for seed in (0, 1)]
+        for name in ("none", "enskd_own")
+    }
+    means = {name: 100 * np.mean([eer(roc(each, trials.target))[0] for each in two]) for name, two in scores.items()}
+    row = rows["xvector enskd own"]
+    assert row[3] == "2" and float(row[4].split()[0]) == round(means["enskd_own"], 2)
+    change = means["enskd_own"] - means["none"]
+    assert abs(float(row[6].split()[0]) - change) < 0.006
+    # the interval, with the seeds drawn as the script says
+    speakers = speakers_of(trials, utt2spk, {}, "")
+    draws = draw_speakers(speakers.count, 2000, 0)
+    each = {n: np.stack([replicate(s, trials.target, speakers, draws)[:, 0] for s in two]) for n, two in scores.items()}
+    picks = np.random.default_rng([0, 1]).integers(2, size=(2000, 2))
+    gap = (each["enskd_own"] - each["none"])[picks, np.arange(2000)[:, None]].mean(1)
+    low, high = intervals(100 * gap[:, None], speakers.count)[0]
+    assert re.search(r"\[(.*), (.*)\]", row[6]).groups() == (f"{low:+.2f}", f"{high:+.2f}")  # type: ignore[union-attr]
+    assert rows["xvector none -"][6:9] == ["-", "-", "-"]
+    told = (recipe / "exp/c/table.tsv").read_text().splitlines()
+    assert len(told) == 4 and told[0].split("\t")[:3] == ["student", "kd_type", "teacher"]
+
+
+def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
+    (data / "trials").write_text("s0-0 s0-1 target\n")
+    ends = ["data/train", "data/train", "data/train/trials", "exp/c"]
+    assert (
+        "teachers are needed for enskd"
+        in sh("local/compare_kd.sh", "--kd-types", "none enskd", *ends, fails=True).stderr
+    )
+    words = ["local/compare_kd.sh", "--kd-types", "none", "--students", "xvectors"]
+    assert "conf/model/xvectors.conf: no such file" in sh(*words, *ends, fails=True).stderr
+    words = ["local/compare_kd.sh", "--teachers", "own=exp/none.pt"]
+    assert "exp/none.pt: no such teacher" in sh(*words, *ends, fails=True).stderr
