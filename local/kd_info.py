@@ -22,8 +22,8 @@ def main(argv: list[str]) -> None:
     if not paths:
         raise ValueError("give one or more files of conf/kd")
     for path in paths:
-        name, kind, _ = typed_conf(path, METHODS)
-        needs = kind.needs
+        name, kind, conf = typed_conf(path, METHODS)
+        needs = kind.needs_of(conf)
         having = {"labels": needs.labels, "teacher": needs.teacher, "audio": bool(needs.views)}
         words = [word for word, needed in having.items() if needed] + [f"vectors:{each}" for each in needs.vectors]
         print(" ".join(words) if options.words else f"{Path(path).stem:<16} --type={name:<8} needs {', '.join(words)}")

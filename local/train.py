@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     world = start(options.device)
     logging.getLogger().setLevel(logging.INFO if world.first else logging.ERROR)
     name, method_class, method_conf = typed_conf(options.kd, METHODS)
-    needs = method_class.needs
+    needs = method_class.needs_of(method_conf)
     data = Utterances(data_dir, labels=needs.labels)
     entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
     check_speakers(data, entries)
@@ -106,7 +106,8 @@ def main(argv: list[str]) -> None:
     )
     if world.first:
         folder.note(seconds=round(seconds))
-        (folder.path / "spk2id").write_text("".join(f"{speaker} {i}\n" for i, speaker in enumerate(data.speakers)))
+        if data.speakers:
+            (folder.path / "spk2id").write_text("".join(f"{speaker} {i}\n" for i, speaker in enumerate(data.speakers)))
         for file, module in method.exports().items():
             save_net(folder.path / f"{file}.pt", module)
         logging.info("%s/final.pt is ready (%.0f s)", exp_dir, seconds)
@@ -187,8 +188,8 @@ def front_end(data_dir: Path) -> dict[str, Any]:
 def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: SpeakerNet, world: World) -> None:
     size = sum(each.numel() for each in net.encoder.parameters())  # type: ignore[attr-defined]
     logging.info(
-        "%d speakers, %d utterances in %d copies, %.1f h; encoder of %.2f M parameters; %d steps of %d an epoch; %s x %d",
-        len(data.speakers), batches.num_groups, len(entries), data.frames[entries].sum() / 360000, size / 1e6,
+        "%s, %d utterances in %d copies, %.1f h; encoder of %.2f M parameters; %d steps of %d an epoch; %s x %d",
+        f"{len(data.speakers)} speakers" if data.speakers else "no labels", batches.num_groups, len(entries), data.frames[entries].sum() / 360000, size / 1e6,
         batches.per_epoch, batches.batch_size, world.device, world.size,
     )  # fmt: skip
     if batches.short:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
@@ -51,3 +52,55 @@ def start(device: str = "auto") -> World:
     if size > 1:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
     return World(rank, size, torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu"))
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in the order of their ranks; equally many of each.
+
+    The gradient is right where every process makes the same loss of them, and DistributedDataParallel takes the mean of
+    the processes' gradients: each then knows that of its own rows.
+    """
+    return _Gather.apply(rows) if _several() else rows
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """With a gradient that is right under the same conditions."""
+    return _Mean.apply(value) if _several() else value
+
+
+def own_share(rows: torch.Tensor) -> torch.Tensor:
+    """Those of gather_rows that this process gave."""
+    if not _several():
+        return rows
+    return rows.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        parts = [
+            torch.empty_like(rows, memory_format=torch.contiguous_format)
+            for _ in range(torch.distributed.get_world_size())
+        ]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return own_share(gradients[0]) * torch.distributed.get_world_size()
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+        return value / torch.distributed.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0]

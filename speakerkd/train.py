@@ -77,11 +77,14 @@ def learning_rate(conf: TrainConf, epoch: float) -> float:
     return rate * min(epoch / conf.warmup_epochs, 1.0) if conf.warmup_epochs > 0 else rate
 
 
-def make_optimizer(conf: TrainConf, method: nn.Module) -> torch.optim.Optimizer:
-    trained = [each for each in method.parameters() if each.requires_grad]
+def make_optimizer(conf: TrainConf, method: Distiller) -> torch.optim.Optimizer:
+    free = method.free()
+    others = {id(each) for each in free}
+    trained = [each for each in method.parameters() if each.requires_grad and id(each) not in others]
     groups: list[dict[str, Any]] = [
-        {"params": [each for each in trained if each.ndim > 1], "weight_decay": conf.weight_decay},
-        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
+        {"params": [each for each in trained if each.ndim > 1], "weight_decay": conf.weight_decay, "clip": True},
+        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0, "clip": True},
+        {"params": free, "weight_decay": 0.0, "clip": False},
     ]
     if conf.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=conf.lr)
@@ -167,7 +170,8 @@ def one_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if conf.clip > 0:
-        nn.utils.clip_grad_norm_(net.parameters(), conf.clip)
+        clipped = [each for group in optimizer.param_groups if group["clip"] for each in group["params"]]
+        nn.utils.clip_grad_norm_(clipped, conf.clip)
     optimizer.step()
     return outcome
 

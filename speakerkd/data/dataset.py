@@ -221,7 +221,12 @@ def _mix(value: np.ndarray) -> np.ndarray:
 def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(entries to train on, originals of `count` other speakers, their speakers); the classes left are numbered anew."""
     nothing = np.zeros(0, np.int64)
-    if count == 0 or utterances.labels is None:
+    if count and utterances.labels is None:
+        raise ValueError(
+            f"--valid-speakers={count}: this method is trained without labels, so no speakers can be held out; "
+            "leave it out, and score a test set"
+        )
+    if utterances.labels is None or count == 0:
         return np.arange(len(utterances)), nothing, nothing
     names = np.array(utterances.speakers)
     if not 2 <= count <= len(names) - 2:

@@ -1,20 +1,24 @@
 """The methods, by the name that a conf file gives: --type=none."""
 
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
+from speakerkd.kd.dino import DINO
 from speakerkd.kd.embed import MSE, Cosine, Relation
 from speakerkd.kd.label import DKD, KLD
 from speakerkd.kd.mkd import MKD
 from speakerkd.kd.none import NoTeacher
+from speakerkd.kd.sdpn import SDPN
 from speakerkd.kd.skdfe import SKDFE
 
 METHODS: dict[str, type[Distiller]] = {
     "cosine": Cosine,
+    "dino": DINO,
     "dkd": DKD,
     "kld": KLD,
     "mkd": MKD,
     "mse": MSE,
     "none": NoTeacher,
     "relation": Relation,
+    "sdpn": SDPN,
     "skdfe": SKDFE,
 }
 

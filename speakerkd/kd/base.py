@@ -65,8 +65,17 @@ class Distiller(nn.Module):
         super().__init__()
         self.conf = conf
 
+    @classmethod
+    def needs_of(cls, conf: Any) -> Needs:
+        """With these options; `needs` is that of the defaults."""
+        return cls.needs
+
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         raise NotImplementedError
+
+    def free(self) -> list[nn.Parameter]:
+        """Parameters that are neither decayed nor clipped, beside biases and norms, which are not decayed."""
+        return []
 
     def after_step(self, clock: Clock) -> None:
         """For what follows the optimiser, such as moving averages."""

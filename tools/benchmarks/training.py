@@ -69,9 +69,9 @@ def train(options: Options, folder: Path) -> list[Row]:
 def features(folder: Path, count: int) -> Utterances:
     rng = np.random.default_rng(0)
     names = [f"s{number % 10}-{number:04}" for number in range(count)]
+    write_data_dir(folder, dict.fromkeys(names, "x"), {name: name.split("-")[0] for name in names})
     with ArkWriter(folder / "feats", compress=True) as write:
         for name in sorted(names):
             write(name, rng.standard_normal((1000, 80)).astype(np.float32))
-    write_data_dir(folder, dict.fromkeys(names, "x"), {name: name.split("-")[0] for name in names})
     write_table(folder / "utt2num_frames", dict.fromkeys(names, 1000))
     return Utterances(folder)

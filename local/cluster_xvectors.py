@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Speakers by clustering: a data directory whose utt2spk says which cluster an utterance's vector fell into.
+
+Usage: local/cluster_xvectors.py [options] <xvector.scp> <data-dir> <dest-data-dir>
+  local/cluster_xvectors.py --num-clusters 100 exp/sdpn/xvectors_train/xvector.scp data/train data/train_pseudo
+  local/cluster_xvectors.py --num-clusters 100 --follow true exp/sdpn/xvectors_train/xvector.scp data/train_all data/pseudo
+
+So a student can be trained with any kd_type where there are no speakers: extract vectors with a model trained without
+labels (kd_type=sdpn), cluster them, and train on <dest-data-dir>. Utterances, features and other tables are those of
+<data-dir>; utt2spk and spk2utt are new, with speakers cluster0001 (the largest), cluster0002, ... The speaker is no prefix
+of the utterance: check with utils/validate_data_dir.sh --no-spk-sort. If <data-dir> has speakers, they are only compared.
+
+--follow true: a copy goes where its original goes (utt2uniq), whatever its own vector; a copy of another speed, which
+counts as another speaker, becomes sp0.9-cluster0001. Vectors of the originals are enough then.
+"""
+
+import logging
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from speakerkd.cluster import agglomerate, kmeans, mutual_information, purity
+from speakerkd.conf import first_few, opt, parse_args, run
+from speakerkd.data.tables import read_lines, read_table, replacing, spk2utt, write_table
+from speakerkd.score.vectors import read_vectors
+
+BY_UTTERANCE = (
+    "feats.scp", "vad.scp", "segments", "text", "utt2dur", "utt2num_frames", "utt2uniq", "utt2lang", "utt2aug",
+)  # fmt: skip
+BY_RECORDING = ("wav.scp", "reco2dur")  # by utterance where there are no segments
+WHOLE = ("aug.scp", "frame_shift")
+
+
+@dataclass(frozen=True)
+class Options:
+    num_clusters: int = opt(0, "how many speakers to make")
+    method: str = opt("kmeans", "kmeans, or agglomerative: average linkage of --cells, or of the vectors themselves")
+    cells: int = opt(
+        -1, "agglomerative: clusters of k-means to start from; 0: the vectors; -1: 10000 if there are more"
+    )
+    restarts: int = opt(5, "of k-means; the best is taken")
+    iterations: int = opt(50, "of k-means at most")
+    follow: bool = opt(False, "copies follow their originals")
+    seed: int = opt(0, "of the starts of k-means")
+
+
+def main(argv: list[str]) -> None:
+    options, (vectors_scp, source_dir, dest_dir) = parse_args(Options, argv, __doc__, 3)
+    torch.use_deterministic_algorithms(True)
+    source, dest = Path(source_dir), Path(dest_dir)
+    check(options, source, dest)
+    utterances = [line.split(None, 1)[0] for _, line in read_lines(source / "feats.scp")]
+    uniq = read_table(source / "utt2uniq", 2) if options.follow and (source / "utt2uniq").exists() else {}
+    vectors = read_vectors(vectors_scp)
+    heard = {name: row for row, name in enumerate(vectors.ids)}
+    places = {utterance: place(utterance, heard, uniq, options.follow) for utterance in utterances}
+    found = {utterance: where for utterance, where in places.items() if where is not None}
+    lost = [utterance for utterance in utterances if utterance not in found]
+    if len(lost) > 0.05 * len(utterances):
+        raise ValueError(
+            f"{vectors_scp}: {len(lost)} of {len(utterances)} utterances of {source} have no vector ({first_few(lost)}); "
+            "extract them, or give --follow true if they are copies of others"
+        )
+    rows = sorted({row for _, row in found.values()})
+    labels = dict(zip(rows, cluster(torch.from_numpy(vectors.matrix[rows]), options).tolist(), strict=True))
+    names = name_by_size([labels[row] for _, row in found.values()], options.num_clusters)
+    utt2spk = {utterance: prefix + names[labels[row]] for utterance, (prefix, row) in found.items()}
+    write(source, dest, utt2spk, lost)
+    logging.info("%d utterances in, %d lost, %d in %s", len(utterances), len(lost), len(utt2spk), dest)
+    if (source / "utt2spk").exists():
+        compare(read_table(source / "utt2spk", 2), utt2spk)
+
+
+def check(options: Options, source: Path, dest: Path) -> None:
+    if options.num_clusters < 2:
+        raise ValueError("--num-clusters: say how many speakers to make, 2 or more")
+    if options.method not in ("kmeans", "agglomerative"):
+        raise ValueError(f"--method={options.method} is none of kmeans agglomerative")
+    if min(options.restarts, options.iterations) < 1 or options.seed < 0 or options.cells < -1:
+        raise ValueError("--restarts and --iterations must be 1 or more, --seed not negative, --cells -1 or more")
+    if 0 < options.cells < options.num_clusters:
+        raise ValueError(f"--cells={options.cells} can't be fewer than --num-clusters={options.num_clusters}")
+    if source.resolve() == dest.resolve():
+        raise ValueError(f"{dest}: its own speakers would be replaced; name another destination")
+    if not (source / "feats.scp").exists():
+        raise ValueError(f"{source}/feats.scp is missing; run stage 2")
+
+
+def place(utterance: str, heard: Mapping[str, int], uniq: Mapping[str, str], follow: bool) -> tuple[str, int] | None:
+    """What goes before the cluster's name, and the row of the vector that says which it is."""
+    if not follow:
+        return ("", heard[utterance]) if utterance in heard else None
+    original = uniq.get(utterance, utterance)
+    speed = re.fullmatch(r"(sp[0-9.]+-)(.+)", original)  # as local/augment_data_dir.py names them
+    if speed and speed[2] in heard:
+        return speed[1], heard[speed[2]]
+    return ("", heard[original]) if original in heard else None
+
+
+def cluster(vectors: torch.Tensor, options: Options) -> torch.Tensor:
+    count = options.num_clusters
+    if count > len(vectors):
+        raise ValueError(f"--num-clusters={count}: there are only {len(vectors)} vectors")
+    cells = options.cells if options.cells >= 0 else 10000 if len(vectors) > 10000 else 0
+    if options.method == "agglomerative" and cells in (0, len(vectors)):
+        return agglomerate(vectors, count)
+    first = max(cells, count) if options.method == "agglomerative" else count
+    labels, cosine = kmeans(vectors, min(first, len(vectors)), options.seed, options.restarts, options.iterations)
+    logging.info("k-means: %d clusters, mean cosine with their centres %.4f", first, cosine)
+    return agglomerate(vectors, count, labels) if options.method == "agglomerative" else labels
+
+
+def name_by_size(labels: list[int], count: int) -> dict[int, str]:
+    width = max(4, len(str(count)))
+    order = Counter(labels).most_common()  # equal ones in the order in which they are met
+    return {label: f"cluster{number:0{width}}" for number, (label, _) in enumerate(order, 1)}
+
+
+def write(source: Path, dest: Path, utt2spk: Mapping[str, str], lost: list[str]) -> None:
+    """utt2spk comes last: a directory that has it is complete."""
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{dest}: can't make this folder ({error.strerror})") from error
+    for name in ("utt2spk", "spk2utt", "lost_utts", "spk2gender", "cmvn.scp"):
+        (dest / name).unlink(missing_ok=True)
+    segments = (source / "segments").exists()
+    for name in (*BY_UTTERANCE, *BY_RECORDING, *WHOLE):
+        if not (source / name).exists():
+            (dest / name).unlink(missing_ok=True)
+            continue
+        filtered = lost and (name in BY_UTTERANCE or (name in BY_RECORDING and not segments))
+        with replacing(dest / name) as file:
+            for _, line in read_lines(source / name):
+                if not filtered or line.split(None, 1)[0] in utt2spk:
+                    file.write(line + "\n")
+    shutil.rmtree(dest / "conf", ignore_errors=True)
+    if (source / "conf").is_dir():
+        shutil.copytree(source / "conf", dest / "conf")
+    if lost:
+        write_table(dest / "lost_utts", dict.fromkeys(lost, "has no vector"))
+    write_table(dest / "spk2utt", {speaker: " ".join(utts) for speaker, utts in spk2utt(utt2spk).items()})
+    write_table(dest / "utt2spk", utt2spk)
+
+
+def compare(truth: Mapping[str, str], utt2spk: Mapping[str, str]) -> None:
+    both = [utterance for utterance in utt2spk if utterance in truth]
+    ours, theirs = (np.array([table[utterance] for utterance in both]) for table in (utt2spk, truth))
+    logging.info(
+        "beside the %d true speakers, for information: purity %.4f, normalised mutual information %.4f",
+        len(np.unique(theirs)), purity(ours, theirs), mutual_information(ours, theirs),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,100 @@
+"""DINO (Caron et al. 2021, arXiv 2104.14294), the baseline without labels. Defaults are WeSpeaker's for speakers.
+
+The teacher, the moving average of the student, hears two long views, the student these and four short ones, and shall
+answer to each as the teacher answers to the others. Teacher's outputs are centred by their moving mean and sharpened.
+Departure: the teacher's temperature rises smoothly, not by epochs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from speakerkd.conf import opt
+from speakerkd.data.dataset import Batch, View
+from speakerkd.kd.base import Clock, Needs, Outcome, Parts
+from speakerkd.kd.ema import Branch, Prototypes, SelfTaught, SelfTaughtConf
+from speakerkd.losses.prototype import entropy, other_views_cross_entropy
+from speakerkd.models.base import SpeakerNet
+from speakerkd.parallel import gather_rows, mean_over_processes
+
+
+@dataclass(frozen=True)
+class DINOConf(SelfTaughtConf):
+    prototypes: int = opt(65536, "outputs: rows of unit length of the head's last layer")
+    teacher_temperature: float = opt(0.07, "of the teacher's cosines, after the rise")
+    teacher_temperature_start: float = opt(0.04, "and at the start")
+    teacher_temperature_rise: float = opt(0.2, "over this part of the run")
+    centre_momentum: float = opt(0.9, "share of the centre that a step keeps")
+    freeze_last_layer: float = opt(1.0, "epochs in which the last layer stays as it is")
+    long_view: float = opt(1.0, "length of long crops, times --num-frames")
+    num_long: int = opt(2, "how many of these: the teacher's, and the student's too")
+    short_view: float = opt(2 / 3, "length of short crops, times --num-frames")
+    num_short: int = opt(4, "how many of these, for the student alone")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.teacher_temperature, self.teacher_temperature_start, self.long_view, self.short_view) <= 0:
+            raise ValueError("the --teacher-temperatures, --long-view and --short-view must be positive")
+        if self.num_long < 1 or self.num_short < 0 or self.num_long + self.num_short < 2:
+            raise ValueError("--num-long must be 1 or more, --num-short 0 or more, and two views in all are needed")
+        if not 0 <= self.centre_momentum <= 1 or not 0 <= self.teacher_temperature_rise <= 1:
+            raise ValueError("--centre-momentum and --teacher-temperature-rise are parts from 0 to 1")
+
+
+class DINOBranch(Branch):
+    """With the last layer, of which the teacher has its own moving average."""
+
+    def __init__(self, net: SpeakerNet, branch: Branch, prototypes: Prototypes) -> None:
+        super().__init__(net, branch.head)
+        self.prototypes = prototypes
+
+    def forward(self, views: Sequence[Tensor], gradient: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Embeddings (V, B, D) and cosines (V, B, K)."""
+        embeddings, points = super().forward(views)
+        with torch.autocast(points.device.type, enabled=False):
+            return embeddings, self.prototypes(points, gradient)
+
+
+class DINO(SelfTaught):
+    Conf: ClassVar[type] = DINOConf
+    needs: ClassVar[Needs] = Needs(labels=False, views=(View(1.0), View(1.0), *[View(2 / 3)] * 4))
+    centre: Tensor
+
+    @classmethod
+    def needs_of(cls, conf: DINOConf) -> Needs:
+        views = (*[View(conf.long_view)] * conf.num_long, *[View(conf.short_view)] * conf.num_short)
+        return Needs(labels=False, views=views)
+
+    def __init__(self, conf: Any, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        self.register_buffer("centre", torch.zeros(conf.prototypes))
+
+    def branch(self, net: SpeakerNet) -> DINOBranch:
+        return DINOBranch(net, super().branch(net), Prototypes(self.conf.head_dims[-1], self.conf.prototypes))
+
+    def forward(self, batch: Batch, clock: Clock) -> Outcome:
+        with torch.no_grad():
+            teacher_embedding, teacher = self.teacher(batch.feats[: self.conf.num_long])  # (G, B, D), (G, B, K)
+        frozen = clock.epoch < self.conf.freeze_last_layer
+        _, student = self.student(batch.feats, 0.0 if frozen else 1.0)  # (V, B, K)
+        with torch.autocast(student.device.type, enabled=False):
+            targets = ((teacher - self.centre) / self.teacher_temperature(clock)).softmax(-1)
+            loss = other_views_cross_entropy(targets, student / self.conf.temperature)
+            return Outcome({"ce": loss}, self.watched(teacher_embedding, teacher, targets))
+
+    def teacher_temperature(self, clock: Clock) -> float:
+        conf = self.conf
+        ramp = clock.ramp(conf.teacher_temperature_rise * clock.num_epochs)
+        return conf.teacher_temperature_start + ramp * (conf.teacher_temperature - conf.teacher_temperature_start)
+
+    @torch.no_grad()
+    def watched(self, embedding: Tensor, cosines: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Move the centre towards the mean of all processes' outputs, and see how the teacher fares."""
+        chosen = torch.zeros_like(self.centre)
+        chosen[targets.argmax(-1).flatten()] = 1
+        mean, chosen = mean_over_processes(torch.stack([cosines.mean((0, 1)), chosen]))
+        self.centre.lerp_(mean, 1 - self.conf.centre_momentum)
+        return self.watch.see(gather_rows(embedding[0]), chosen > 0) | {"entropy": entropy(targets)}

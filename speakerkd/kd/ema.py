@@ -1,0 +1,119 @@
+"""What methods without labels share: a student, a teacher that is its moving average, heads, a watch over collapse."""
+
+import copy
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.conf import opt
+from speakerkd.kd.base import Clock, Distiller, Parts
+from speakerkd.kd.collapse import Watch
+from speakerkd.models.base import SpeakerNet
+
+
+@dataclass(frozen=True)
+class SelfTaughtConf:
+    head_dims: tuple[int, ...] = opt((2048, 2048, 256), "layers of the head over the embedding, the last is compared")
+    head_norm: str = opt("batch", "between its layers: batch or none")
+    prototypes: int = opt(1024, "vectors that a head's output is compared with")
+    temperature: float = opt(0.1, "of the student's cosines")
+    momentum: float = opt(0.996, "share of the teacher that a step keeps; rises to 1 in a half cosine")
+    least_std: float = opt(0.02, "collapse: stop when the embeddings vary less than this (1: in all directions)")
+    least_rank: float = opt(1.2, "collapse: stop when they vary in fewer directions")
+    least_prototypes: int = opt(2, "collapse: stop when fewer prototypes are chosen within 100 steps")
+
+    def __post_init__(self) -> None:
+        if self.head_norm not in ("batch", "none"):
+            raise ValueError(f"--head-norm={self.head_norm} is none of batch none")
+        if not self.head_dims or min(self.head_dims) < 1 or self.prototypes < 2:
+            raise ValueError("--head-dims needs one size or more, each 1 or more, --prototypes must be 2 or more")
+        if self.temperature <= 0 or not 0 <= self.momentum <= 1:
+            raise ValueError("--temperature must be positive, --momentum from 0 to 1")
+
+
+class Head(nn.Module):
+    """(N, D) embeddings -> points on the unit sphere."""
+
+    def __init__(self, dim: int, dims: Sequence[int], norm: str) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index, out in enumerate(dims):
+            linear = nn.Linear(dim, out)
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+            layers.append(linear)
+            if index < len(dims) - 1:
+                layers += [nn.BatchNorm1d(out)] * (norm == "batch") + [nn.GELU()]
+            dim = out
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return F.normalize(self.layers(embeddings).float())
+
+
+class Prototypes(nn.Module):
+    """Points -> their cosines with each prototype."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, dim).uniform_(-(dim**-0.5), dim**-0.5))
+
+    def forward(self, points: Tensor, gradient: float = 1.0) -> Tensor:
+        """The prototypes get `gradient` times their gradient."""
+        rows = F.normalize(self.weight)
+        if gradient != 1 and rows.requires_grad:
+            rows.register_hook(lambda found: found * gradient)
+        return points @ rows.T
+
+
+class Branch(nn.Module):
+    """Encoder and head. Views of one length go through the encoder together, and all through the head."""
+
+    def __init__(self, net: SpeakerNet, head: Head) -> None:
+        super().__init__()
+        self.net, self.head = net, head
+
+    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, T, F) each -> embeddings (V, B, D) and points (V, B, P), in single precision."""
+        groups = [torch.cat(list(group)) for _, group in itertools.groupby(views, lambda view: view.shape[1])]
+        embeddings = torch.cat([self.net(group).embedding for group in groups])
+        points = self.head(embeddings)
+        shape = (len(views), len(views[0]))
+        return embeddings.float().unflatten(0, shape), points.unflatten(0, shape)
+
+
+class SelfTaught(Distiller):
+    """The teacher starts as the student's copy and follows its parameters; its batch norm keeps statistics of its own."""
+
+    def __init__(self, conf: Any, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        self.student = self.branch(parts.student)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.watch = Watch(conf.prototypes, conf.least_std, conf.least_rank, conf.least_prototypes)
+
+    def branch(self, net: SpeakerNet) -> Branch:
+        return Branch(net, Head(net.dim, self.conf.head_dims, self.conf.head_norm))
+
+    def after_step(self, clock: Clock) -> None:
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.teacher.parameters()),
+                list(self.student.parameters()),
+                1 - momentum(self.conf.momentum, clock),
+            )
+        self.watch.check(clock)
+
+    def exports(self) -> dict[str, SpeakerNet]:
+        return {"final": self.teacher.net}
+
+
+def momentum(start: float, clock: Clock) -> float:
+    """From start to 1 in a half cosine over the run."""
+    part = min(clock.epoch / clock.num_epochs, 1.0)
+    return 1 - (1 - start) * (1 + math.cos(math.pi * part)) / 2

@@ -1,0 +1,44 @@
+"""A whole SDPN step beside the forward and backward passes that it cannot do without."""
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from speakerkd.conf import typed_conf
+from speakerkd.data.dataset import Batch
+from speakerkd.kd import METHODS, Clock, Parts
+from speakerkd.kd.sdpn import SDPN
+from speakerkd.models import make_net
+from speakerkd.train import TrainConf, make_optimizer, one_step
+from tools.benchmarks.common import Options, Row, compare
+from tools.benchmarks.training import MODEL
+
+CONF = MODEL.parents[1] / "kd/sdpn.conf"
+
+
+def sdpn(options: Options, folder: Path) -> list[Row]:
+    """Losses, targets, watch, optimiser and moving average, against student forward and backward and teacher forward."""
+    method = SDPN(typed_conf(CONF, METHODS)[2], Parts(make_net(MODEL, 80), ())).train()
+    size = min(64, options.utterances // 2 * 2)
+    views = method.needs_of(method.conf).views
+    batch = Batch([""] * size, [torch.randn(size, round(100 * view.length), 80) for view in views])
+    conf = TrainConf(optimizer="adamw")
+    optimizer = make_optimizer(conf, method)
+    clean, *short = batch.feats
+
+    def whole() -> None:
+        one_step(method, batch, Clock(0, 1), optimizer, 1e-4, conf)
+        method.after_step(Clock(0, 1))
+
+    def passes() -> None:
+        with torch.no_grad():
+            method.teacher([clean])
+        method.zero_grad(set_to_none=True)
+        _, points = method.student(short)
+        F.mse_loss(points, torch.zeros_like(points)).backward()
+
+    mine, theirs, ratio = compare(whole, passes, options.seconds)
+    rates = [f"{size * len(views) / seconds:.0f} crops/s" for seconds in (mine, theirs)]
+    what = f"0.3 M x-vector, SDPN's step, {size} utterances"
+    return [Row("sdpn", what, rates[0], f"its passes alone {rates[1]}", f"{ratio:.2f}", "0.90")]
