@@ -106,8 +106,8 @@ def departure(front_end: FrontEnd, folder: str | Path) -> str:
     )
 
 
-# Which recordings are taken, and what is done when features are read, is no part of what stands on disk.
-NOT_COMPARED = {"channel", "min_duration", *(field.name for field in dataclasses.fields(Reading))}
+# These make no features of another kind: which recordings are taken, the noise under them, what is done in reading.
+NOT_COMPARED = {"channel", "min_duration", "dither", *(field.name for field in dataclasses.fields(Reading))}
 
 
 def decisive(conf: KaldiConf) -> KaldiConf:
