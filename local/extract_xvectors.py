@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
             )
         return embed(net, features, device, options.max_frames, front_end.conf if front_end else None)
 
-    logging.info("vectors of %d: %s", net.dim, write_vectors(prefix, source, vector))
+    logging.info("vectors of %d: %s", net.dim, write_vectors(prefix, source, vector, f"{prefix}.lost_utts"))
 
 
 if __name__ == "__main__":

@@ -52,8 +52,17 @@ def windows(features: np.ndarray, frames: int, shift: int) -> np.ndarray:
     return np.stack([features[start : start + frames] for start in starts])
 
 
-def write_vectors(prefix: str | Path, source: Source, vector: Callable[[np.ndarray, str], np.ndarray]) -> str:
-    """<prefix>.ark, .scp and .lost_utts (utterance, reason) of vector(features, utterance); says what was done."""
+def write_vectors(
+    prefix: str | Path,
+    source: Source,
+    vector: Callable[[np.ndarray, str], np.ndarray],
+    lost_utts: str | Path,
+    max_lost: float = 100.0,
+) -> str:
+    """<prefix>.ark and .scp of vector(features, utterance); says what was done.
+
+    lost_utts: a table (utterance, reason) of those without one. More than max_lost percent of them is an error.
+    """
     lost: dict[str, str] = {}
     began, frames, count = time.monotonic(), 0, 0
     with ArkWriter(prefix) as write:
@@ -70,7 +79,13 @@ def write_vectors(prefix: str | Path, source: Source, vector: Callable[[np.ndarr
             write(utterance, np.asarray(found, np.float32))
             frames += len(features)
             count += 1
-    write_table(f"{prefix}.lost_utts", lost)
+        write_table(lost_utts, lost)
+        if len(lost) * 100 > max_lost * (count + len(lost)):
+            utterance, reason = next(iter(lost.items()))
+            raise ValueError(
+                f"{len(lost)} of {count + len(lost)} utterances have no vector, more than {max_lost:g} %: see {lost_utts}, "
+                f"for example: {utterance} {reason}"
+            )
     source.say()
     speed = frames / 100 / max(time.monotonic() - began, 1e-9)
     return f"{count + len(lost)} in, {count} out, {len(lost)} lost, {speed:.0f} times real time"
