@@ -143,8 +143,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path}: holds more than weights, and code out of a file is not run here; where it is trusted, save "
-            "model.state_dict() of it with its own toolkit"
+            f"{path}: is damaged, or holds more than weights, and code out of a file is not run here; save "
+            "model.state_dict() alone with its own toolkit, where the file is trusted"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise ValueError(f"{path}: can't be read as a PyTorch checkpoint ({type(error).__name__}: {error})") from error
