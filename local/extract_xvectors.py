@@ -1,23 +1,27 @@
 #!/usr/bin/env python3
 """Embeddings of some utterances: one job of extract_xvectors.sh.
 
-Usage: local/extract_xvectors.py [options] <final.pt> <feats.scp> <out-prefix>
-  local/extract_xvectors.py --max-frames 6000 exp/xvector/final.pt data/test/feats.scp exp/xvector/xvectors_test/xvector.1
+Usage: local/extract_xvectors.py [options] <final.pt> <data-dir> <utterances> <out-prefix>
+  local/extract_xvectors.py exp/xvector/final.pt data/test data/test/feats.scp exp/xvector/xvectors_test/xvector.1
 
-Whole utterances, minus their mean. One longer than --max-frames is cut into equal chunks, whose vectors are averaged.
-Written are <out-prefix>.ark and .scp, with a 1-D float vector for each utterance.
+<utterances> is the data directory's feats.scp, or a part of it; segments or wav.scp where there is none. The features are
+those of feats.scp if they are the model's own, else they are computed from the recordings with its front end.
+
+Whole utterances, minus their mean, unless the model's front end says otherwise. One longer than --max-frames is cut into
+equal chunks, whose vectors are averaged. Written are <out-prefix>.ark and .scp, with a 1-D float vector for each utterance,
+and .lost_utts (utterance, reason).
 """
 
 import logging
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.kaldi import ArkWriter, Scp
-from speakerkd.extract import embed
+from speakerkd.data.frontend import recorded
+from speakerkd.data.source import source_of
+from speakerkd.extract import embed, write_vectors
 from speakerkd.models import load_net
 from speakerkd.parallel import start
 
@@ -30,30 +34,27 @@ class Options:
 
 
 def main(argv: list[str]) -> None:
-    options, (checkpoint, feats, prefix) = parse_args(Options, argv, __doc__, 3)
+    options, (checkpoint, data_dir, utterances, prefix) = parse_args(Options, argv, __doc__, 4)
     torch.set_num_threads(options.threads)
     if options.max_frames < 0:
         raise ValueError("--max-frames can't be negative")
     net = load_net(checkpoint)
+    front_end = recorded(net.info, checkpoint)
+    source, note = source_of(front_end, data_dir, utterances, checkpoint)
+    if note:
+        logging.info("front end: %s", note)
     device = start(options.device).device
     net.to(device)
-    scp = Scp(feats)
-    began, frames = time.monotonic(), 0
-    with ArkWriter(prefix) as write:
-        for index, utterance in enumerate(scp):
-            features = scp.read(index)
-            if features.ndim != 2 or features.shape[1] != net.feat_dim:
-                raise ValueError(
-                    f"{feats}: '{utterance}' has features of shape {features.shape}, the model of {checkpoint} takes "
-                    f"{net.feat_dim} a frame; make them with the model's own conf/fbank.conf"
-                )
-            vector = embed(net, features, device, options.max_frames)
-            if not np.isfinite(vector).all():
-                raise ValueError(f"{checkpoint} gives '{utterance}' a vector that is not finite; the model is broken")
-            write(utterance, vector)
-            frames += len(features)
-    speed = frames / 100 / max(time.monotonic() - began, 1e-9)
-    logging.info("%d utterances, vectors of %d, %.0f times real time", len(scp), net.dim, speed)
+
+    def vector(features: np.ndarray, utterance: str) -> np.ndarray:
+        if features.ndim != 2 or features.shape[1] != net.feat_dim:
+            raise ValueError(
+                f"{data_dir}: '{utterance}' has features of shape {features.shape}, the model of {checkpoint} takes "
+                f"{net.feat_dim} a frame; make them with the model's own conf/fbank.conf"
+            )
+        return embed(net, features, device, options.max_frames, front_end.conf if front_end else None)
+
+    logging.info("vectors of %d: %s", net.dim, write_vectors(prefix, source, vector, f"{prefix}.lost_utts"))
 
 
 if __name__ == "__main__":

@@ -187,10 +187,12 @@ def front_end(data_dir: Path) -> dict[str, Any]:
 
 def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: SpeakerNet, world: World) -> None:
     size = sum(each.numel() for each in net.encoder.parameters())  # type: ignore[attr-defined]
+    labels = f"{len(data.speakers)} speakers" if data.speakers else "no labels"
+    hours = data.frames[entries].sum() / 360000
     logging.info(
         "%s, %d utterances in %d copies, %.1f h; encoder of %.2f M parameters; %d steps of %d an epoch; %s x %d",
-        f"{len(data.speakers)} speakers" if data.speakers else "no labels", batches.num_groups, len(entries), data.frames[entries].sum() / 360000, size / 1e6,
-        batches.per_epoch, batches.batch_size, world.device, world.size,
+        labels, batches.num_groups, len(entries), hours, size / 1e6, batches.per_epoch, batches.batch_size,
+        world.device, world.size,
     )  # fmt: skip
     if batches.short:
         logging.warning("%d utterances are shorter than a crop: they are repeated to fill it", batches.short)

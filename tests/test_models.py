@@ -38,6 +38,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         "campplus",
         {"front_channels": 4, "channels": 8, "growth": 4, "layers": (2, 2, 2), "embedding_dim": 8},
     ),
+    "dvector": ("dvector", {"hidden": 16, "layers": 4, "embedding_dim": 8}),
 }
 LENGTHS = (1, 2, 9, 10, 15, 16, 57, 200, 211)
 
@@ -299,7 +300,7 @@ def damage_format(record: dict[str, Any]) -> None:
     ("damage", "words"),
     [
         (damage_another_model, "no option --stats-channels"),
-        (damage_unknown_model, "'gmm'.*known: campplus ecapa"),
+        (damage_unknown_model, "'gmm'.*known: campplus dvector ecapa"),
         (damage_missing, r"missing: encoder\.frame1\.conv\.weight"),
         (damage_left_over, r"left over: encoder\.frame9"),
         (damage_shape, "of another shape"),
@@ -349,7 +350,7 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("--channels=3\n", "--type=name is missing"),
-        ("--type=gmm\n", "--type=gmm is not known .allowed: campplus ecapa resnet xvector"),
+        ("--type=gmm\n", "--type=gmm is not known .allowed: campplus dvector ecapa resnet xvector"),
         ("--type=xvector\n--chanels=3\n", "no option --chanels"),
         ("--type=resnet\n--blocks=1:2\n", "m.conf: --blocks=1:2 is not four"),
         ("--type=resnet\n--block=wide\n", "--block=wide"),

@@ -1,19 +1,15 @@
 """The teacher that --teacher names: a final.pt, or an xvector.scp; errors say what doesn't fit and what mends it."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from speakerkd.conf import build, read_conf
 from speakerkd.data.dataset import Utterances
-from speakerkd.data.fbank import FbankConf
+from speakerkd.data.frontend import recorded
+from speakerkd.data.source import departure
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models.base import SpeakerNet, load_net
 from speakerkd.score.vectors import read_vectors
-
-NOT_HEARD = {"dither", "channel", "min_duration"}  # these don't make features of another kind
 
 
 def find_teacher(
@@ -69,27 +65,16 @@ def check_front_end(path: str, net: SpeakerNet, data: Utterances) -> None:
             f"{path}: takes features of {net.feat_dim} a frame, {data.folder} has {data.dim}: it can't hear the student's "
             f"crops; {remedy}"
         )
-    theirs, ours = net.info.get("fbank"), data.folder / "conf/fbank.conf"
-    if theirs is None or not ours.exists():
+    front_end = recorded(net.info, path)
+    if front_end is None:
         return
-    different = differences(theirs, read_conf(ours), path, str(ours))
+    if front_end.conf.mean != "utterance" or front_end.conf.window_frames:
+        raise ValueError(
+            f"{path}: doesn't hear whole crops minus their mean, as students do (mean {front_end.conf.mean}, windows of "
+            f"{front_end.conf.window_frames} frames); {remedy}"
+        )
+    different = departure(front_end, data.folder)
     if different:
         raise ValueError(
-            f"{path}: was trained on features of another kind than {data.folder} ({', '.join(different)}); {remedy}"
+            f"{path}: was trained on features of another kind than those of {data.folder} ({different}); {remedy}"
         )
-
-
-def differences(theirs: dict[str, Any], ours: dict[str, str], there: str, here: str) -> list[str]:
-    """The options of two front ends that differ, with both values."""
-    one, other = build(FbankConf, {k: str(v) for k, v in theirs.items()}, there), build(FbankConf, ours, here)
-    found = []
-    for name in [each for each in vars(one) if each not in NOT_HEARD]:
-        values = [edge(conf) if name == "high_freq" else getattr(conf, name) for conf in (one, other)]
-        if values[0] != values[1]:
-            found.append(f"--{name.replace('_', '-')} {values[0]} there, {values[1]} here")
-    return found
-
-
-def edge(conf: FbankConf) -> float:
-    """--high-freq in Hz."""
-    return conf.high_freq if conf.high_freq > 0 else conf.sample_frequency / 2 + conf.high_freq

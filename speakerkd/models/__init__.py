@@ -7,12 +7,14 @@ from speakerkd.conf import typed_conf
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models.base import Encoded, Encoder, SpeakerNet, load_net, save_net
 from speakerkd.models.campplus import CAMPPlus
+from speakerkd.models.dvector import DVector
 from speakerkd.models.ecapa import ECAPA
 from speakerkd.models.resnet import ResNet
 from speakerkd.models.xvector import XVector
 
 MODELS: dict[str, type[Encoder]] = {
     "campplus": CAMPPlus,
+    "dvector": DVector,
     "ecapa": ECAPA,
     "resnet": ResNet,
     "xvector": XVector,

@@ -71,7 +71,11 @@ train() { # name of the model's conf, name of the method's conf, teacher, folder
 if runs 3 "the teacher, $teacher"; then
   if [ ${#systems[@]} -eq 1 ]; then echo "$0: kd_type=$kd_type needs no teacher"
   elif $imported; then
-    local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_all"
+    for x in train train_aug; do
+      local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/$x "$teacher_dir/xvectors_$x"
+    done
+    mkdir -p "$(dirname "$taught_by")"
+    sort "$teacher_dir"/xvectors_{train,train_aug}/xvector.scp > "$taught_by"
   else train "$teacher" none "" "$teacher_dir"
   fi
 fi

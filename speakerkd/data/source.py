@@ -1,0 +1,119 @@
+"""The features of a data directory as a model was trained to hear them: those on disk, or computed from the recordings."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from speakerkd.conf import build, read_conf, text_of
+from speakerkd.data.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, name_of
+from speakerkd.data.kaldi import Scp
+from speakerkd.data.tables import read_lines
+from speakerkd.data.waves import Waves, features_of
+
+
+class Source(Protocol):
+    """Iterates over utterances; called with one, gives its features (T, F), or raises an AudioError."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __call__(self, utterance: str) -> np.ndarray: ...
+
+    def say(self) -> None: ...  # what is to be known about the recordings, once they have been read
+
+
+class Stored:
+    """What stands in an scp."""
+
+    def __init__(self, listed: str | Path) -> None:
+        self._scp = Scp(listed)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scp)
+
+    def __call__(self, utterance: str) -> np.ndarray:
+        return self._scp.read(self._scp.find(utterance))
+
+    def say(self) -> None:
+        pass
+
+
+class Computed:
+    """What a front end makes of the recordings, of the channel that the features on disk are of."""
+
+    def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
+        self._front_end = front_end
+        self._utterances = [line.split()[0] for _, line in read_lines(listed)]
+        path = folder / "conf/fbank.conf"
+        known = path if path.exists() else None
+        channel = build(KaldiConf, read_conf(known), str(known)).channel if known else -1
+        self._waves = Waves(folder, front_end.rate, channel)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._utterances)
+
+    def __call__(self, utterance: str) -> np.ndarray:
+        return features_of(self._waves(utterance), self._front_end, utterance)
+
+    def say(self) -> None:
+        self._waves.say()
+
+
+def list_of(folder: str | Path) -> Path:
+    """The file of a data directory that names the utterances to do."""
+    found = [path for name in ("feats.scp", "segments", "wav.scp") if (path := Path(folder) / name).exists()]
+    if not found:
+        raise ValueError(f"{folder} has neither feats.scp nor wav.scp; run stage 1 and 2")
+    return found[0]
+
+
+def source_of(front_end: FrontEnd | None, folder: str | Path, listed: str | Path, model: str) -> tuple[Source, str]:
+    """Where the features of the utterances listed come from, and what is to be said about it.
+
+    `listed` is list_of(folder) or a part of it. Without a front end on record, what is on disk is taken.
+    """
+    folder = Path(folder)
+    stored = (folder / "feats.scp").exists()
+    if stored and (front_end is None or not (reason := departure(front_end, folder))):
+        return Stored(listed), ""
+    if front_end is None:
+        raise ValueError(f"{folder}/feats.scp is missing, and {model} does not say how it is made; run stage 2")
+    why = f"the features in {folder} are not those of {model} ({reason})" if stored else f"{folder} has no feats.scp"
+    if not (folder / "wav.scp").exists():
+        raise ValueError(
+            f"{why}, and it has no wav.scp to compute them from: take a directory that has one (the parts of a combined "
+            "one do), or make feats.scp with the model's options"
+        )
+    return Computed(front_end, folder, listed), f"{why}: they are computed from wav.scp with the model's front end"
+
+
+def departure(front_end: FrontEnd, folder: str | Path) -> str:
+    """In what the features of a data directory are not those of the front end; '' where they are, or nothing is known."""
+    path = Path(folder) / "conf/fbank.conf"
+    if not isinstance(front_end, KaldiFrontEnd):
+        return f"they are Kaldi's fbank, not {name_of(front_end)}'s"
+    if not path.exists():
+        return ""
+    theirs = decisive(build(KaldiConf, read_conf(path), str(path)))
+    ours = decisive(front_end.conf)
+    names = [field.name for field in dataclasses.fields(KaldiConf) if field.name not in NOT_COMPARED]
+    return ", ".join(
+        f"--{name.replace('_', '-')}={text_of(getattr(theirs, name))} for {text_of(getattr(ours, name))}"
+        for name in names
+        if getattr(theirs, name) != getattr(ours, name)
+    )
+
+
+# These make no features of another kind: which recordings are taken, the noise under them, what is done in reading.
+NOT_COMPARED = {"channel", "min_duration", "dither", *(field.name for field in dataclasses.fields(Reading))}
+
+
+def decisive(conf: KaldiConf) -> KaldiConf:
+    """Options that have no effect at their defaults, so that confs of the same features are equal."""
+    high = conf.high_freq if conf.high_freq > 0 else conf.sample_frequency / 2 + conf.high_freq
+    conf = dataclasses.replace(conf, high_freq=high)
+    if not conf.use_energy:
+        conf = dataclasses.replace(conf, energy_floor=0.0, raw_energy=True)
+    return conf if conf.window_type == "blackman" else dataclasses.replace(conf, blackman_coeff=0.42)

@@ -1,0 +1,46 @@
+"""The d-vector: LSTM layers, the last frame's output, an affine layer, ReLU, length one (Wan et al. 2018, GE2E).
+
+Sizes and the ReLU are Resemblyzer's. It was trained on windows of 160 frames and is read in such windows
+(speakerkd/data/frontend.py); any length can be given.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.conf import opt
+from speakerkd.models.base import Encoded
+from speakerkd.models.pooling import at_least
+
+
+@dataclass(frozen=True)
+class DVectorConf:
+    hidden: int = opt(256, "units of an LSTM layer")
+    layers: int = opt(3, "LSTM layers")
+    embedding_dim: int = opt(256, "size of the embedding")
+
+
+class DVector(nn.Module):
+    Conf: ClassVar[type] = DVectorConf
+
+    def __init__(self, conf: DVectorConf, feat_dim: int) -> None:
+        super().__init__()
+        if min(conf.hidden, conf.layers, conf.embedding_dim) < 1:
+            raise ValueError(f"--hidden={conf.hidden} --layers={conf.layers}: both must be 1 or more")
+        self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
+        self.stage_channels: tuple[int, ...] = (conf.hidden,) * conf.layers
+        # one by one, since a stage is the output of each
+        self.lstms = nn.ModuleList(
+            nn.LSTM(conf.hidden if layer else feat_dim, conf.hidden, batch_first=True) for layer in range(conf.layers)
+        )
+        self.linear = nn.Linear(conf.hidden, conf.embedding_dim)
+
+    def forward(self, feats: Tensor) -> Encoded:
+        frames = at_least(feats, 1)  # (B, T, F)
+        stages = []
+        for lstm in self.lstms:
+            frames, _ = lstm(frames)
+            stages.append(frames.transpose(1, 2))  # (B, C, T)
+        return Encoded(F.normalize(F.relu(self.linear(frames[:, -1])).float()), tuple(stages))

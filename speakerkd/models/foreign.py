@@ -1,0 +1,181 @@
+"""Public checkpoints of other toolkits: what their weights are called there, and here.
+
+A layout's rows are applied to a name one after the other, as regular expressions; what they make of it must be a weight of
+our model (speakerkd/models/*.py). The options of the model are read off the shapes (speakerkd/models/infer.py).
+"""
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from speakerkd.conf import first_few
+from speakerkd.losses.margin import MarginConf
+
+Rows = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+
+def layer_from_0(match: re.Match[str]) -> str:
+    """Dense layers are counted from 1 there, from 0 here."""
+    return f"{match[1]}.layers.{int(match[2]) - 1}."
+
+
+@dataclass(frozen=True)
+class Layout:
+    model: str  # in MODELS
+    telling: str  # a weight that every checkpoint of the layout has, and no other layout of its family
+    rows: Rows
+    ignored: tuple[str, ...] = ()  # weights that the encoder does not need
+
+
+XVECTOR = Layout(
+    "xvector",
+    "frame_1.conv_1d.weight",
+    (
+        (r"^frame_(\d)\.conv_1d\.", r"frame\1.conv."),
+        (r"^frame_(\d)\.bn\.", r"frame\1.norm."),
+        (r"^pool\.", "pooling."),
+        (r"^seg_(\d)\.", r"embedding.linear\1."),
+        (r"^seg_bn_1\.", "embedding.norm."),
+    ),
+)
+RESNET = Layout(
+    "resnet",
+    "layer1.0.conv1.weight",
+    (
+        (r"\bbn(\d)\.", r"norm\1."),
+        (r"^pool\.", "pooling."),
+        (r"^seg_(\d)\.", r"embedding.linear\1."),
+        (r"^seg_bn_1\.", "embedding.norm."),
+    ),
+)
+CAMPPLUS = Layout(
+    "campplus",
+    "xvector.tdnn.linear.weight",
+    (
+        (r"^head\.", "front."),
+        (r"\bbn(\d)\.", r"norm\1."),
+        (r"^xvector\.tdnn\.linear\.", "conv."),
+        (r"^xvector\.tdnn\.nonlinear\.batchnorm\.", "norm."),
+        (r"^xvector\.(block\d)\.tdnnd(\d+)\.", layer_from_0),
+        (r"\.nonlinear(\d)\.batchnorm\.", r".norm\1."),
+        (r"^(block\d\.layers\.\d+)\.linear1\.", r"\1.linear."),
+        (r"\.cam_layer\.linear_local\.", ".mask.local."),
+        (r"\.cam_layer\.", ".mask."),
+        (r"^xvector\.transit(\d)\.nonlinear\.batchnorm\.", r"block\1.norm."),
+        (r"^xvector\.transit(\d)\.linear\.", r"block\1.transit."),
+        (r"^xvector\.out_nonlinear\.batchnorm\.", "out_norm."),
+        (r"^xvector\.stats\.", "pooling."),
+        (r"^xvector\.dense\.linear\.", "embedding."),
+        (r"^xvector\.dense\.nonlinear\.batchnorm\.", "embedding_norm."),
+    ),
+    ignored=(r"^pool\.",),  # the same weights as xvector.stats
+)
+WESPEAKER_ECAPA = Layout(
+    "ecapa",
+    "layer2.se_res2block.0.conv.weight",
+    (
+        (r"\.se_res2block\.1\.convs\.(\d+)\.", r".res2.convs.\1.conv."),
+        (r"\.se_res2block\.1\.bns\.(\d+)\.", r".res2.convs.\1.norm."),
+        (r"\.se_res2block\.0\.", ".before."),
+        (r"\.se_res2block\.2\.", ".after."),
+        (r"\.se_res2block\.3\.", ".gate."),
+        (r"\.bn\.", ".norm."),
+        (r"^conv\.", "join."),
+        (r"^pool\.", "pooling."),
+        (r"^bn\.", "norm."),
+        (r"^linear\.", "embedding."),
+    ),
+)
+SPEECHBRAIN_ECAPA = Layout(
+    "ecapa",
+    "blocks.0.conv.conv.weight",
+    (
+        (r"\.conv\.conv\.", ".conv."),
+        (r"\.norm\.norm\.", ".norm."),
+        (r"^blocks\.0\.", "layer1."),
+        (r"^blocks\.1\.", "layer2."),
+        (r"^blocks\.2\.", "layer3."),
+        (r"^blocks\.3\.", "layer4."),
+        (r"\.tdnn1\.", ".before."),
+        (r"\.tdnn2\.", ".after."),
+        (r"\.res2net_block\.blocks\.", ".res2.convs."),
+        (r"\.se_block\.conv(\d)\.conv\.", r".gate.linear\1."),
+        (r"^mfa\.conv\.", "join."),
+        (r"^mfa\.norm\.", "join_norm."),
+        (r"^asp\.tdnn\.conv\.", "pooling.linear1."),
+        (r"^asp\.tdnn\.norm\.", "pooling.norm."),
+        (r"^asp\.conv\.", "pooling.linear2."),
+        (r"^asp_bn\.norm\.", "norm."),
+        (r"^fc\.conv\.", "embedding."),
+    ),
+)
+DVECTOR = Layout(
+    "dvector",
+    "lstm.weight_ih_l0",
+    ((r"^lstm\.(.+)_l(\d+)$", r"lstms.\2.\1_l0"),),
+    ignored=(r"^similarity_(weight|bias)$",),  # scale and offset of the loss
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    layouts: tuple[Layout, ...]
+    head: MarginConf = MarginConf()  # noqa: RUF009 (frozen)
+
+
+FAMILIES: dict[str, Family] = {
+    "3dspeaker": Family((CAMPPLUS, SPEECHBRAIN_ECAPA, RESNET, XVECTOR)),
+    "resemblyzer": Family((DVECTOR,)),
+    "speechbrain": Family((SPEECHBRAIN_ECAPA,), MarginConf(scale=30.0)),
+    "wespeaker": Family((XVECTOR, WESPEAKER_ECAPA, RESNET, CAMPPLUS)),
+}
+WRAPPERS = ("model_state", "state_dict", "model")  # under which some toolkits keep the weights
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The named tensors of a foreign checkpoint; nothing in it is run."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: is damaged, or holds more than weights, and code out of a file is not run here; save "
+            "model.state_dict() alone with its own toolkit, where the file is trusted"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{path}: can't be read as a PyTorch checkpoint ({type(error).__name__}: {error})") from error
+    for name in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: not a table of weights, as model.state_dict() gives it")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def layout_of(weights: Mapping[str, Tensor], family: str, where: str | Path) -> Layout:
+    for layout in FAMILIES[family].layouts:
+        if layout.telling in weights:
+            return layout
+    known = "; ".join(f"{layout.model} by {layout.telling}" for layout in FAMILIES[family].layouts)
+    raise ValueError(
+        f"{where}: no model of --family {family} that is known here ({known}); the first weights there are "
+        f"{first_few(weights)}"
+    )
+
+
+def rename(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, tuple[str, Tensor]]:
+    """our name -> (the name there, the weight)."""
+    renamed: dict[str, tuple[str, Tensor]] = {}
+    for there, value in weights.items():
+        if any(re.search(pattern, there) for pattern in layout.ignored):
+            continue
+        name = there
+        for pattern, replacement in layout.rows:
+            name = re.sub(pattern, replacement, name)
+        assert name not in renamed, f"{there} and {renamed[name][0]} would both be {name}"
+        renamed[name] = there, value
+    return renamed
