@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import time
@@ -344,7 +345,6 @@ def test_centroids_in_the_place_of_a_classifier(recipe: Path, data: Path, sh: Ru
     ],
 )
 def test_bad_teachers(recipe: Path, data: Path, sh: Run, mishap: str, message: str) -> None:
-    import re
 
     kd, teacher, more = "enskd", "exp/t/final.pt", []
     (recipe / "exp/t").mkdir(parents=True)
@@ -410,3 +410,26 @@ def test_kd_info(recipe: Path, data: Path, sh: Run) -> None:
         "audio",
     ]
     assert "conf/kd/no.conf: can't read this conf file" in sh("local/kd_info.py", "conf/kd/no.conf", fails=True).stderr
+
+
+def test_check_teacher(recipe: Path, data: Path, sh: Run) -> None:
+    sh(*command("exp/t", "--valid-speakers", 0, "--num-epochs", 1, "--average", 1))
+    keys = list(Utterances(data).scp)
+    lines = [f"{a} {b} {'target' if a[:2] == b[:2] else 'nontarget'}\n" for a in keys for b in keys if a < b]
+    (data / "trials").write_text("".join(lines))
+    words = ["--test", "data/train", "--trials", "data/train/trials"]
+    told = sh("local/check_teacher.sh", *words, "exp/t/final.pt", "data/train").stdout
+    assert re.search(r"^\| t +\| trials +\| cosine +\| +168 \| +960 ", told, re.M), told
+    assert re.search(r"^model +XVector, 0.00 M parameters, embeddings of 6$", told, re.M)
+    assert "6, 6 of them among the 6 training speakers" in told and told.splitlines()[-1].startswith("can serve")
+    net = load_net(recipe / "exp/t/final.pt")
+    save_net(recipe / "exp/t/few.pt", subset(net, ["s1", "s2"]))
+    told = sh("local/check_teacher.sh", "exp/t/few.pt", "data/train", fails=True).stdout
+    assert "2, 2 of them among the 6" in told and "can't serve" in told and "doesn't know 4 of the 6" in told
+    assert (
+        "can serve" in sh("local/check_teacher.sh", "--kd", "conf/kd/cosine.conf", "exp/t/few.pt", "data/train").stdout
+    )
+    told = sh("local/check_teacher.sh", "exp/t/xvectors_train/xvector.scp", "data/train").stdout
+    assert "vectors    of 6, of 48 of the 48 training utterances" in told and "can serve" in told
+    done = sh("local/check_teacher.sh", "--kd", "conf/kd/none.conf", "exp/t/final.pt", "data/train", fails=True)
+    assert "conf/kd/none.conf: the method none has no teacher" in done.stderr

@@ -8,6 +8,7 @@ Sections:
   load    two-second crops from compressed archives on one core, beside kaldiio.load_mat
   index   a long scp: seconds to open, memory with no and with four workers
   train   crops per second of the training loop, beside the same model stepping on tensors in memory
+  distill crops per second of a step of distillation, beside plain training and the teacher alone
   sdpn    crops per second of SDPN's whole step, beside its forward and backward passes alone
   score   trials per second, beside loops over the trials
   asnorm  seconds for AS-norm of the same trials
@@ -38,6 +39,7 @@ SECTIONS = {
     "load": "features",
     "index": "features",
     "train": "training",
+    "distill": "distilling",
     "sdpn": "selftaught",
     "score": "scoring",
     "asnorm": "scoring",

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""What a teacher is, and whether it can serve a student and a method. Called by check_teacher.sh.
+
+Usage: local/check_teacher.py [options] <final.pt or xvector.scp> <train-dir>
+  local/check_teacher.py --kd conf/kd/enskd.conf --model conf/model/xvector.conf exp/campplus/final.pt data/train_all
+
+Exit status 1 where it can't serve, with the reason and what mends it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from speakerkd.conf import build, opt, parse_args, read_conf, run, text_of, typed_conf
+from speakerkd.data.attached import attach
+from speakerkd.data.dataset import Utterances
+from speakerkd.data.frontend import name_of, recorded
+from speakerkd.data.source import departure
+from speakerkd.kd import METHODS, Parts
+from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import load_net, make_net
+
+
+@dataclass
+class Options:
+    kd: str = opt("conf/kd/enskd.conf", "conf file of the method")
+    model: str = opt("conf/model/xvector.conf", "conf file of the student")
+    head: str = opt("conf/head.conf", "conf file of the classifier")
+    centroids: str = opt("", "spk_xvector.scp by which the teacher judges the training speakers")
+    missing: str = opt("error", "utterances without a vector: error or zero, as for local/train.py")
+
+
+def describe_net(path: str, data: Utterances) -> list[tuple[str, str]]:
+    net = load_net(path)
+    size = sum(each.numel() for each in net.encoder.parameters())  # type: ignore[attr-defined]
+    known = len(set(net.speakers) & set(data.speakers))
+    front_end = recorded(net.info, path)
+    same = "not on record"
+    if front_end is not None:
+        away = departure(front_end, data.folder)
+        same = f"{name_of(front_end)}, " + (f"not that of {data.folder}: {away}" if away else f"that of {data.folder}")
+    count = net.head.num_classes if net.head is not None else 0
+    classes = f"{count}, {known} of them among the {len(data.speakers)} training speakers" if count else "no classifier"
+    return [
+        ("model", f"{type(net.encoder).__name__}, {size / 1e6:.2f} M parameters, embeddings of {net.dim}"),
+        ("classes", classes),
+        ("features", f"{net.feat_dim} a frame"),
+        ("front end", same),
+        *[(name, text_of(net.info[name])) for name in ("licence", "source") if net.info.get(name)],
+    ]
+
+
+def describe_vectors(path: str, data: Utterances) -> list[tuple[str, str]]:
+    keys = list(data.scp)
+    table = attach("vector", path, keys, keys, "zero")
+    found = int((table.row_of >= 0).sum())
+    return [("vectors", f"of {table.dim}, of {found} of the {len(keys)} training utterances by their own names")]
+
+
+def main(argv: list[str]) -> None:
+    options, (path, folder) = parse_args(Options, argv, __doc__, 2)
+    name, kind, conf = typed_conf(options.kd, METHODS)
+    if not kind.needs_of(conf).teacher:
+        raise ValueError(f"{options.kd}: the method {name} has no teacher")
+    data = Utterances(folder)
+    told = describe_vectors(path, data) if path.endswith(".scp") else describe_net(path, data)
+    for what, text in told:
+        print(f"{what:<10} {text}")
+    head = build(MarginConf, read_conf(options.head), options.head)
+    student = make_net(options.model, data.dim, data.speakers, head)
+    try:
+        teacher = find_teacher(path, options.centroids, data, np.arange(len(data)), head, options.missing)
+        kind(conf, Parts(student, data.speakers, teacher, {}))
+    except ValueError as error:
+        print(f"can't serve a student {options.model} by {options.kd}: {error}")
+        raise SystemExit(1) from None
+    print(f"can serve a student {options.model} by {options.kd}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# What a teacher is, how good it is, and whether it can serve a student and a method.
+#
+# Usage: local/check_teacher.sh [options] <final.pt or xvector.scp> <train-dir>
+#   local/check_teacher.sh --kd conf/kd/enskd.conf --model conf/model/xvector.conf \
+#     --test data/test --trials data/test/trials exp/campplus_3dspeaker/final.pt data/train_all
+# Options:
+#   --kd conf/kd/enskd.conf              the method
+#   --model conf/model/xvector.conf      the student
+#   --head conf/head.conf                the classifier
+#   --centroids ""                       spk_xvector.scp by which the teacher judges the training speakers
+#   --missing error                      utterances without a vector: error or zero
+#   --test ""                            data directory to measure its error rate on, and
+#   --trials ""                          trials of it; vectors take the final.pt that made them, from the folder above
+#   --nj 2                               jobs of the extraction
+#
+# Exit status 1 where it can't serve, with the reason and what mends it.
+set -euo pipefail
+export LC_ALL=C
+
+kd=conf/kd/enskd.conf
+model=conf/model/xvector.conf
+head=conf/head.conf
+centroids=
+missing=error
+test=
+trials=
+nj=2
+
+. utils/parse_options.sh
+[ $# -eq 2 ] || { "$0" --help >&2; exit 1; }
+teacher=$1
+data=${2%/}
+
+fail() { echo "$0: $*" >&2; exit 1; }
+local/check_python.sh
+[ -s "$teacher" ] || fail "$teacher: no such teacher; run stage 3, or local/import_checkpoint.py"
+for file in "$kd" "$model" "$head"; do
+  [ -f "$file" ] || fail "$file: no such file; there are: $(cd "$(dirname "$file")" 2>/dev/null && echo *)"
+done
+if [ -n "$test$trials" ]; then
+  [ -d "$test" ] && [ -s "$trials" ] || fail "--test '$test' and --trials '$trials' must both be there"
+  net=$teacher
+  [[ $teacher != *.scp ]] || net=$(dirname "$(dirname "$teacher")")/final.pt
+  if [ -s "$net" ]; then
+    out=$(dirname "$net")
+    local/train_and_score.sh --nj "$nj" "$data" "$test" "$trials" "$out" > "$out/check_teacher.log" 2>&1 \
+      || fail "it can't be scored: $out/check_teacher.log"
+    echo "error rate on $trials, in percent, with the interval over speakers:"
+    local/collect_results.py --trials "$(basename "$trials")" --scoring cosine "$(dirname "$out")" \
+      | awk -v name="$(basename "$out")" 'NR <= 2 || $2 == name { print } !NF { exit }'
+  else
+    echo "no final.pt above $teacher, so its error rate isn't known"
+  fi
+fi
+status=0
+local/check_teacher.py --kd "$kd" --model "$model" --head "$head" --centroids "$centroids" --missing "$missing" "$teacher" "$data" \
+  || status=1
+exit $status

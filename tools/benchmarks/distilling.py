@@ -1,0 +1,58 @@
+"""A step of distillation beside its parts: a step of plain training, and the teacher's forward pass."""
+
+from pathlib import Path
+
+import torch
+
+from speakerkd.conf import typed_conf
+from speakerkd.data.dataset import Batch
+from speakerkd.kd import METHODS, Clock, Distiller, Parts
+from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import make_net
+from speakerkd.train import TrainConf, make_optimizer, one_step
+from tools.benchmarks.common import Options, Row, compare
+from tools.benchmarks.training import MODEL
+
+NAMES = tuple(f"s{number:03}" for number in range(100))
+DIM = 192  # of the teacher's vectors
+
+
+class Stepper:
+    """A method with its optimiser; each call is a step on the same batch."""
+
+    def __init__(self, kd: str, teacher: Teacher | None, batch: Batch) -> None:
+        _, kind, conf = typed_conf(MODEL.parents[1] / f"kd/{kd}.conf", METHODS)
+        torch.manual_seed(0)
+        net = make_net(MODEL, 80, NAMES, MarginConf())
+        self.method: Distiller = kind(conf, Parts(net, NAMES, teacher)).train()
+        self.conf, self.batch = TrainConf(optimizer="adamw"), batch
+        self.optimizer = make_optimizer(self.conf, self.method)
+
+    def __call__(self) -> None:
+        one_step(self.method, self.batch, Clock(0, 1), self.optimizer, 1e-4, self.conf)
+
+
+def distill(options: Options, folder: Path) -> list[Row]:
+    size = min(64, options.utterances // 2 * 2)
+    labels = torch.arange(size) % len(NAMES)
+    batch = Batch([""] * size, [torch.randn(size, 200, 80)], labels, {VECTORS: torch.randn(size, DIM)})
+    heard = NetTeacher(make_net(MODEL.with_name("resnet_tiny.conf"), 80, NAMES, MarginConf()), "", NAMES)
+    everyone = torch.ones(len(NAMES), dtype=torch.bool)
+    told = VectorTeacher("", NAMES, torch.randn(len(NAMES), DIM), everyone, MarginConf())
+    plain = Stepper("none", None, batch)
+
+    def parts() -> None:
+        plain()
+        heard.embed(batch)
+
+    rows = []
+    for what, ours, theirs, beside in (
+        ("ENSKD, a ResNet hears the crop", Stepper("enskd", heard, batch), parts, "its parts alone"),
+        ("ENSKD, vectors as the teacher", Stepper("enskd", told, batch), plain, "plain training"),
+        ("cosine, vectors as the teacher", Stepper("cosine", told, batch), plain, "plain training"),
+    ):
+        mine, other, ratio = compare(ours, theirs, options.seconds)
+        rates = [f"{size / seconds:.0f} crops/s" for seconds in (mine, other)]
+        rows.append(Row("distill", f"x-vector by {what}", rates[0], f"{beside} {rates[1]}", f"{ratio:.2f}", "0.95"))
+    return rows
