@@ -75,6 +75,20 @@ def test_synth_from_nothing_to_a_table(tmp_path: Path) -> None:
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
     assert (recipe / "data/train/feats.scp").read_text() == before
 
+    # Other methods, on the features that are there: with stage 3's teacher, with faces, with none.
+    for kd_type, teacher, line in (
+        ("enskd", "xvector_tiny", "stage 3: the teacher, xvector_tiny"),
+        ("vgsr", "faces", "the teacher is data/train/face.scp"),
+        ("sdpn", "xvector_tiny", "kd_type=sdpn needs no teacher"),
+    ):
+        words = ["./run.sh", "--stage", "3", "--teacher", teacher, "--student", "xvector_tiny", "--kd_type", kd_type]
+        done = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        name = f"xvector_tiny_{kd_type}_s0" if kd_type == "sdpn" else f"xvector_tiny_{kd_type}_{teacher}_s0"
+        assert line in done.stdout and f"| {name} " in done.stdout
+    log = (recipe / "exp/xvector_tiny_vgsr_faces_s0/log/train.1.log").read_text()
+    assert "utterances have no teacher" in log and "the method leaves them out" in log
+
 
 def test_bench_runs_small() -> None:
     words = [

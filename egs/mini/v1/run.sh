@@ -65,8 +65,10 @@ if runs 2 "filterbank features"; then
 fi
 
 train() { # name of the model's conf, name of the method's conf, teacher, folder
+  local config=conf/train.conf
+  [ ! -f "conf/train_$2.conf" ] || config=conf/train_$2.conf
   local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "$3" \
-    --train-options "--seed $seed" data/train_all "$4"
+    --train-config "$config" --train-options "--seed $seed" data/train_all "$4"
 }
 if runs 3 "the teacher, $teacher"; then
   if [ ${#systems[@]} -eq 1 ]; then echo "$0: kd_type=$kd_type needs no teacher"

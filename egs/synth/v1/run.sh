@@ -6,7 +6,8 @@
 #   ./run.sh --stage 4 --kd_type enskd   # another method; conf/kd has them
 #   ./run.sh --stage 4 --student ecapa_tiny
 # Options:
-#   --teacher resnet_tiny       conf/model/<teacher>.conf, or a model that is there: exp/<name> of local/import_checkpoint.py
+#   --teacher resnet_tiny       conf/model/<teacher>.conf, or a model that is there: exp/<name> of local/import_checkpoint.py,
+#                               or faces: the made-up face vectors (--kd_type vgsr)
 #   --student xvector           conf/model/<student>.conf
 #   --kd_type none              conf/kd/<kd_type>.conf
 #   --seed 0                    of the training; results of several seeds are averaged in the table
@@ -44,6 +45,7 @@ if [ "$kd_type" != none ] && [ "$stop_stage" -ge 3 ]; then
     ! $imported || taught_by=$teacher_dir/xvectors_train_all/xvector.scp  # it has a front end of its own: learn from its vectors
     student_dir=exp/${student}_${kd_type}_${teacher}_s$seed
     systems=("$teacher_dir" "$student_dir")
+    if [ "$teacher" = faces ]; then taught_by=data/train/face.scp systems=("$student_dir"); fi
   fi
 fi
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && echo "$0: stage $1: $2"; }
@@ -64,11 +66,17 @@ if runs 2 "filterbank features"; then
 fi
 
 train() { # name of the model's conf, name of the method's conf, teacher, folder
+  local config=conf/train.conf options="--seed $seed"
+  [ ! -f "conf/train_$2.conf" ] || config=conf/train_$2.conf
+  # Copies at other speeds are other speakers, whose faces nobody knows: no distillation of these.
+  [ "$3" != data/train/face.scp ] || options+=" --missing zero"
+  [[ "$3" != data/train/face.scp || $needs != *quality* ]] || options+=" --vectors quality=data/train/utt2quality"
   local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "$3" \
-    --train-options "--seed $seed" data/train_all "$4"
+    --train-config "$config" --train-options "$options" data/train_all "$4"
 }
 if runs 3 "the teacher, $teacher"; then
-  if [ ${#systems[@]} -eq 1 ]; then echo "$0: kd_type=$kd_type needs no teacher"
+  if [ "$teacher" = faces ]; then echo "$0: the teacher is $taught_by"
+  elif [ ${#systems[@]} -eq 1 ]; then echo "$0: kd_type=$kd_type needs no teacher"
   elif $imported; then
     for x in train train_aug; do
       local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/$x "$teacher_dir/xvectors_$x"
