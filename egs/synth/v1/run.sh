@@ -6,9 +6,9 @@
 #   ./run.sh --stage 4 --kd_type enskd   # another method; conf/kd has them
 #   ./run.sh --stage 4 --student ecapa_tiny
 # Options:
-#   --teacher resnet_tiny       conf/model/<teacher>.conf, or a model that is there: exp/<name> of local/import_checkpoint.py,
+#   --teacher xvector           conf/model/<teacher>.conf, or a model that is there: exp/<name> of local/import_checkpoint.py,
 #                               or faces: the made-up face vectors (--kd_type vgsr)
-#   --student xvector           conf/model/<student>.conf
+#   --student xvector_tiny      conf/model/<student>.conf
 #   --kd_type none              conf/kd/<kd_type>.conf
 #   --seed 0                    of the training; results of several seeds are averaged in the table
 #   --nj 2                      jobs side by side
@@ -19,8 +19,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1
 stop_stage=6
-teacher=resnet_tiny
-student=xvector
+teacher=xvector
+student=xvector_tiny
 kd_type=none
 seed=0
 nj=2
