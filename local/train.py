@@ -5,7 +5,8 @@ Usage: local/train.py [options] <data-dir> <exp-dir>
   local/train.py --model conf/model/xvector.conf --kd conf/kd/none.conf --config conf/train.conf data/train_all exp/xvector
 
 The data directory has feats.scp, utt2num_frames, utt2spk and, where there are augmented copies, utt2uniq; methods without
-audio need but utt2spk. <exp-dir>/final.pt is the result (enroll.pt and test.pt of maps); a run that was stopped goes on when it is started again with the same options.
+audio need but utt2spk. <exp-dir>/final.pt is the result (of maps enroll.pt and test.pt); a run that was stopped goes on
+when it is started again with the same options.
 """
 
 import hashlib
@@ -46,7 +47,9 @@ class Options(TrainConf):
         "error",
         "utterances without a vector: error, zero (a vector of zeros, which methods leave out) or skip (not used)",
     )
-    init: str = opt("", "final.pt to start from: its encoder, and the classifier's rows of the speakers that it knows")
+    init: str = opt(
+        "", "final.pt to start from: its encoder, the classifier's rows of speakers it knows; maps: a matrix"
+    )
     device: str = opt("auto", "auto, cpu or cuda")
     threads: int = opt(0, "CPU threads of a process; 0: as PyTorch chooses")
     log_interval: int = opt(50, "steps between lines of the log")
@@ -97,6 +100,8 @@ def main(argv: list[str]) -> None:
         teacher.to(world.device)
     dims = {each: table.dim for each, table in data.vectors.items()}
     method = method_class(method_conf, Parts(net, data.speakers, teacher, dims))
+    if options.init and net is None:
+        method.start_from(options.init)
     tell(data, entries, batches, method if net is None else net.encoder, world)
     workers = options.workers if options.workers >= 0 else 4 if world.device.type == "cuda" else 0
     validator = Validation if needs.views else CrossValidation

@@ -53,7 +53,7 @@ class TrainConf:
             raise ValueError(
                 "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
             )
-        if self.select and (self.average > 1 or not 2 <= self.valid_speakers or self.valid_interval > self.num_epochs):
+        if self.select and (self.average > 1 or self.valid_speakers < 2 or self.valid_interval > self.num_epochs):
             raise ValueError("--select=true needs --valid-speakers and one epoch of theirs, and goes with --average=1")
         if self.lr <= 0 or self.final_lr <= 0 or self.average > self.num_epochs or self.seed < 0:
             raise ValueError(

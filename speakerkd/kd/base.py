@@ -73,6 +73,10 @@ class Distiller(nn.Module):
         """With these options; `needs` is that of the defaults."""
         return cls.needs
 
+    def start_from(self, path: str) -> None:
+        """--init of methods without a net."""
+        raise ValueError(f"--init={path}: this method can't start from anything")
+
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         raise NotImplementedError
 

@@ -10,6 +10,7 @@ the training speakers. It hears no audio: --vectors enroll=<scp>,test=<scp> are 
 --mode   two-sided        both models' vectors are mapped, by an MLP each
          test-to-enroll   an MLP maps the test model's vectors into the enrolment model's space: stored profiles stay
          linear           the same by a matrix, which is written as Kaldi's transform.mat too
+Every map is a matrix plus the MLP, which starts at zero: at the start it is the identity, or with --init a closed-form map.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
 from speakerkd.losses.contrastive import LOSSES, Scale, cross_cosines, own_cosines, own_scores
 from speakerkd.models.vectormap import VectorMap
 from speakerkd.parallel import gather_rows
+from speakerkd.score.files import read_matrix
 
 MODES = ("two-sided", "test-to-enroll", "linear")
 SIDES = ("enroll", "test")
@@ -72,6 +74,19 @@ class NESSA(Distiller):
             }
         )
         self.scale = Scale(conf.scale, conf.offset)
+
+    def start_from(self, path: str) -> None:
+        """A matrix from the test's vectors to the enrolment's, such as procrustes/test.mat of local/align_maps.py."""
+        matrix = torch.from_numpy(read_matrix(path)).float()
+        enroll, test = self.maps["enroll"], self.maps["test"]
+        assert isinstance(enroll, VectorMap) and isinstance(test, VectorMap)
+        if matrix.shape != (enroll.in_dim, test.in_dim):
+            raise ValueError(
+                f"--init={path}: a matrix of {tuple(matrix.shape)}, but the vectors have {test.in_dim} (test) and "
+                f"{enroll.in_dim} (enroll) dimensions; is it of another pair, or of this one the other way round?"
+            )
+        with torch.no_grad():
+            test.linear.weight.copy_(matrix if enroll.kind == "identity" else enroll.linear.weight @ matrix)
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         enroll, test = (
