@@ -7,6 +7,7 @@
 #     exp/xvector_none_s0 exp/resnet_tiny_s0 data/train data/test data/test/trials_enroll3
 # Options:
 #   --out ""                       folder of the results; default: <enroll-exp>_<the test's name>_nessa
+#   --closed-forms "leastsquares ridge procrustes logits logits_centred"   what to set beside
 #   --kd-types "nessa nessa_onesided nessa_linear"   maps to train, conf/kd/<kd_type>.conf; "" for closed forms alone
 #   --train-config conf/train_align.conf             their optimisation, and the number of speakers held out
 #   --train-options ""             more options of local/train.py, such as "--seed 1 --valid-speakers 100"
@@ -25,6 +26,7 @@ set -euo pipefail
 export LC_ALL=C
 
 out=
+closed_forms="leastsquares ridge procrustes logits logits_centred"
 kd_types="nessa nessa_onesided nessa_linear"
 train_config=conf/train_align.conf
 train_options=
@@ -69,7 +71,7 @@ done
 
 # The same speakers are held out from the closed forms and from the trained maps.
 option() { # name, default: of --train-options, else of the conf file
-  { sed 's/#.*//' "$train_config"; echo "$train_options" | sed 's/ *--/\n--/g'; } |
+  { sed 's/#.*//' "$train_config"; echo "${train_options//--/$'\n'--}"; } |
     sed -n "s/^--$1[= ]\([^ ]*\).*/\1/p" | tail -n 1 | grep . || echo "$2"
 }
 held=$(option 'valid[-_]speakers' 0)
@@ -77,7 +79,11 @@ seed=$(option seed 0)
 rm -rf "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}
 local/align_maps.py --valid-speakers "$held" --seed "$seed" "$train_dir" "$enroll/$train" "$test/$train" "$out" \
   2>&1 | tee "$out/log/align_maps.log" >&2
-maps=(leastsquares ridge procrustes logits logits_centred)
+maps=()
+for form in $closed_forms; do
+  [ -f "$out/$form/test.mat" ] || fail "--closed-forms: no '$form'; there are: $(cd "$out" && echo */test.mat)"
+  maps+=("$form")
+done
 from=()
 [ -z "$init" ] || from=(--init "$out/$init/test.mat")
 for kd_type in $kd_types; do

@@ -114,12 +114,8 @@ def main(argv: list[str]) -> None:
     options, rest = parse_args(Options, argv, __doc__, None)
     if len(rest) < 5:
         raise ValueError("the arguments are <trials> <out-dir> <enroll system> <test system> <map> ... (see --help)")
-    trials, out, names, maps = (
-        read_trials(rest[0]),
-        Path(rest[1]),
-        dict(zip(("enroll", "test"), rest[2:4], strict=True)),
-        rest[4:],
-    )
+    trials, out, maps = read_trials(rest[0]), Path(rest[1]), rest[4:]
+    names = dict(zip(("enroll", "test"), rest[2:4], strict=True))
     text, lines = "", [["scoring", "map", "cell", "eer", "eer_low", "eer_high", "gain", "gain_low", "gain_high"]]
     for scoring in options.scorings.split(","):
         matrix, num_speakers = load(trials, out, maps, scoring, options)
@@ -135,10 +131,8 @@ def main(argv: list[str]) -> None:
         )
         rows, more = rows_of(matrix, maps, sides, num_speakers)
         text += markdown(["map", *CELLS, "G of TS", "G of ST"], rows) + "\n\n"
-        gap = intervals(
-            (matrix["raw", sides["S"], sides["S"]].draws - matrix["raw", better, better].draws)[:, None], num_speakers
-        )[0]
-        if not gap.low > 0:
+        new, old = (test, enroll) if better == "test" else (enroll, test)
+        if not intervals((old.draws - new.draws)[:, None], num_speakers)[0].low > 0:
             text += "The two systems by themselves do not differ beyond chance on these trials: G says little.\n\n"
         lines += [[scoring, *line] for line in more]
     with replacing(out / "matrix.md") as file:
