@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.data.kaldi import ArkWriter
-from speakerkd.models.vectormap import VectorMap, load_map, same_system, system_of
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.files import read_matrix
 from speakerkd.score.plda import apply_transform
@@ -31,7 +29,12 @@ class Options:
     any_system: bool = opt(False, "also vectors of a system that the map was not trained for")
 
 
-def check(net: VectorMap, path: str, vectors: Vectors, any_system: bool) -> None:
+def by_net(path: str, vectors: Vectors, any_system: bool) -> np.ndarray:
+    import torch  # a second, which matrices need not wait
+
+    from speakerkd.models.vectormap import load_map, same_system, system_of
+
+    net = load_map(path)
     mine, other, given = net.record["system"], net.record["other"], system_of(vectors.path)
     what = f"{path} is the {net.record['side']} map, for vectors of {mine['name']}"
     if not any_system and not same_system(mine, given):
@@ -44,6 +47,8 @@ def check(net: VectorMap, path: str, vectors: Vectors, any_system: bool) -> None
         )
     if vectors.dim != net.in_dim:
         raise ValueError(f"{what} of {net.in_dim} dimensions; those of {vectors.path} have {vectors.dim}")
+    with torch.inference_mode():
+        return net(torch.from_numpy(vectors.matrix)).numpy()
 
 
 def main(argv: list[str]) -> None:
@@ -51,10 +56,7 @@ def main(argv: list[str]) -> None:
     vectors = read_vectors(scp)
     zero = int((~vectors.matrix.any(1)).sum())
     if Path(path).suffix == ".pt":
-        net = load_map(path)
-        check(net, path, vectors, options.any_system)
-        with torch.inference_mode():
-            mapped = net(torch.from_numpy(vectors.matrix)).numpy()
+        mapped: np.ndarray = by_net(path, vectors, options.any_system)
     else:
         transform = read_matrix(path)
         try:

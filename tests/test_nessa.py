@@ -15,7 +15,7 @@ from speakerkd.data.dataset import Batch
 from speakerkd.data.kaldi import Scp
 from speakerkd.data.tables import write_table
 from speakerkd.kd.base import Clock, Parts
-from speakerkd.kd.nessa import NESSA, NESSAConf
+from speakerkd.kd.nessa import MODES, NESSA, NESSAConf
 from speakerkd.models.vectormap import VectorMap, load_map, save_map
 from speakerkd.score.align import centroids, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
@@ -70,7 +70,7 @@ def train(method: NESSA, enroll: np.ndarray, test: np.ndarray, steps: int, rate:
         optimizer.step()
 
 
-@pytest.mark.parametrize("mode", ["two-sided", "test-to-enroll", "linear"])
+@pytest.mark.parametrize("mode", MODES)
 def test_at_the_start_nothing_is_changed(mode: str) -> None:
     """The same system on both sides: the cosine is the symmetric one."""
     rows, _ = people(5, 0)
@@ -81,18 +81,18 @@ def test_at_the_start_nothing_is_changed(mode: str) -> None:
 
 def test_a_rotated_space_is_found_again() -> None:
     """Closed form exactly, trained maps nearly; raw cosines are at chance, least squares of no noise are the rotation."""
-    known, _ = people(60, 1)
+    known, _ = people(300, 1)
     strangers, who = people(20, 2)
     turn = rotation()
     best = error_rate(strangers, strangers, who)
     assert 0.01 < best < 0.2
-    assert abs(error_rate(strangers, strangers @ turn, who) - 0.5) < 0.15
+    assert 0.3 < error_rate(strangers, strangers @ turn, who) < 0.7  # 20 speakers, 12 dimensions
     np.testing.assert_allclose(procrustes(known @ turn, known), turn, atol=1e-9)
     np.testing.assert_allclose(ridge(known @ turn, known, 0), turn, atol=1e-9)
     np.testing.assert_allclose(ridge(known @ turn, known, 1e-9), turn, atol=1e-6)
-    for mode, steps in (("linear", 300), ("test-to-enroll", 300), ("two-sided", 300)):
-        method = method_of(mode=mode, pair=1.0 if mode != "two-sided" else 0.0)
-        train(method, known, known @ turn, steps, 1e-2 if mode == "linear" else 3e-3)
+    for mode in MODES:
+        method = method_of(mode=mode)
+        train(method, known, known @ turn, 300, 1e-2 if mode == "linear" else 3e-3)
         mapped = method.exports()
         with torch.no_grad():
             enroll, test = (
