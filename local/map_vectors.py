@@ -65,8 +65,8 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"{path}, {scp}: {error}; is this the map of the other side?") from error
     mapped[~vectors.matrix.any(1)] = 0  # what was nothing stays nothing: score.py leaves it out
     with ArkWriter(Path(out) / "xvector") as write:
-        for key, vector in zip(vectors.ids, mapped.astype(np.float32), strict=True):
-            write(key, vector)
+        for row, key in enumerate(vectors.ids):
+            write(key, mapped[row].astype(np.float32))
     logging.info("%d vectors from %d to %d dimensions; %d are zero", len(mapped), vectors.dim, mapped.shape[1], zero)
 
 

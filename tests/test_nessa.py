@@ -100,7 +100,7 @@ def test_a_rotated_space_is_found_again() -> None:
                 for side, each in (("enroll", strangers), ("test", strangers @ turn))
             )
         assert error_rate(enroll, test, who) < best + 0.03, mode
-        assert float(method.scale.log_scale.exp()) > 0
+        assert method.scale.log_scale.exp().item() > 0
 
 
 def test_procrustes_between_dimensions() -> None:
@@ -365,6 +365,8 @@ def test_stage_7(recipe: Path, data: Path, sh: Run) -> None:
         "--num-epochs=3\n--batch-size=40\n--optimizer=adamw\n--lr=1e-3\n--valid-speakers=5\n--select=true\n"
     )
     (recipe / "conf/kd/small.conf").write_text("--type=nessa\n--mode=linear\n--utts-per-speaker=4\n")
+    files = [path for name in ("old", "new") for path in (recipe / f"exp/{name}").rglob("*.ark")]
+    before = [path.read_bytes() for path in files]
     words = [
         "local/align.sh",
         "--num-bootstrap",
@@ -397,6 +399,7 @@ def test_stage_7(recipe: Path, data: Path, sh: Run) -> None:
                     expected = (old - rates[scoring, name, cell]) / (old - new)
                     assert gains[scoring, name, cell] == pytest.approx(expected, rel=1e-3)
     assert (out / "matrix.md").read_text() in done.stdout
+    assert len(files) == 4 and [path.read_bytes() for path in files] == before
     assert (out / "small/transform.mat").exists() and read_matrix(out / "procrustes/test.mat").shape == (12, 11)
     # by hand: one cell from the files
     scores = [float(line.split()[2]) for line in (out / "small/scores/trials.enroll-test").read_text().splitlines()]
