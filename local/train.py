@@ -221,12 +221,11 @@ def front_end(data_dir: Path) -> dict[str, Any]:
 
 def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: Any, world: World) -> None:
     size = sum(each.numel() for each in net.parameters())
-    what = "encoder" if data.audio else "maps"
     labels = f"{len(data.speakers)} speakers" if data.speakers else "no labels"
-    hours = data.frames[entries].sum() / 360000
+    hours = f"{data.frames[entries].sum() / 360000:.1f} h; encoder" if data.audio else "no audio; maps"
     logging.info(
-        "%s, %d utterances in %d copies, %.1f h; %s of %.2f M parameters; %d steps of %d an epoch; %s x %d",
-        labels, batches.num_groups, len(entries), hours, what, size / 1e6, batches.per_epoch, batches.batch_size,
+        "%s, %d utterances in %d copies, %s of %.2f M parameters; %d steps of %d an epoch; %s x %d",
+        labels, batches.num_groups, len(entries), hours, size / 1e6, batches.per_epoch, batches.batch_size,
         world.device, world.size,
     )  # fmt: skip
     if batches.short:

@@ -16,6 +16,8 @@ from speakerkd.data.kaldi import Scp
 from speakerkd.data.tables import write_table
 from speakerkd.kd.base import Clock, Parts
 from speakerkd.kd.nessa import MODES, NESSA, NESSAConf
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import make_net, save_net
 from speakerkd.models.vectormap import VectorMap, load_map, save_map
 from speakerkd.score.align import centroids, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
@@ -139,6 +141,27 @@ def test_logits_need_the_same_speakers_in_the_same_order() -> None:
     np.testing.assert_allclose((rows @ logits(weights, True).T).mean(1), 0, atol=1e-12)
     by_hand = length_normalise(np.stack([rows[who == speaker].mean(0) for speaker in range(30)]))
     np.testing.assert_allclose(weights, by_hand, atol=1e-12)
+
+
+def test_logits_by_class_weights_or_centroids(tmp_path: Path) -> None:
+    """A classifier's rows in the order of the speakers' names; a contrastive model has none, and vectors alone neither."""
+    rows, who = people(3, 0, dim=6)
+    torch.manual_seed(0)
+    net = make_net(Path(__file__).parent / "data/xvector_toy.conf", 8, ("a", "b", "c", "d"), MarginConf())
+    scp = str(tmp_path / "sys/xvectors_x/xvector.scp")
+    (tmp_path / "sys").mkdir()
+    class_rows = script("align_maps").class_rows
+    assert class_rows(scp, rows, who, ("d", "a", "c"))[1] == "centroids"
+    save_net(tmp_path / "sys/final.pt", net)
+    found, told = class_rows(scp, rows, who, ("d", "a", "c"))
+    assert told == "class weights" and net.head is not None
+    np.testing.assert_array_equal(found, net.head.weight.detach().numpy()[[3, 0, 2]])
+    for speakers, head in ((("d", "a", "x"), net.head), (("d", "a", "c"), None)):
+        net.head = head
+        save_net(tmp_path / "sys/final.pt", net)
+        found, told = class_rows(scp, rows, who, speakers)
+        assert told == "centroids"
+        np.testing.assert_allclose(found, centroids(rows, who))
 
 
 def test_only_the_maps_learn_and_both_do() -> None:

@@ -101,10 +101,10 @@ def _column(path: Path, scp: Scp) -> "list[str]":
         key, _, value = line.partition(" ")
         if index >= len(scp) or key != scp.key(index):
             expected = scp.key(index) if index < len(scp) else "the end"
-            raise ValueError(f"{path}:{number}: '{key}' where {scp.path} has '{expected}'; {FIX}")
+            raise ValueError(f"{path}:{number}: '{key}' where {Path(scp.path).name} has '{expected}'; {FIX}")
         values.append(value.strip())
     if len(values) != len(scp):
-        raise ValueError(f"{path}: {len(values)} lines, {scp.path} has {len(scp)}; {FIX}")
+        raise ValueError(f"{path}: {len(values)} lines, {Path(scp.path).name} has {len(scp)}; {FIX}")
     return values
 
 

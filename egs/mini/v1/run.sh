@@ -107,5 +107,5 @@ fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system"; then
   [ -n "$enroll_system" ] && [ -n "$test_system" ] || { echo "$0: stage 7 needs --enroll_system and --test_system" >&2; exit 1; }
-  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" data/train_all data/test data/test/trials
+  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" data/train data/test data/test/trials
 fi
