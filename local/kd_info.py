@@ -27,6 +27,7 @@ def main(argv: list[str]) -> None:
         having = {"labels": needs.labels, "teacher": needs.teacher, "audio": bool(needs.views)}
         words = [word for word, needed in having.items() if needed] + [f"vectors:{each}" for each in needs.vectors]
         words += [f"may-have:{each}" for each in needs.may_have]
+        words += [f"utts_per_speaker:{needs.utts_per_speaker}"] if needs.utts_per_speaker else []
         print(" ".join(words) if options.words else f"{Path(path).stem:<16} --type={name:<8} needs {', '.join(words)}")
 
 

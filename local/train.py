@@ -4,8 +4,9 @@
 Usage: local/train.py [options] <data-dir> <exp-dir>
   local/train.py --model conf/model/xvector.conf --kd conf/kd/none.conf --config conf/train.conf data/train_all exp/xvector
 
-The data directory has feats.scp, utt2num_frames, utt2spk and, where there are augmented copies, utt2uniq.
-<exp-dir>/final.pt is the result; a run that was stopped goes on when it is started again with the same options.
+The data directory has feats.scp, utt2num_frames, utt2spk and, where there are augmented copies, utt2uniq; methods without
+audio need but utt2spk. <exp-dir>/final.pt is the result (of maps enroll.pt and test.pt); a run that was stopped goes on
+when it is started again with the same options.
 """
 
 import hashlib
@@ -19,16 +20,17 @@ import torch
 
 from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
 from speakerkd.data.dataset import Batches, Utterances, hold_out
-from speakerkd.kd import METHODS, Needs, Parts
+from speakerkd.kd import METHODS, Distiller, Needs, Parts
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import Teacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import SpeakerNet, make_net, read_model, save_net
 from speakerkd.models.init import initialise
+from speakerkd.models.vectormap import VectorMap, save_map, system_of
 from speakerkd.parallel import World, start
 from speakerkd.runfolder import RunFolder
 from speakerkd.train import Pace, TrainConf, train
-from speakerkd.validate import Validation
+from speakerkd.validate import CrossValidation, Validation
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,12 @@ class Options(TrainConf):
         "", "for methods that take more: name=file,..., files being an scp of vectors or a table of numbers"
     )
     missing: str = opt(
-        "error", "utterances without a vector: error, or zero (a vector of zeros, which methods leave out)"
+        "error",
+        "utterances without a vector: error, zero (a vector of zeros, which methods leave out) or skip (not used)",
     )
-    init: str = opt("", "final.pt to start from: its encoder, and the classifier's rows of the speakers that it knows")
+    init: str = opt(
+        "", "final.pt to start from: its encoder, the classifier's rows of speakers it knows; maps: a matrix"
+    )
     device: str = opt("auto", "auto, cpu or cuda")
     threads: int = opt(0, "CPU threads of a process; 0: as PyTorch chooses")
     log_interval: int = opt(50, "steps between lines of the log")
@@ -60,11 +65,16 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.INFO if world.first else logging.ERROR)
     name, method_class, method_conf = typed_conf(options.kd, METHODS)
     needs = method_class.needs_of(method_conf)
-    data = Utterances(data_dir, labels=needs.labels)
+    data = Utterances(data_dir, labels=needs.labels, audio=bool(needs.views))
     entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
     check_speakers(data, entries)
-    head = build(MarginConf, read_conf(options.head), options.head) if needs.labels else None
+    classifies = needs.labels and needs.classifier
+    head = build(MarginConf, read_conf(options.head), options.head) if classifies else None
     teacher = attach(options, name, needs, data, entries, head)
+    if options.missing == "skip":
+        whole = data.complete()
+        kept, valid_speakers = whole[valid], valid_speakers[whole[valid]]
+        entries, valid = entries[whole[entries]], valid[kept]
     batches = Batches(
         data,
         needs.views,
@@ -75,6 +85,7 @@ def main(argv: list[str]) -> None:
         world.rank,
         world.size,
         (options.mask_frames, options.mask_bins),
+        needs.utts_per_speaker,
     )
     folder = RunFolder(exp_dir)
     if world.first:
@@ -84,17 +95,17 @@ def main(argv: list[str]) -> None:
         logging.info("%s is complete already; remove the folder to train it again", exp_dir)
         return
     torch.manual_seed(options.seed)
-    net = make_net(options.model, data.dim, data.speakers, head)
-    if options.init:
-        logging.info("%s", initialise(net, options.init))
-    net.info = front_end(Path(data_dir))
+    net = fresh_net(options, data, head, data_dir) if needs.views else None
     if teacher is not None:
         teacher.to(world.device)
     dims = {each: table.dim for each, table in data.vectors.items()}
     method = method_class(method_conf, Parts(net, data.speakers, teacher, dims))
-    tell(data, entries, batches, net, world)
+    if options.init and net is None:
+        method.start_from(options.init)
+    tell(data, entries, batches, method if net is None else net.encoder, world)
     workers = options.workers if options.workers >= 0 else 4 if world.device.type == "cuda" else 0
-    validation = Validation(data, valid, valid_speakers, world.device) if options.valid_speakers else None
+    validator = Validation if needs.views else CrossValidation
+    validation = validator(data, valid, valid_speakers, world.device) if options.valid_speakers else None
     seconds = train(
         method,
         batches,
@@ -108,22 +119,46 @@ def main(argv: list[str]) -> None:
         folder.note(seconds=round(seconds))
         if data.speakers:
             (folder.path / "spk2id").write_text("".join(f"{speaker} {i}\n" for i, speaker in enumerate(data.speakers)))
-        for file, module in method.exports().items():
-            save_net(folder.path / f"{file}.pt", module)
-        logging.info("%s/final.pt is ready (%.0f s)", exp_dir, seconds)
+        files = save(method, folder.path, options)
+        logging.info("%s/%s is ready (%.0f s)", exp_dir, " and ".join(files), seconds)
     world.close()
+
+
+def fresh_net(options: Options, data: Utterances, head: MarginConf | None, data_dir: str) -> SpeakerNet:
+    net = make_net(options.model, data.dim, data.speakers, head)
+    if options.init:
+        logging.info("%s", initialise(net, options.init))
+    net.info = front_end(Path(data_dir))
+    return net
+
+
+def save(method: Distiller, folder: Path, options: Options) -> list[str]:
+    """The files that were written."""
+    exports = method.exports()
+    for file, module in exports.items():
+        if isinstance(module, VectorMap):
+            systems = {name: system_of(path) for name, path in given(options.vectors).items()}
+            save_map(folder / f"{file}.pt", module, file, systems)
+        else:
+            assert isinstance(module, SpeakerNet)
+            save_net(folder / f"{file}.pt", module)
+    return [f"{file}.pt" for file in exports]
+
+
+def given(vectors: str) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in vectors.split(",") if part)
 
 
 def attach(
     options: Options, name: str, needs: Needs, data: Utterances, entries: np.ndarray, head: MarginConf | None
 ) -> Teacher | None:
     """What the method must be given beside the crops; more or less than that is an error."""
-    given = dict(part.partition("=")[::2] for part in options.vectors.split(",") if part)
-    if not set(needs.vectors) <= set(given) <= {*needs.vectors, *needs.may_have}:
+    files = given(options.vectors)
+    if not set(needs.vectors) <= set(files) <= {*needs.vectors, *needs.may_have}:
         named = [f"{each}=<file>" for each in needs.vectors] + [f"{each}=<file> or not" for each in needs.may_have]
         wanted = ", ".join(named) or "no --vectors"
         raise ValueError(f"--vectors={options.vectors}: the method {name} takes {wanted}")
-    for each, path in given.items():
+    for each, path in files.items():
         data.attach(each, path, options.missing)
     if bool(options.teacher) != needs.teacher:
         raise ValueError(
@@ -152,10 +187,10 @@ def check_speakers(data: Utterances, entries: np.ndarray) -> None:
 def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances, data_dir: str) -> dict[str, Any]:
     """What makes the run what it is: a folder begun with something else is refused."""
     chosen = {field.name: getattr(options, field.name) for field in fields(TrainConf)}
-    model, model_conf = read_model(options.model)
+    model, model_conf = read_model(options.model) if data.audio else ("none", None)
     return {
         "train": chosen,
-        "model": {"type": model, **asdict(model_conf)},
+        "model": {"type": model, **(asdict(model_conf) if model_conf else {})},
         "method": {"type": name, **asdict(conf)},
         "head": None if head is None else asdict(head),
         "init": options.init,
@@ -169,8 +204,7 @@ def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances
 
 def files(options: Options) -> list[str]:
     """What is learnt from beside the data directory."""
-    vectors = [part.partition("=")[2] for part in options.vectors.split(",") if part]
-    return [path for path in (options.teacher, options.centroids, *vectors) if path]
+    return [path for path in (options.teacher, options.centroids, *given(options.vectors).values()) if path]
 
 
 def digest(path: str) -> str:
@@ -185,12 +219,12 @@ def front_end(data_dir: Path) -> dict[str, Any]:
     return {"fbank": read_conf(path) if path.exists() else {}, "cmn": "utterance"}
 
 
-def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: SpeakerNet, world: World) -> None:
-    size = sum(each.numel() for each in net.encoder.parameters())  # type: ignore[attr-defined]
+def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: Any, world: World) -> None:
+    size = sum(each.numel() for each in net.parameters())
     labels = f"{len(data.speakers)} speakers" if data.speakers else "no labels"
-    hours = data.frames[entries].sum() / 360000
+    hours = f"{data.frames[entries].sum() / 360000:.1f} h; encoder" if data.audio else "no audio; maps"
     logging.info(
-        "%s, %d utterances in %d copies, %.1f h; encoder of %.2f M parameters; %d steps of %d an epoch; %s x %d",
+        "%s, %d utterances in %d copies, %s of %.2f M parameters; %d steps of %d an epoch; %s x %d",
         labels, batches.num_groups, len(entries), hours, size / 1e6, batches.per_epoch, batches.batch_size,
         world.device, world.size,
     )  # fmt: skip

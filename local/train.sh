@@ -39,7 +39,7 @@ out=${2%/}
 
 fail() { echo "$0: $*" >&2; exit 1; }
 local/check_python.sh
-[ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run stage 2"
+[ -s "$data/feats.scp" ] || { [ -n "$vectors" ] && [ -s "$data/utt2spk" ]; } || fail "$data/feats.scp is missing or empty; run stage 2"
 for file in "$model" "$kd" "$head" "$train_config"; do
   [ -f "$file" ] || fail "$file: no such file; there are: $(cd "$(dirname "$file")" 2>/dev/null && echo *)"
 done

@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        return any(not path.name.startswith(("last.", "epoch.")) for path in self.path.glob("*.pt"))
+        # test.pt is written after enroll.pt
+        return any(not path.name.startswith(("last.", "epoch.", "enroll.")) for path in self.path.glob("*.pt"))
 
     def save(self, name: str, state: Any) -> None:
         with replacing(self.path / name, "wb") as file:
@@ -87,14 +88,14 @@ class RunFolder:
         path = self.path / name
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
-    def keep_epochs(self, epochs: range) -> None:
+    def keep_epochs(self, epochs: Iterable[int]) -> None:
         """Remove the weights of the epochs that the average will not need."""
         wanted = {f"epoch.{number}.pt" for number in epochs}
         for path in self.path.glob("epoch.*.pt"):
             if path.name not in wanted:
                 path.unlink()
 
-    def average(self, epochs: range) -> dict[str, torch.Tensor]:
+    def average(self, epochs: Iterable[int]) -> dict[str, torch.Tensor]:
         """The mean of the weights after these epochs; counters are those of the last."""
         states = [self.load(f"epoch.{number}.pt") for number in epochs]
         return {

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from speakerkd.conf import opt
 from speakerkd.data.dataset import Batch, Batches
 from speakerkd.kd.base import Clock, Distiller, Outcome
-from speakerkd.models.base import SpeakerNet
 from speakerkd.parallel import World
 from speakerkd.runfolder import RunFolder
 from speakerkd.trainlog import TrainLog, draw_curves
@@ -36,6 +35,7 @@ class TrainConf:
     weight_decay: float = opt(1e-4, "on matrices and filters; not on biases and norms")
     clip: float = opt(0.0, "largest norm of the gradient; 0: not clipped")
     average: int = opt(1, "the result is the average of the weights after this many last epochs")
+    select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
     amp: str = opt("auto", "autocast: auto (bf16 on GPUs), bf16 (on CPUs too: twice as fast on those with AMX) or none")
     seed: int = opt(0, "of weights, order and crops")
     valid_speakers: int = opt(0, "speakers held out, whose trials' EER is logged")
@@ -53,6 +53,8 @@ class TrainConf:
             raise ValueError(
                 "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
             )
+        if self.select and (self.average > 1 or self.valid_speakers < 2 or self.valid_interval > self.num_epochs):
+            raise ValueError("--select=true needs --valid-speakers and one epoch of theirs, and goes with --average=1")
         if self.lr <= 0 or self.final_lr <= 0 or self.average > self.num_epochs or self.seed < 0:
             raise ValueError(
                 "--lr and --final-lr must be positive, --average at most --num-epochs, --seed not negative"
@@ -98,7 +100,7 @@ def train(
     folder: RunFolder,
     world: World,
     pace: Pace,
-    validate: Callable[[SpeakerNet], float] | None = None,
+    validate: Callable[[Mapping[str, nn.Module]], float] | None = None,
 ) -> float:
     """From wherever the folder's last.pt stands to the end; then the method holds the averaged weights. Returns seconds."""
     method.to(world.device)
@@ -132,7 +134,7 @@ def train(
             log.line(step, epoch, conf.num_epochs, rate, world)
         if ends:
             if validate and (round(epoch) % conf.valid_interval == 0 or step == total):
-                log.valid(step, epoch, validate(method.exports()["final"]))
+                log.valid(step, epoch, validate(method.exports()))
                 method.train()
             if world.first:
                 folder.save(f"epoch.{round(epoch)}.pt", method.state_dict())
@@ -141,14 +143,22 @@ def train(
             saved = time.monotonic()
         if ends and world.first:
             log.write()
-            folder.keep_epochs(range(round(epoch) - conf.average + 1, round(epoch) + 1))
+            folder.keep_epochs(of_result(conf, log, round(epoch)))
     if world.first:
-        method.load_state_dict(folder.average(range(conf.num_epochs - conf.average + 1, conf.num_epochs + 1)))
+        method.load_state_dict(folder.average(of_result(conf, log, conf.num_epochs)))
         if not draw_curves(log.rows, folder.path / "log/curves.png"):
             log.say("no picture of the curves without matplotlib (tools/setup.sh --extras plot)")
     log.close()
     method.eval()
     return log.seconds
+
+
+def of_result(conf: TrainConf, log: TrainLog, epoch: int) -> list[int]:
+    """The epochs whose weights would make the result if the run ended after this one."""
+    judged = [row for row in log.rows if "valid_eer" in row]
+    if conf.select and judged:
+        return [round(min(judged, key=lambda row: row["valid_eer"])["epoch"])]
+    return list(range(epoch - conf.average + 1, epoch + 1))
 
 
 def one_step(

@@ -1,7 +1,10 @@
 """The EER of speakers held out, while a net is trained: what the losses on the training speakers do not tell."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+from torch import nn
 
 from speakerkd.data.dataset import Utterances
 from speakerkd.extract import embed
@@ -11,12 +14,12 @@ from speakerkd.score.metrics import eer, roc
 
 
 class Validation:
-    """All pairs of up to `most` utterances of each speaker, cosine. Call it with a net."""
+    """All pairs of up to `most` utterances of each speaker, cosine. Call it with what a method exports."""
 
     def __init__(
         self, data: Utterances, entries: np.ndarray, speakers: np.ndarray, device: torch.device, most: int = 20
     ) -> None:
-        few = np.concatenate([np.flatnonzero(speakers == speaker)[:most] for speaker in np.unique(speakers)])
+        few = some_of_each(speakers, most)
         self.data, self.entries, self.device = data, entries[few], device
         first, second = np.triu_indices(len(few), 1)
         self.pairs = first, second
@@ -24,9 +27,36 @@ class Validation:
         if not self.target.any() or self.target.all():
             raise ValueError("the speakers held out make no trials of both kinds; take more --valid-speakers, or none")
 
-    def __call__(self, net: SpeakerNet) -> float:
+    def __call__(self, exports: Mapping[str, nn.Module]) -> float:
+        net = exports["final"]
+        assert isinstance(net, SpeakerNet)
         net.eval()
         vectors = [embed(net, self.data.scp.read(int(entry), 0, 1000), self.device) for entry in self.entries]
         unit = length_normalise(np.stack(vectors))
         first, second = self.pairs
         return float(eer(roc((unit @ unit.T)[first, second], self.target))[0])
+
+
+class CrossValidation:
+    """Where there is no audio: enrolments by one model against tests by another, all pairs of different utterances."""
+
+    def __init__(
+        self, data: Utterances, entries: np.ndarray, speakers: np.ndarray, device: torch.device, most: int = 20
+    ) -> None:
+        few = some_of_each(speakers, most)
+        self.vectors = {name: torch.from_numpy(each.of(entries[few])) for name, each in data.vectors.items()}
+        self.device = device
+        self.pairs = np.nonzero(~np.eye(len(few), dtype=bool))
+        self.target = speakers[few][self.pairs[0]] == speakers[few][self.pairs[1]]
+        if not self.target.any() or self.target.all():
+            raise ValueError("the speakers held out make no trials of both kinds; take more --valid-speakers, or none")
+
+    @torch.no_grad()
+    def __call__(self, exports: Mapping[str, nn.Module]) -> float:
+        enroll, test = (exports[side].eval()(self.vectors[side].to(self.device)) for side in ("enroll", "test"))
+        return float(eer(roc((enroll @ test.T).cpu().numpy()[self.pairs], self.target))[0])
+
+
+def some_of_each(speakers: np.ndarray, most: int) -> np.ndarray:
+    """Up to `most` places of each speaker."""
+    return np.concatenate([np.flatnonzero(speakers == speaker)[:most] for speaker in np.unique(speakers)])

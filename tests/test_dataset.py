@@ -15,12 +15,11 @@ DIM, FRAMES = 3, 40
 
 def make(folder: Path, utterances: dict[str, int], uniq: dict[str, str] | None = None) -> Path:
     """Frame t of utterance number u is (u, t, 0): a crop tells where it is from."""
-    folder.mkdir(parents=True, exist_ok=True)
+    write_data_dir(folder, dict.fromkeys(utterances, "x"), {name: name.split("-")[0] for name in utterances})
     with ArkWriter(folder / "feats") as write:
         for number, (name, length) in enumerate(sorted(utterances.items())):
             rows = np.stack([np.full(length, number), np.arange(length), np.zeros(length)], 1)
             write(name, rows.astype(np.float32))
-    write_data_dir(folder, dict.fromkeys(utterances, "x"), {name: name.split("-")[0] for name in utterances})
     write_table(folder / "utt2num_frames", utterances)
     if uniq:
         write_table(folder / "utt2uniq", uniq)

@@ -10,6 +10,7 @@ from conftest import ROOT
 from speakerkd.data.kaldi import ArkWriter
 from speakerkd.data.tables import write_data_dir, write_table
 from speakerkd.models import load_net
+from speakerkd.models.vectormap import load_map
 
 DIM, SPEAKERS, UTTERANCES = 8, 6, 8
 
@@ -51,6 +52,23 @@ def command(out: str, *more: object) -> list[str]:
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return load_net(path).state_dict()
+
+
+def map_weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_map(path).state_dict()
+
+
+def write_sides(recipe: Path) -> None:
+    """exp/{enroll,test}/v/xvector.scp: two systems' vectors of the toy's utterances, of 7 and 5 dimensions."""
+    rng = np.random.default_rng(2)
+    who = rng.standard_normal((SPEAKERS, 4))
+    for side, dim in (("enroll", 7), ("test", 5)):
+        seen = rng.standard_normal((4, dim))
+        with ArkWriter(recipe / f"exp/{side}/v/xvector") as write:
+            for speaker in range(SPEAKERS):
+                for utterance in range(UTTERANCES):
+                    vector = (who[speaker] + 0.3 * rng.standard_normal(4)) @ seen
+                    write(f"s{speaker}-{utterance}", vector.astype(np.float32))
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -10,7 +10,7 @@ from speakerkd.conf import first_few
 from speakerkd.data.tables import read_table
 from speakerkd.score.vectors import read_vectors
 
-MISSING = ("error", "zero")
+MISSING = ("error", "zero", "skip")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Attached:
     def dim(self) -> int:
         return self.rows.shape[1]
 
+    @property
+    def present(self) -> np.ndarray:
+        """(entries,) bool."""
+        return self.row_of >= 0
+
     def of(self, entries: np.ndarray) -> np.ndarray:
         return self.rows[self.row_of[entries]]
 
@@ -31,7 +36,8 @@ class Attached:
 def attach(name: str, path: str | Path, keys: list[str], uniq: list[str], missing: str = "error") -> Attached:
     """Vectors of an scp, or figures of a text table, for each key; else those of its original, by utt2uniq.
 
-    missing: what happens where neither is there: error, or zero (a vector of zeros, which methods leave out).
+    missing: what happens where neither is there: error, zero (a vector of zeros, which methods leave out), or skip
+    (zero too, and whoever trains leaves the utterance out).
     """
     if missing not in MISSING:
         raise ValueError(f"--missing={missing} is none of {' '.join(MISSING)}")
@@ -49,9 +55,9 @@ def attach(name: str, path: str | Path, keys: list[str], uniq: list[str], missin
         text = f"{path}: {len(absent)} of {len(keys)} utterances have no {name}: {first_few([keys[i] for i in absent])}"
         if missing == "error" or len(absent) == len(keys):
             raise ValueError(
-                f"{text}; make it for the very data directory that is trained on, or allow it: --missing zero"
+                f"{text}; make it for the very data directory that is trained on, or allow it: --missing zero or skip"
             )
-        logging.warning("%s; the method leaves them out", text)
+        logging.warning("%s; %s", text, "they are left out" if missing == "skip" else "the method leaves them out")
     return Attached(np.concatenate([matrix, np.zeros((1, matrix.shape[1]), np.float32)]), row_of)
 
 

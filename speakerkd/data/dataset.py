@@ -17,6 +17,7 @@ from torch import Tensor
 from speakerkd.conf import first_few
 from speakerkd.data.attached import Attached, attach
 from speakerkd.data.kaldi import Scp
+from speakerkd.data.speakerorder import SpeakerOrder
 from speakerkd.data.tables import FIX, read_lines
 
 
@@ -53,13 +54,14 @@ class Batch:
 
 
 class Utterances:
-    """A data directory in flat arrays, in the order of its feats.scp."""
+    """A data directory in flat arrays, in the order of its feats.scp; without audio in that of utt2spk, names alone."""
 
-    def __init__(self, folder: str | Path, labels: bool = True) -> None:
+    def __init__(self, folder: str | Path, labels: bool = True, audio: bool = True) -> None:
         folder = Path(folder)
-        self.folder = folder
-        self.scp = Scp(folder / "feats.scp")
-        self.frames = np.fromiter(_column(folder / "utt2num_frames", self.scp), np.int32, len(self.scp))
+        self.folder, self.audio = folder, audio
+        self.scp = Scp(folder / ("feats.scp" if audio else "utt2spk"))
+        lengths = _column(folder / "utt2num_frames", self.scp) if audio else ["0"] * len(self.scp)
+        self.frames = np.fromiter(lengths, np.int32, len(self.scp))
         self.speakers: tuple[str, ...] = ()
         self.labels: np.ndarray | None = None
         if labels:
@@ -73,15 +75,23 @@ class Utterances:
         groups = {name: index for index, name in enumerate(sorted(set(names)))}
         self.group_of = np.fromiter((groups[name] for name in names), np.int32, len(names))
         self.vectors: dict[str, Attached] = {}
-        self.dim = int(self.scp.read(0, 0, 1).shape[1])
+        self.dim = int(self.scp.read(0, 0, 1).shape[1]) if audio else 0
 
     def __len__(self) -> int:
         return len(self.scp)
 
     def attach(self, name: str, path: str | Path, missing: str = "error") -> None:
-        """Batches will hold each utterance's vector of this file, under this name."""
+        """Batches will hold each utterance's vector of this file, under this name.
+
+        Where it is all that there is of an utterance, an augmented copy must have its own: the original's won't do.
+        """
         keys, uniq = list(self.scp), self.folder / "utt2uniq"
-        self.vectors[name] = attach(name, path, keys, list(_column(uniq, self.scp)) if uniq.exists() else keys, missing)
+        originals = list(_column(uniq, self.scp)) if self.audio and uniq.exists() else keys
+        self.vectors[name] = attach(name, path, keys, originals, missing)
+
+    def complete(self) -> np.ndarray:
+        """(entries,) bool: has it all the vectors that were attached?"""
+        return np.logical_and.reduce([np.ones(len(self), bool), *(each.present for each in self.vectors.values())])
 
 
 def _column(path: Path, scp: Scp) -> "list[str]":
@@ -91,10 +101,10 @@ def _column(path: Path, scp: Scp) -> "list[str]":
         key, _, value = line.partition(" ")
         if index >= len(scp) or key != scp.key(index):
             expected = scp.key(index) if index < len(scp) else "the end"
-            raise ValueError(f"{path}:{number}: '{key}' where feats.scp has '{expected}'; {FIX}")
+            raise ValueError(f"{path}:{number}: '{key}' where {Path(scp.path).name} has '{expected}'; {FIX}")
         values.append(value.strip())
     if len(values) != len(scp):
-        raise ValueError(f"{path}: {len(values)} lines, feats.scp has {len(scp)}; {FIX}")
+        raise ValueError(f"{path}: {len(values)} lines, {Path(scp.path).name} has {len(scp)}; {FIX}")
     return values
 
 
@@ -112,6 +122,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         rank: int = 0,
         world_size: int = 1,
         mask: tuple[int, int] = (0, 0),
+        utts_per_speaker: int = 0,
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"--batch-size={batch_size} can't be shared by {world_size} processes; take a multiple")
@@ -130,6 +141,12 @@ class Batches(torch.utils.data.Dataset[Batch]):
         if self.batch_size < 2:
             raise ValueError(f"{utterances.folder}: {self.num_groups} utterance(s) are too few to train on")
         self.per_epoch = self.num_groups // self.batch_size
+        self._order: SpeakerOrder | None = None
+        if utts_per_speaker:
+            assert utterances.labels is not None, "train.py reads the speakers of methods that need batches of them"
+            speaker_of = utterances.labels[self._all[0][self._all[1][:-1]]]
+            self._order = SpeakerOrder(speaker_of, utts_per_speaker, batch_size, seed, world_size)
+            self.batch_size, self.per_epoch = self._order.batch_size, self._order.per_epoch
         self._share = slice(rank * self.batch_size // world_size, (rank + 1) * self.batch_size // world_size)
         self._epoch = -1
         self._permutation: np.ndarray = np.zeros(0, np.int64)
@@ -138,15 +155,14 @@ class Batches(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         epoch, position = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._permutation = np.random.default_rng([self.seed, epoch]).permutation(self.num_groups)
+            random = np.random.default_rng([self.seed, epoch])
+            self._permutation = self._order(epoch) if self._order else random.permutation(self.num_groups)
             self._epoch = epoch
         groups = self._permutation[position * self.batch_size :][self._share]
         feats: list[Tensor] = []
-        first_view: np.ndarray = groups
+        first_view = self._copies(self._all, epoch, groups, 0)
         for number, view in enumerate(self.views):
-            order, first = self._clean if view.clean else self._all
-            copy = uniform(self.seed, epoch, groups, 6 * number)
-            chosen = order[first[groups] + (copy * (first[groups + 1] - first[groups])).astype(np.int64)]
+            chosen = self._copies(self._clean if view.clean else self._all, epoch, groups, 6 * number)
             crops = self._crops(chosen, self.lengths[number], uniform(self.seed, epoch, groups, 6 * number + 1))
             if not view.clean:
                 self._hide(crops, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
@@ -158,6 +174,14 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
     def __len__(self) -> int:
         return self.per_epoch
+
+    def _copies(
+        self, grouped: tuple[np.ndarray, np.ndarray], epoch: int, groups: np.ndarray, stream: int
+    ) -> np.ndarray:
+        """A random entry of each group."""
+        order, first = grouped
+        part = uniform(self.seed, epoch, groups, stream)
+        return order[first[groups] + (part * (first[groups + 1] - first[groups])).astype(np.int64)]
 
     def _crops(self, entries: np.ndarray, length: int, where: np.ndarray) -> np.ndarray:
         crops = np.empty((len(entries), length, self.data.dim), np.float32)

@@ -3,8 +3,10 @@
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
 from speakerkd.kd.dino import DINO
 from speakerkd.kd.embed import MSE, Cosine, Relation
+from speakerkd.kd.ge2e import GE2E
 from speakerkd.kd.label import DKD, KLD
 from speakerkd.kd.mkd import MKD
+from speakerkd.kd.nessa import NESSA
 from speakerkd.kd.none import NoTeacher
 from speakerkd.kd.sdpn import SDPN
 from speakerkd.kd.skdfe import SKDFE
@@ -13,9 +15,11 @@ METHODS: dict[str, type[Distiller]] = {
     "cosine": Cosine,
     "dino": DINO,
     "dkd": DKD,
+    "ge2e": GE2E,
     "kld": KLD,
     "mkd": MKD,
     "mse": MSE,
+    "nessa": NESSA,
     "none": NoTeacher,
     "relation": Relation,
     "sdpn": SDPN,

@@ -1,5 +1,6 @@
 """What a method is: a module that owns whatever is trained, says what it must be given, and turns a batch into losses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,14 +22,16 @@ class Needs:
     teacher: bool = False
     vectors: tuple[str, ...] = ()  # of each utterance, by the name that --vectors gives
     may_have: tuple[str, ...] = ()  # such vectors too, but it works without
-    views: tuple[View, ...] = (View(1.0),)
+    views: tuple[View, ...] = (View(1.0),)  # () = no audio, hence no net: vectors alone
+    classifier: bool = True  # where there are labels
+    utts_per_speaker: int = 0  # 0: plain shuffling; n: batches of speakers x n utterances, speaker after speaker
 
 
 @dataclass(frozen=True)
 class Parts:
     """Built by train.py to suit Needs."""
 
-    student: SpeakerNet
+    student: SpeakerNet | None  # None where there is no audio
     speakers: tuple[str, ...]
     teacher: Teacher | None = None
     vector_dims: dict[str, int] = field(default_factory=dict)  # from the data, never from a conf
@@ -70,6 +73,10 @@ class Distiller(nn.Module):
         """With these options; `needs` is that of the defaults."""
         return cls.needs
 
+    def start_from(self, path: str) -> None:
+        """--init of methods without a net."""
+        raise ValueError(f"--init={path}: this method can't start from anything")
+
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         raise NotImplementedError
 
@@ -80,8 +87,8 @@ class Distiller(nn.Module):
     def after_step(self, clock: Clock) -> None:
         """For what follows the optimiser, such as moving averages."""
 
-    def exports(self) -> dict[str, SpeakerNet]:
-        """File name without .pt -> what goes into it."""
+    def exports(self) -> Mapping[str, nn.Module]:
+        """File name without .pt -> what goes into it: a SpeakerNet, or a VectorMap."""
         raise NotImplementedError
 
 
@@ -90,6 +97,7 @@ class Supervised(Distiller):
 
     def __init__(self, conf: Any, parts: Parts) -> None:
         super().__init__(conf, parts)
+        assert parts.student is not None, "train.py makes a net for methods that hear audio"
         self.student = parts.student
         if self.student.head is None:
             raise ValueError("training with labels needs a classifier: give --head conf/head.conf")
@@ -107,7 +115,7 @@ class Supervised(Distiller):
             correct = (logits.argmax(1) == batch.labels).float().mean()
         return Outcome({"ce": F.cross_entropy(logits, batch.labels)}, {"accuracy": correct}), logits
 
-    def exports(self) -> dict[str, SpeakerNet]:
+    def exports(self) -> Mapping[str, nn.Module]:
         return {"final": self.student}
 
 

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,7 @@ class SelfTaught(Distiller):
 
     def __init__(self, conf: Any, parts: Parts) -> None:
         super().__init__(conf, parts)
+        assert parts.student is not None, "train.py makes a net for methods that hear audio"
         self.student = self.branch(parts.student)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.watch = Watch(conf.prototypes, conf.least_std, conf.least_rank, conf.least_prototypes)
@@ -109,7 +110,7 @@ class SelfTaught(Distiller):
             )
         self.watch.check(clock)
 
-    def exports(self) -> dict[str, SpeakerNet]:
+    def exports(self) -> Mapping[str, nn.Module]:
         return {"final": self.teacher.net}
 
 

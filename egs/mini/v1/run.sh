@@ -5,11 +5,14 @@
 #   ./run.sh                             # everything
 #   ./run.sh --stage 4 --kd_type enskd   # another method; conf/kd has them
 #   ./run.sh --stage 4 --student ecapa_tiny
+#   ./run.sh --stage 7 --stop_stage 7 --enroll_system xvector_none_s0 --test_system resnet_tiny_s0
 # Options:
 #   --teacher resnet_tiny       conf/model/<teacher>.conf, or a model that is there: exp/<name> of local/import_checkpoint.py
 #   --student xvector           conf/model/<student>.conf
 #   --kd_type none              conf/kd/<kd_type>.conf
 #   --seed 0                    of the training; results of several seeds are averaged in the table
+#   --enroll_system ""          stage 7, when asked for: maps between this system, a folder of exp,
+#   --test_system ""            and this one, to enrol with the one and verify with the other
 #   --nj 2                      jobs side by side
 #   --gpus 0                    GPUs to train on; 0: the CPU
 #   --debs ""                   folder that holds the Debian packages; without it they are downloaded (365 MB)
@@ -22,6 +25,8 @@ teacher=resnet_tiny
 student=xvector
 kd_type=none
 seed=0
+enroll_system=
+test_system=
 nj=2
 gpus=0
 debs=
@@ -100,4 +105,9 @@ if runs 6 "scores"; then
     local/score.py --enroll-spk2utt data/test/enroll3_spk2utt data/test/trials_enroll3 "$test" "$test" "$system/scores"
   done
   local/collect_results.py exp
+fi
+
+if runs 7 "maps between two systems, $enroll_system and $test_system"; then
+  [ -n "$enroll_system" ] && [ -n "$test_system" ] || { echo "$0: stage 7 needs --enroll_system and --test_system" >&2; exit 1; }
+  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" data/train data/test data/test/trials
 fi

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Enrol with one model, verify with another: maps between two systems' embeddings, and what they are worth (stage 7).
+#
+# Usage: local/align.sh [options] <enroll-exp> <test-exp> <train-dir> <test-dir> <trials>
+#   local/align.sh exp/xvector_none_s0 exp/resnet_tiny_s0 data/train data/test data/test/trials
+#   local/align.sh --out exp/profiles --enroll-spk2utt data/test/enroll3_spk2utt \
+#     exp/xvector_none_s0 exp/resnet_tiny_s0 data/train data/test data/test/trials_enroll3
+# Options:
+#   --out ""                       folder of the results; default: <enroll-exp>_<the test's name>_nessa
+#   --closed-forms "leastsquares ridge procrustes logits logits_centred"   what to set beside
+#   --kd-types "nessa nessa_onesided nessa_linear"   maps to train, conf/kd/<kd_type>.conf; "" for closed forms alone
+#   --train-config conf/train_align.conf             their optimisation, and the number of speakers held out
+#   --train-options ""             more options of local/train.py, such as "--seed 1 --valid-speakers 100"
+#   --init procrustes              the closed-form map that they start from; "" for the identity
+#   --enroll-spk2utt ""            enrolment models and their utterances, where the trials name models
+#   --top-n 0                      also AS-norm by this many of <train-dir>'s vectors, each mapped as its side is
+#   --num-bootstrap 1000           resamplings of the speakers for the intervals
+#   --nj 2                         jobs side by side
+#   --cmd utils/run_jobs.sh        what runs them
+#
+# Both systems need xvectors_<train-dir's name> and xvectors_<test-dir's name>; where these are missing they are extracted
+# with the system's final.pt. An augmented <train-dir>, such as data/train_all, makes maps of clean and augmented speech.
+# Writes <out>/<map>/: enroll.mat and test.mat (closed forms), or enroll.pt, test.pt and, if linear, transform.mat; the mapped
+# vectors and <map>/scores; <out>/matrix.md and matrix.tsv: EERs of each map by who enrols and who verifies.
+set -euo pipefail
+export LC_ALL=C
+
+out=
+closed_forms="leastsquares ridge procrustes logits logits_centred"
+kd_types="nessa nessa_onesided nessa_linear"
+train_config=conf/train_align.conf
+train_options=
+init=procrustes
+enroll_spk2utt=
+top_n=0
+num_bootstrap=1000
+nj=2
+cmd=utils/run_jobs.sh
+
+. utils/parse_options.sh
+[ $# -eq 5 ] || { "$0" --help >&2; exit 1; }
+enroll=${1%/}
+test=${2%/}
+train_dir=${3%/}
+test_dir=${4%/}
+trials=$5
+
+fail() { echo "$0: $*" >&2; exit 1; }
+local/check_python.sh
+for file in "$train_dir/utt2spk" "$test_dir/utt2spk" "$trials"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
+for system in "$enroll" "$test"; do [ -d "$system" ] || fail "$system: no such folder; run stages 3 to 5"; done
+[ "$(realpath "$enroll")" != "$(realpath "$test")" ] || fail "$enroll is given twice: a system needs no map to itself"
+if [ -f "$enroll/final.pt" ] && cmp -s "$enroll/final.pt" "$test/final.pt"; then fail "$enroll and $test hold the same final.pt: a system needs no map to itself"; fi
+both=$(comm -12 <(awk '{print $2}' "$train_dir/utt2spk" | sort -u) <(awk '{print $2}' "$test_dir/utt2spk" | sort -u) | head -n 3 | tr '\n' ' ')
+[ -z "$both" ] || fail "speakers of $test_dir are in $train_dir too ($both): maps must not learn from them"
+for kd_type in $kd_types; do [ -f "conf/kd/$kd_type.conf" ] || fail "conf/kd/$kd_type.conf: no such file"; done
+[ -f "$train_config" ] || fail "$train_config: no such file"
+out=${out:-${enroll}_$(basename "$test")_nessa}
+mkdir -p "$out/log/jobs" || fail "can't make $out; check the rights of the folder"
+
+train=xvectors_$(basename "$train_dir")/xvector.scp
+tested=xvectors_$(basename "$test_dir")/xvector.scp
+for system in "$enroll" "$test"; do
+  for data in "$train_dir" "$test_dir"; do
+    vectors=$system/xvectors_$(basename "$data")
+    if [ -s "$vectors/xvector.scp" ]; then continue; fi
+    [ -s "$system/final.pt" ] || fail "$vectors/xvector.scp is missing, and there is no $system/final.pt to extract it with"
+    local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" "$system/final.pt" "$data" "$vectors"
+  done
+done
+
+# The same speakers are held out from the closed forms and from the trained maps.
+option() { # name, default: of --train-options, else of the conf file
+  { sed 's/#.*//' "$train_config"; echo "${train_options//--/$'\n'--}"; } |
+    sed -n "s/^--$1[= ]\([^ ]*\).*/\1/p" | tail -n 1 | grep . || echo "$2"
+}
+held=$(option 'valid[-_]speakers' 0)
+seed=$(option seed 0)
+rm -rf "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}
+local/align_maps.py --valid-speakers "$held" --seed "$seed" "$train_dir" "$enroll/$train" "$test/$train" "$out" \
+  2>&1 | tee "$out/log/align_maps.log" >&2
+maps=()
+for form in $closed_forms; do
+  [ -f "$out/$form/test.mat" ] || fail "--closed-forms: no '$form'; there are: $(cd "$out" && echo */test.mat)"
+  maps+=("$form")
+done
+from=()
+[ -z "$init" ] || from=(--init "$out/$init/test.mat")
+for kd_type in $kd_types; do
+  # shellcheck disable=SC2086  # cmd may carry options, and train_options are several
+  $cmd JOB=1:1 "$out/log/$kd_type.JOB.log" local/train.py --config "$train_config" --kd "conf/kd/$kd_type.conf" "${from[@]}" \
+    --missing skip --vectors "enroll=$enroll/$train,test=$test/$train" --threads 1 $train_options "$train_dir" "$out/$kd_type"
+  maps+=("$kd_type")
+done
+
+# Each map is a job: both sides' vectors, then scores by who enrols and who verifies.
+speak() { printf '%q ' "$@"; echo; }
+score() { # name, enrolment's vectors, test's vectors, enrolment's cohort, test's cohort, folder
+  local how=(local/score.py --num-bootstrap 0 --plots false --enroll-spk2utt "$enroll_spk2utt" --utt2spk "$test_dir/utt2spk")
+  speak "${how[@]}" --name "$1" "$trials" "$2" "$3" "$6"
+  [ "$top_n" -eq 0 ] || speak "${how[@]}" --name "$1.asnorm" --norm asnorm --top-n "$top_n" --enroll-cohort "$4" --cohort "$5" \
+    "$trials" "$2" "$3" "$6"
+}
+number=1
+{
+  echo "set -e"
+  for one in enroll test; do
+    for other in enroll test; do
+      [ $one = $other ] || [ -f "$out/raw/test.mat" ] || continue
+      score "$one-$other" "${!one}/$tested" "${!other}/$tested" "${!one}/$train" "${!other}/$train" "$out/raw/scores"
+    done
+  done
+} > "$out/log/jobs/1.sh"
+for map in "${maps[@]}"; do
+  number=$((number + 1))
+  {
+    echo "set -e"
+    for side in enroll test; do
+      file=$out/$map/$side.mat
+      [ -f "$file" ] || file=$out/$map/$side.pt
+      speak local/map_vectors.py "$file" "${!side}/$tested" "$out/$map/${side}_test"
+      [ "$top_n" -eq 0 ] || speak local/map_vectors.py "$file" "${!side}/$train" "$out/$map/${side}_train"
+    done
+    for one in enroll test; do
+      for other in enroll test; do
+        score "$one-$other" "$out/$map/${one}_test/xvector.scp" "$out/$map/${other}_test/xvector.scp" \
+          "$out/$map/${one}_train/xvector.scp" "$out/$map/${other}_train/xvector.scp" "$out/$map/scores"
+      done
+    done
+  } > "$out/log/jobs/$number.sh"
+done
+$cmd --max-jobs-run "$nj" JOB=1:"$number" "$out/log/score.JOB.log" bash "$out/log/jobs/JOB.sh"
+
+scorings=cosine
+[ "$top_n" -eq 0 ] || scorings=cosine,asnorm
+local/align_table.py --utt2spk "$test_dir/utt2spk" --enroll-spk2utt "$enroll_spk2utt" --num-bootstrap "$num_bootstrap" \
+  --scorings "$scorings" "$trials" "$out" "$(basename "$enroll")" "$(basename "$test")" raw "${maps[@]}"

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Closed-form maps between two systems' vectors, which a trained map has to beat. Called by align.sh.
+
+Usage: local/align_maps.py [options] <data-dir> <enroll xvector.scp> <test xvector.scp> <out-dir>
+  local/align_maps.py --valid-speakers 6 data/train exp/old/xvectors_train/xvector.scp \\
+    exp/new/xvectors_train/xvector.scp exp/old_new_nessa
+
+Written are <out-dir>/<name>/enroll.mat and test.mat, in Kaldi's format, for what speakerkd/score/align.py describes:
+  raw           nothing, where the dimensions are the same
+  leastsquares  ridge   procrustes    of the test's vectors alone; ridge with the penalty of the lowest held-out EER
+  logits        logits_centred        class weights over the speakers that both classifiers have, else centroids
+All learn from the training speakers but those held out, which are the ones that local/train.py holds out with the same
+--valid-speakers and --seed. Their EER, enrolment by one system and test by the other, is logged.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from speakerkd.conf import opt, parse_args, run
+from speakerkd.data.dataset import Utterances, hold_out
+from speakerkd.models.base import load_net
+from speakerkd.models.vectormap import VectorMap
+from speakerkd.score.align import centroids, logits, procrustes, ridge
+from speakerkd.score.cosine import length_normalise
+from speakerkd.score.files import write_matrix
+from speakerkd.validate import CrossValidation
+
+SIDES = ("enroll", "test")
+Maps = tuple[np.ndarray, np.ndarray]  # of the enrolment's side and of the test's
+
+
+@dataclass
+class Options:
+    valid_speakers: int = opt(0, "speakers held out, by whose EER ridge's penalty is chosen")
+    seed: int = opt(0, "of the choice of these speakers")
+    penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "of ridge")
+    missing: str = opt("skip", "utterances that one system has no vector of: skip or error")
+
+
+def class_rows(scp: str, vectors: np.ndarray, labels: np.ndarray, speakers: tuple[str, ...]) -> tuple[np.ndarray, str]:
+    """A row for each speaker: of the classifier, if it has them all, one row each; else the centroid."""
+    checkpoint = Path(scp).resolve().parent.parent / "final.pt"
+    if checkpoint.exists():
+        net = load_net(checkpoint)
+        number = {name: index for index, name in enumerate(net.speakers)}
+        if net.head is not None and net.head.conf.sub_centers == 1 and all(name in number for name in speakers):
+            return net.head.weight.detach().numpy()[[number[name] for name in speakers]], "class weights"
+    return centroids(vectors, labels), "centroids"
+
+
+def as_net(matrix: np.ndarray) -> VectorMap:
+    net = VectorMap("linear", matrix.shape[1], matrix.shape[0])
+    net.linear.weight.data = torch.from_numpy(matrix.astype(np.float32))
+    return net
+
+
+def all_maps(
+    enroll: np.ndarray, test: np.ndarray, rows: list[np.ndarray], penalties: tuple[float, ...]
+) -> dict[str, Maps]:
+    same = np.eye(enroll.shape[1])
+    maps = {"raw": (same, same)} if enroll.shape[1] == test.shape[1] else {}
+    maps["leastsquares"] = (same, ridge(test, enroll, 0))
+    maps |= {f"ridge {penalty:g}": (same, ridge(test, enroll, penalty)) for penalty in penalties}
+    maps["procrustes"] = (same, procrustes(test, enroll))
+    for name, centred in (("logits", False), ("logits_centred", True)):
+        maps[name] = (logits(rows[0], centred), logits(rows[1], centred))
+    return maps
+
+
+def main(argv: list[str]) -> None:
+    options, (data_dir, *paths, out) = parse_args(Options, argv, __doc__, 4)
+    if options.missing not in ("skip", "error") or not options.penalties or min(options.penalties) <= 0:
+        raise ValueError("--missing is skip or error, --penalties are one or more positive numbers")
+    data = Utterances(data_dir, audio=False)
+    entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
+    for side, path in zip(SIDES, paths, strict=True):
+        data.attach(side, path, options.missing)
+    whole = data.complete()
+    entries, valid, valid_speakers = entries[whole[entries]], valid[whole[valid]], valid_speakers[whole[valid]]
+    if len(entries) < 2:
+        raise ValueError(f"{data_dir}: {len(entries)} utterances have vectors of both systems ({' and '.join(paths)})")
+    enroll, test = (length_normalise(data.vectors[side].of(entries)) for side in SIDES)
+    assert data.labels is not None
+    present, labels = np.unique(data.labels[entries], return_inverse=True)
+    speakers = tuple(data.speakers[index] for index in present)
+    told = [class_rows(path, x, labels, speakers) for path, x in zip(paths, (enroll, test), strict=True)]
+    logging.info(
+        "%d utterances of %d speakers have both vectors, of %d; %d dimensions (enroll), %d (test); logits by %s, %s",
+        len(entries), len(speakers), len(whole), enroll.shape[1], test.shape[1], told[0][1], told[1][1],
+    )  # fmt: skip
+    validation = CrossValidation(data, valid, valid_speakers, torch.device("cpu")) if options.valid_speakers else None
+    best: dict[str, tuple[float, Maps]] = {}
+    for name, pair in all_maps(enroll, test, [rows for rows, _ in told], options.penalties).items():
+        rate = validation(dict(zip(SIDES, map(as_net, pair), strict=True))) if validation else 0.0
+        logging.info("%s: %s", name, f"EER of the speakers held out {100 * rate:.2f} %" if validation else "ready")
+        name = name.split()[0]
+        if name not in best or rate < best[name][0]:
+            best[name] = rate, pair
+    for name, (_, pair) in best.items():
+        (Path(out) / name).mkdir(parents=True, exist_ok=True)
+        for side, matrix in zip(SIDES, pair, strict=True):
+            write_matrix(Path(out) / name / f"{side}.mat", matrix)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,116 @@
+"""NESSA: enrol with one model, verify with another (Gao et al., arXiv 2401.12440).
+
+Confirmed, by abstract and introduction: two frozen models, trained independently; a light network, trained afterwards, maps
+the embeddings of both into one space; a voice profile is the average of its enrolment embeddings; the baseline compares the
+models' logits over the same speakers.
+Reconstructed: layers, widths, loss and data, of which nothing could be read. The loss is GE2E, or GE2E-XS, across the two
+models (speakerkd/losses/contrastive.py): profiles by the enrolment's model, tests by the other, on different utterances of
+the training speakers. It hears no audio: --vectors enroll=<scp>,test=<scp> are all that is learnt from.
+
+--mode   two-sided        both models' vectors are mapped, by an MLP each
+         test-to-enroll   an MLP maps the test model's vectors into the enrolment model's space: stored profiles stay
+         linear           the same by a matrix, which is written as Kaldi's transform.mat too
+Every map is a matrix plus the MLP, which starts at zero: at the start it is the identity, or with --init a closed-form map.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from speakerkd.conf import opt
+from speakerkd.data.dataset import Batch
+from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
+from speakerkd.losses.contrastive import LOSSES, Scale, cross_cosines, own_cosines, own_scores
+from speakerkd.models.vectormap import VectorMap
+from speakerkd.parallel import gather_rows
+from speakerkd.score.files import read_matrix
+
+MODES = ("two-sided", "test-to-enroll", "linear")
+SIDES = ("enroll", "test")
+
+
+@dataclass(frozen=True)
+class NESSAConf:
+    mode: str = opt("two-sided", "two-sided, test-to-enroll or linear")
+    hidden: int = opt(512, "width of the MLPs")
+    dim: int = opt(256, "of the shared space of two-sided")
+    loss: str = opt("ge2e", "ge2e or ge2e-xs")
+    utts_per_speaker: int = opt(10, "of a batch")
+    scale: float = opt(10.0, "w of w cos + b at the start")
+    offset: float = opt(-5.0, "b at the start")
+    both_ways: bool = opt(False, "also with profiles by the test's model and tests by the enrolment's")
+    pair: float = opt(0.0, "weight of the angle between both models' vectors of an utterance")
+    within: float = opt(0.0, "weight of the same loss within each mapped model")
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES or self.loss not in LOSSES:
+            raise ValueError(f"--mode is one of {' '.join(MODES)}, --loss one of {' '.join(LOSSES)}")
+        if self.utts_per_speaker < 2 or min(self.hidden, self.dim) < 1 or min(self.pair, self.within) < 0:
+            raise ValueError(
+                "--utts-per-speaker is 2 or more, --hidden and --dim positive, --pair and --within not negative"
+            )
+
+
+class NESSA(Distiller):
+    Conf: ClassVar[type] = NESSAConf
+    needs: ClassVar[Needs] = Needs(vectors=SIDES, views=(), classifier=False, utts_per_speaker=10)
+
+    @classmethod
+    def needs_of(cls, conf: NESSAConf) -> Needs:
+        return Needs(vectors=SIDES, views=(), classifier=False, utts_per_speaker=conf.utts_per_speaker)
+
+    def __init__(self, conf: NESSAConf, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        enroll, test = (parts.vector_dims[side] for side in SIDES)
+        both = conf.mode == "two-sided"
+        dim = conf.dim if both else enroll
+        self.maps = nn.ModuleDict(
+            {
+                "enroll": VectorMap("mlp" if both else "identity", enroll, dim, conf.hidden),
+                "test": VectorMap("linear" if conf.mode == "linear" else "mlp", test, dim, conf.hidden),
+            }
+        )
+        self.scale = Scale(conf.scale, conf.offset)
+
+    def start_from(self, path: str) -> None:
+        """A matrix from the test's vectors to the enrolment's, such as procrustes/test.mat of local/align_maps.py."""
+        matrix = torch.from_numpy(read_matrix(path)).float()
+        enroll, test = self.maps["enroll"], self.maps["test"]
+        assert isinstance(enroll, VectorMap) and isinstance(test, VectorMap)
+        if matrix.shape != (enroll.in_dim, test.in_dim):
+            raise ValueError(
+                f"--init={path}: a matrix of {tuple(matrix.shape)}, but the vectors have {test.in_dim} (test) and "
+                f"{enroll.in_dim} (enroll) dimensions; is it of another pair, or of this one the other way round?"
+            )
+        with torch.no_grad():
+            test.linear.weight.copy_(matrix if enroll.kind == "identity" else enroll.linear.weight @ matrix)
+
+    def forward(self, batch: Batch, clock: Clock) -> Outcome:
+        enroll, test = (
+            gather_rows(self.maps[side](batch.vectors[side])).unflatten(0, (-1, self.conf.utts_per_speaker))
+            for side in SIDES
+        )  # (N, M, D) each, of all processes
+        scores = self.scale(cross_cosines(enroll, test))
+        losses = {"cross": self.loss(scores)}
+        if self.conf.both_ways:
+            losses["back"] = self.loss(self.scale(cross_cosines(test, enroll)))
+        if self.conf.pair:
+            losses["pair"] = self.conf.pair * (1 - (enroll * test).sum(2)).mean()
+        if self.conf.within:
+            mapped = [test] if self.conf.mode != "two-sided" else [enroll, test]
+            own = [self.loss(self.scale(own_cosines(each))) for each in mapped]
+            losses["within"] = self.conf.within * torch.stack(own).mean()
+        found = (own_scores(scores) == scores.amax(2)).float().mean()
+        return Outcome(losses, {"accuracy": found, "w": self.scale.log_scale.detach().exp()})
+
+    def loss(self, scores: Tensor) -> Tensor:
+        return LOSSES[self.conf.loss](scores).mean()
+
+    def free(self) -> list[nn.Parameter]:
+        return list(self.scale.parameters())
+
+    def exports(self) -> Mapping[str, nn.Module]:
+        return dict(self.maps.items())

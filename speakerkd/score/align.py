@@ -1,0 +1,39 @@
+"""Closed-form maps between two systems' vectors of the same utterances, which a trained map has to beat. numpy only.
+
+All take vectors of length 1 and are matrices without offset: A e, to be length-normalised again.
+    ridge        the test's vectors to the enrolment's: least squares, with a penalty on A; 0: plain least squares
+    procrustes   the same by a rotation (or by orthonormal rows or columns, where the dimensions differ)
+    logits       both to the space of the training speakers: a coordinate is the cosine with a speaker of the system
+"""
+
+import numpy as np
+
+from speakerkd.score.cosine import length_normalise
+
+
+def ridge(test: np.ndarray, enroll: np.ndarray, penalty: float) -> np.ndarray:
+    """(N, dy), (N, dx) -> (dx, dy); the penalty is relative to the mean variance of the test's dimensions."""
+    test, enroll = test.astype(np.float64), enroll.astype(np.float64)
+    gram = test.T @ test
+    if penalty == 0:
+        return np.linalg.lstsq(test, enroll, rcond=None)[0].T
+    return np.linalg.solve(gram + penalty * np.trace(gram) / len(gram) * np.eye(len(gram)), test.T @ enroll).T
+
+
+def procrustes(test: np.ndarray, enroll: np.ndarray) -> np.ndarray:
+    """(N, dy), (N, dx) -> (dx, dy), the one with orthonormal rows or columns that brings them nearest (Schönemann 1966)."""
+    left, _, right = np.linalg.svd(enroll.T.astype(np.float64) @ test.astype(np.float64), full_matrices=False)
+    return left @ right
+
+
+def centroids(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(C, D): the mean of each speaker's vectors of length 1, itself of length 1. Each of 0 to C - 1 must be there."""
+    sums = np.zeros((labels.max() + 1, vectors.shape[1]))
+    np.add.at(sums, labels, vectors.astype(np.float64))
+    return length_normalise(sums)
+
+
+def logits(rows: np.ndarray, centred: bool = False) -> np.ndarray:
+    """(C, D) class weights or centroids -> the map; centred: each vector's logits minus their mean."""
+    unit = length_normalise(rows.astype(np.float64))
+    return unit - unit.mean(0) if centred else unit
