@@ -40,7 +40,7 @@ for recipe in $recipes; do
   done
   rm -rf conf/model
   mkdir conf/model
-  printf -- '--type=xvector\n--channels=64\n--stats-channels=192\n--embedding-dim=32\n' > conf/model/xvector_tiny.conf
+  printf -- '--type=xvector\n--channels=64\n--stats-channels=192\n--embedding-dim=16\n' > conf/model/xvector_tiny.conf
   case $recipe in
     voxceleb) where=(--voxceleb1 "$corpora/VoxCeleb1" --voxceleb2 "$corpora/VoxCeleb2") trials=trials_O ;;
     cnceleb) where=(--cnceleb1 "$corpora/CN-Celeb_flac" --cnceleb2 "$corpora/CN-Celeb2_flac") trials=trials_avg ;;
@@ -56,7 +56,7 @@ for recipe in $recipes; do
   done
   models=()
   if [ "$trials" = trials_avg ]; then models=(--enroll-spk2utt data/test/enroll_spk2utt); fi
-  local/score_plda.sh --lda-dim 8 "${models[@]}" --score-opts "--num-bootstrap 0" data/cohort "$system/xvectors_cohort" \
+  local/score_plda.sh --lda-dim 4 "${models[@]}" --score-opts "--num-bootstrap 0" data/cohort "$system/xvectors_cohort" \
     "data/test/$trials" "$test" "$test" "$system/scores"
 done
 echo "$0: Succeeded"
