@@ -36,8 +36,10 @@ for recipe in $recipes; do
   cd "$folder/root/egs/$recipe/v1"
   for conf in train train_lm; do
     rm -f conf/$conf.conf
-    printf -- '--num-epochs=20\n--batch-size=16\n--num-frames=80\n--optimizer=adamw\n--lr=2e-3\n--final-lr=1e-3\n' > conf/$conf.conf
+    printf -- '--num-epochs=40\n--batch-size=16\n--num-frames=80\n--optimizer=adamw\n--lr=5e-3\n--final-lr=1e-3\n' > conf/$conf.conf
   done
+  rm conf/head.conf
+  printf -- '--margin=0.1\n' > conf/head.conf
   rm -rf conf/model
   mkdir conf/model
   printf -- '--type=xvector\n--channels=64\n--stats-channels=192\n--embedding-dim=16\n' > conf/model/xvector_tiny.conf
