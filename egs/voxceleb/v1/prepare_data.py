@@ -76,7 +76,7 @@ def source_of(path: str) -> str:
 def recordings_of(folder: Path) -> Recordings:
     """A speaker's: video folders with a recording for each stretch of speech."""
     speaker = folder.name
-    sources = []
+    sources: list[tuple[str, str]] = []
     for video in names(folder, folders=True):
         where = f"{folder}/{video}"
         found: dict[str, str] = {}
