@@ -1,5 +1,6 @@
 """Stage 1 of egs/voxceleb and egs/cnceleb on small trees like those of the corpora; tests/corpora.sh runs all stages."""
 
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -13,9 +14,14 @@ from corpora import make_cnceleb, make_voxceleb
 
 from egs.cnceleb.v1.joining import groups
 from egs.voxceleb.v1 import prepare_data as voxceleb
+from speakerkd.conf import build, read_conf, typed_conf
 from speakerkd.data.audio import read_audio
 from speakerkd.data.corpus import Cohort, Recordings, write_corpus
 from speakerkd.data.tables import read_lines, read_table
+from speakerkd.kd import METHODS
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import read_model
+from speakerkd.train import TrainConf
 
 
 def recipe_of(name: str, tmp_path: Path) -> Path:
@@ -214,3 +220,40 @@ def test_cohort_takes_turns_of_the_sessions(tmp_path: Path) -> None:
         assert len({each[:3] for each in some[:3]}) == 3
     cohort.write(tmp_path / "x")
     assert len(list(read_lines(tmp_path / "x/cohort_utts"))) == 12
+
+
+@pytest.mark.parametrize("name", ["voxceleb", "cnceleb"])
+def test_conf_files_are_read_and_say_what_was_published(name: str) -> None:
+    conf = ROOT / "egs" / name / "v1/conf"
+    assert not [path for path in conf.rglob("*") if path.is_symlink() and not path.exists()]
+    for path in conf.glob("kd/*.conf"):
+        typed_conf(path, METHODS)
+    for path in conf.glob("model/*.conf"):
+        read_model(path)
+    heads = {path.name: build(MarginConf, read_conf(path), str(path)) for path in conf.glob("head*.conf")}
+    assert heads["head_large.conf"].margin == 0.5 and heads["head.conf"].margin == 0.2
+    trains = {path.name: build(TrainConf, read_conf(path), str(path)) for path in conf.glob("train*.conf")}
+    for file, published in (("train.conf", 0.1), ("train_enskd.conf", 0.1), ("train_enskd_xvector.conf", 0.1),
+                            ("train_lm.conf", 1e-4)):  # fmt: skip
+        if file in trains:  # for 64 utterances, and multiplied up
+            assert trains[file].lr == pytest.approx(published * trains[file].batch_size / 64)
+    for file in ("train.conf", "train_enskd.conf", "train_enskd_xvector.conf"):
+        assert file not in trains or trains[file].final_lr == pytest.approx(trains[file].lr * 5e-5 / 0.1)
+    assert trains["train_sdpn.conf"].lr == pytest.approx(0.4 * 96 * 4 / 256)
+
+
+@pytest.mark.parametrize("name", ["voxceleb", "cnceleb"])
+def test_readme_names_what_is_there(name: str) -> None:
+    """Options of run.sh, and conf files, in the commands of the README."""
+    recipe = ROOT / "egs" / name / "v1"
+    text = (recipe / "README.md").read_text()
+    declared = set(re.findall(r"^([a-z0-9_]+)=", (recipe / "run.sh").read_text(), re.MULTILINE))
+    commands = [line for line in text.splitlines() if line.startswith("./run.sh")]
+    assert len(commands) > 5
+    for command in commands:
+        assert set(re.findall(r"--([a-z0-9_]+)", command.split("#")[0])) - {"help"} <= declared, command
+        for option, folder in (("student", "model"), ("kd_type", "kd")):
+            for value in re.findall(rf"--{option} (\S+)", command):
+                assert (recipe / "conf" / folder / f"{value}.conf").is_file(), command
+        for path in re.findall(r"--train_config (\S+)", command):
+            assert (recipe / path).is_file(), command
