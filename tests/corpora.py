@@ -146,7 +146,7 @@ def main() -> None:
     suffix = ".m4a" if shutil.which("ffmpeg") else ".wav"
     print(f"{sys.argv[0]}: VoxCeleb2 as {suffix[1:]}" + ("" if suffix == ".m4a" else ", for there is no ffmpeg here"))
     make_voxceleb(folder, speech, suffix, speakers=5, videos=3, seconds=2.5)
-    make_cnceleb(folder, speech, speakers=5, lengths=(3.0, 1.0, 1.5, 2.0, 1.2))
+    make_cnceleb(folder, speech, speakers=5, lengths=2 * (3.0, 1.0, 1.5, 2.0, 1.2))
     make_noises(folder)
 
 
