@@ -61,7 +61,9 @@ def main(argv: list[str]) -> None:
     if options.fbank_config:
         conf = build(FbankConf, read_conf(options.fbank_config), options.fbank_config)
     fbank = Fbank(conf)
-    waves = Waves(folder, fbank.rate, conf.channel)
+    with open(utterance_list, "rb") as file:  # unchecked: of a fault the table that the list is of is to be named
+        ids = {words[0].decode("utf-8", "replace") for words in map(bytes.split, file) if words}
+    waves = Waves(folder, fbank.rate, conf.channel, ids)
     utterances = [line.split()[0] for _, line in read_lines(utterance_list)]
 
     lost: dict[str, str] = {}

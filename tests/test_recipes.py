@@ -19,6 +19,9 @@ def test_help_is_instant_and_options_are_checked(recipe: Path) -> None:
     assert done.returncode == 0 and "--stage" in done.stdout and "./run.sh" in done.stdout
     done = subprocess.run([recipe / "run.sh", "--stages", "1"], env=bare, capture_output=True, text=True, timeout=20)
     assert done.returncode == 1 and "no option '--stages'" in done.stderr and "--stop_stage" in done.stderr
+    relative = [recipe.relative_to(ROOT) / "run.sh", "--help"]
+    done = subprocess.run(relative, cwd=ROOT, env=bare, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0 and "--stop_stage" in done.stdout, done.stderr
     for stray in ("-stage", "stage=9", "extra"):
         done = subprocess.run([recipe / "run.sh", stray, "9"], env=bare, capture_output=True, text=True, timeout=20)
         assert done.returncode == 1 and f"unexpected argument '{stray}'" in done.stderr

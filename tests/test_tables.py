@@ -119,3 +119,12 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "t"], cwd=ROOT, capture_output=True, text=True)
     assert "t: can't be written (File too large); check the disk space" in done.stderr
     assert (tmp_path / "t").read_text() == "old\n" and list(tmp_path.iterdir()) == [tmp_path / "t"]
+
+
+def test_some_of_a_table_are_held_and_all_of_it_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("a 1\nb 2\nc 3\n")
+    assert read_table(tmp_path / "t", only={"b", "z"}) == {"b": "2"}
+    for text, said in (("a 1\na 2\nb 3\n", "'a' is there twice"), ("c 1\na 2\nb 3\n", "not sorted")):
+        (tmp_path / "t").write_text(text)
+        with pytest.raises(ValueError, match=said):
+            read_table(tmp_path / "t", only={"b"})

@@ -14,18 +14,20 @@
 #   variables that have a default.
 # - "--help" prints $help_message, or where there is none the comment at the head of the script.
 
+_po_file=$0
+[ -r "$_po_file" ] || _po_file=./${0##*/}   # called by a relative path, and gone into its own folder since
 _po_die() { echo "$0: $*" >&2; exit 1; }
 
 # The variables that the script sets before it sources this file.
 _po_allowed() {
-  sed -n '/^[^#]*parse_options\.sh/q; s/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/--\1/p' "$0" | sort -u | tr '\n' ' '
+  sed -n '/^[^#]*parse_options\.sh/q; s/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/--\1/p' "$_po_file" | sort -u | tr '\n' ' '
 }
 
 _po_help() {
   if [ -n "${help_message:-}" ]; then
     printf '%s\n' "$help_message"
   else
-    sed -n '2,${/^#/!q; /^# shellcheck /d; s/^# \{0,1\}//; p;}' "$0"
+    sed -n '2,${/^#/!q; /^# shellcheck /d; s/^# \{0,1\}//; p;}' "$_po_file"
   fi
 }
 

@@ -49,7 +49,7 @@ class Computed:
         path = folder / "conf/fbank.conf"
         known = path if path.exists() else None
         channel = build(KaldiConf, read_conf(known), str(known)).channel if known else -1
-        self._waves = Waves(folder, front_end.rate, channel)
+        self._waves = Waves(folder, front_end.rate, channel, set(self._utterances))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._utterances)

@@ -10,7 +10,7 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -78,17 +78,17 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def read_table(path: str | Path, num_fields: int | None = None) -> dict[str, str]:
-    """id -> the rest of its line. num_fields (the id included) is checked where given."""
+def read_table(path: str | Path, num_fields: int | None = None, only: Container[str] | None = None) -> dict[str, str]:
+    """id -> the rest of its line; of all ids, or only some. num_fields (the id included) is checked where given."""
     table: dict[str, str] = {}
     last = ""
     for number, line in read_lines(path):
         if line[0] in " \t":
             raise ValueError(f"{path}:{number}: the line starts with white space, not with an id; {FIX}")
         key, *rest = line.split(None, 1)
-        if key in table:
+        if key in table or key == last:
             raise ValueError(f"{path}:{number}: '{key}' is there twice; {FIX}")
-        if table and key < last:
+        if key < last:
             raise ValueError(f"{path}:{number}: '{key}' stands after '{last}': not sorted (LC_ALL=C sort); {FIX}")
         value = rest[0].rstrip(" \t") if rest else ""
         if num_fields is not None and 1 + len(value.split()) != num_fields:
@@ -98,14 +98,15 @@ def read_table(path: str | Path, num_fields: int | None = None) -> dict[str, str
             )
         if num_fields is None and not value:
             raise ValueError(f"{path}:{number}: nothing stands after the id '{key}'; {FIX}")
-        table[key] = value
         last = key
+        if only is None or key in only:
+            table[key] = value
     return table
 
 
-def read_segments(path: str | Path) -> dict[str, Segment]:
+def read_segments(path: str | Path, only: Container[str] | None = None) -> dict[str, Segment]:
     segments = {}
-    for utt, text in read_table(path, 4).items():
+    for utt, text in read_table(path, 4, only).items():
         recording, start, end = text.split()
         try:
             segment = Segment(recording, float(start), float(end))

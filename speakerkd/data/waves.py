@@ -3,7 +3,7 @@
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,15 @@ from speakerkd.data.tables import Segment, read_segments, read_table
 
 
 class Waves:
-    """utterance -> (samples,) float32. What can't be used is an AudioError, of that utterance alone."""
+    """utterance -> (samples,) float32. What can't be used is an AudioError, of that utterance alone.
 
-    def __init__(self, folder: Path, rate: int, channel: int = -1) -> None:
+    only: the utterances that will be asked for. One job of many need not hold the tables of a million others.
+    """
+
+    def __init__(self, folder: Path, rate: int, channel: int = -1, only: Set[str] | None = None) -> None:
         self.folder, self.rate = folder, rate
-        self._recordings = Recordings(folder, rate, channel)
-        self._texts = read_table(folder / "utt2aug") if (folder / "utt2aug").exists() else {}
+        self._recordings = Recordings(folder, rate, channel, only)
+        self._texts = read_table(folder / "utt2aug", only=only) if (folder / "utt2aug").exists() else {}
         sources = read_table(folder / "aug.scp") if (folder / "aug.scp").exists() else {}
         self._augmenter = Augmenter(sources, rate)
 
@@ -53,10 +56,12 @@ def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndar
 class Recordings:
     """Waves by utterance, mono and at one rate. The last recording is kept, for its segments and copies that follow."""
 
-    def __init__(self, data_dir: Path, rate: int, channel: int) -> None:
-        self._sources = read_table(data_dir / "wav.scp")
+    def __init__(self, data_dir: Path, rate: int, channel: int, only: Set[str] | None = None) -> None:
         has_segments = (data_dir / "segments").exists()
-        self._segments = read_segments(data_dir / "segments") if has_segments else None
+        self._segments = read_segments(data_dir / "segments", only) if has_segments else None
+        if only is not None and self._segments is not None:
+            only = {segment.recording for segment in self._segments.values()}
+        self._sources = read_table(data_dir / "wav.scp", only=only)
         self._rate, self._channel = rate, channel
         self._source, self._wave = "", np.zeros(0, np.float32)
         self.notes: Counter[str] = Counter()

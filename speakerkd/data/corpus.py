@@ -1,0 +1,147 @@
+"""Data directories of large corpora, written a speaker at a time: of a million utterances only the names are held.
+
+A folder is read with one look, which tells names from folders without asking the disk about each file.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from speakerkd.data.tables import check_id, remove_features, replacing, write_table
+
+AUDIO = (".wav", ".flac", ".m4a")
+
+
+class Recordings(NamedTuple):
+    """A speaker, and of each utterance its name and what wav.scp says of it, in any order."""
+
+    speaker: str
+    sources: list[tuple[str, str]]
+
+
+def names(folder: Path, folders: bool) -> list[str]:
+    """Sorted names of the folders in this one, or of what else is in it; hidden ones are left out."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_dir() == folders]
+    except OSError as error:
+        raise ValueError(f"{folder}: this folder can't be read ({error.strerror})") from error
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def audio_names(folder: Path) -> list[str]:
+    return [name for name in names(folder, folders=False) if name.lower().endswith(AUDIO)]
+
+
+def write_corpus(folder: Path, speakers: Iterable[Recordings]) -> tuple[int, int]:
+    """wav.scp, utt2spk and spk2utt, all at once; speakers come sorted. Returns how many speakers and utterances."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder}: can't make this folder ({error.strerror})") from error
+    remove_features(folder)
+    for name in ("segments", "utt2dur", "utt2aug", "utt2uniq", "aug.scp", "spk2gender"):
+        (folder / name).unlink(missing_ok=True)  # of another preparation
+    num_speakers = num_utterances = 0
+    last_speaker = last = ""
+    with ExitStack() as stack:
+        wav_scp, utt2spk, spk2utt = (
+            stack.enter_context(replacing(folder / name)) for name in ("wav.scp", "utt2spk", "spk2utt")
+        )
+        for speaker, sources in speakers:
+            if not sources:
+                continue
+            for utterance, source in sorted(sources):
+                if utterance <= last or speaker <= last_speaker or not utterance.startswith(speaker):
+                    raise ValueError(
+                        f"{folder}: {utterance} of {speaker} comes after {last}: utterances must be named "
+                        "speaker-..., each once, and their order must be that of the speakers"
+                    )
+                wav_scp.write(f"{check_id(utterance, source)} {source}\n")
+                utt2spk.write(f"{utterance} {speaker}\n")
+                last = utterance
+            spk2utt.write(f"{speaker} {' '.join(sorted(utterance for utterance, _ in sources))}\n")
+            num_speakers, num_utterances, last_speaker = num_speakers + 1, num_utterances + len(sources), speaker
+        if not num_utterances:
+            raise ValueError(f"{folder}: there would be no utterance in this data directory")
+    return num_speakers, num_utterances
+
+
+class Cohort:
+    """Some utterances of each speaker, of as many sessions as can be: for score normalisation and calibration."""
+
+    def __init__(self, per_speaker: int, session: Callable[[str], str], seed: int = 0) -> None:
+        self.per_speaker, self.session, self.seed = per_speaker, session, seed
+        self.chosen: dict[str, list[str]] = {}
+
+    def passing(self, speakers: Iterable[Recordings]) -> Iterator[Recordings]:
+        """The same, looked at on their way."""
+        for each in speakers:
+            draw = random.Random(f"{self.seed} cohort {each.speaker}")
+            utterances = [utterance for utterance, _ in sorted(each.sources)]
+            draw.shuffle(utterances)
+            turn: dict[str, int] = {}
+            rank = {}
+            for utterance in utterances:
+                session = self.session(utterance)
+                rank[utterance] = turn[session] = turn.get(session, 0) + 1
+            self.chosen[each.speaker] = sorted(utterances, key=rank.__getitem__)[: self.per_speaker]
+            yield each
+
+    def write(self, folder: Path) -> None:
+        """cohort_utts, for subset_data_dir.sh --utt-list, and trials_calibration: pairs of the speakers' first four.
+
+        A target pair is of two sessions. There are as many nontarget pairs, each with an utterance of any other speaker.
+        """
+        with replacing(folder / "cohort_utts") as file:
+            file.writelines(f"{utterance}\n" for utterance in sorted(u for some in self.chosen.values() for u in some))
+        draw = random.Random(f"{self.seed} calibration")
+        speakers = [speaker for speaker, some in self.chosen.items() if some]
+        with replacing(folder / "trials_calibration") as file:
+            for speaker in speakers if len(speakers) > 1 else []:
+                first = self.chosen[speaker][:4]
+                for number, one in enumerate(first):
+                    for other in first[number + 1 :]:
+                        if self.session(one) == self.session(other):
+                            continue
+                        stranger = speaker
+                        while stranger == speaker:
+                            stranger = speakers[int(draw.random() * len(speakers))]
+                        file.write(f"{one} {other} target\n{one} {self.chosen[stranger][0]} nontarget\n")
+
+
+def write_trials(path: Path, trials: Iterable[tuple[str, str, bool]], known: set[str]) -> str:
+    """Those whose test utterance is known, and whose enrolment is; says how many. Memory does not grow with them."""
+    count = targets = left_out = 0
+    with replacing(path) as file:
+        for enrol, test, target in trials:
+            if enrol not in known or test not in known:
+                left_out += 1
+                continue
+            file.write(f"{enrol} {test} {'target' if target else 'nontarget'}\n")
+            count, targets = count + 1, targets + target
+    without = f", {left_out} left out, for lack of a recording" if left_out else ""
+    return f"{path}: {count} trials, {100 * targets / max(count, 1):.1f} % target{without}"
+
+
+def note_lost(path: Path, lost: Mapping[str, str], total: int, max_lost: float = 5.0) -> None:
+    """lost_utts; more than 5 % is an error."""
+    write_table(path, lost)
+    if len(lost) * 100 > total * max_lost:
+        name, reason = next(iter(lost.items()))
+        raise ValueError(
+            f"{len(lost)} of {total} are lost, more than {max_lost:g} %: see {path}, such as {name}: {reason}"
+        )
+
+
+def place_of(root: str, places: Sequence[str], speaker: str = "id[0-9]*") -> list[Path]:
+    """Those of the places under the root that hold folders of speakers."""
+    if not Path(root).is_dir():
+        raise ValueError(f"{root or 'the folder of the corpus'}: no such folder; give the folder it was unpacked in")
+    found = [Path(root, place) for place in places if any(Path(root, place).glob(f"{speaker}/"))]
+    if not found:
+        raise ValueError(f"{root}: no folders {speaker} in it, nor in its {', '.join(places)}; is it unpacked?")
+    return found

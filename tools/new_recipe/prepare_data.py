@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Data directories of @NAME@: which recordings there are, who speaks in them, and whom to test on.
+
+Usage: ./prepare_data.py [options] <corpus folder> <data-dir>
+ e.g.: ./prepare_data.py /corpora/@NAME@ data
+
+find_recordings() is the one function that knows the corpus. As it stands, it takes a folder with a folder for each speaker,
+in which .wav, .flac or .m4a files lie, in further folders or not: <corpus folder>/<speaker>/[...]/<name>.wav.
+
+Some speakers (--test-share) are kept for testing: by a hash of their names, so that speakers added later change nothing.
+Writes <data-dir>/{train,test}/{wav.scp,utt2spk,spk2utt}, and <data-dir>/test/trials: pairs of test utterances.
+"""
+
+import hashlib
+import logging
+import random
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from speakerkd.conf import first_few, opt, parse_args, run
+from speakerkd.data.corpus import Recordings, audio_names, names, write_corpus, write_trials
+
+LOG = logging.getLogger("prepare_data")
+
+
+@dataclass
+class Options:
+    test_share: float = opt(0.1, "share of the speakers that are for testing, two at least")
+    max_trials: int = opt(500000, "of each label, target and nontarget; drawn at random where there are more")
+    seed: int = opt(0, "of this draw")
+
+
+def find_recordings(corpus: Path) -> Iterator[tuple[str, str, Path]]:
+    """(speaker, name of the recording among the speaker's, its file): FILL IN for a corpus in other folders.
+
+    Names may hold anything; what ids can't hold is replaced below. Files are not opened here.
+    """
+    for speaker in names(corpus, folders=True):
+        folders = [corpus / speaker]
+        while folders:
+            folder = folders.pop()
+            folders += [folder / name for name in names(folder, folders=True)]
+            for name in audio_names(folder):
+                file = folder / name
+                yield speaker, str(file.relative_to(corpus / speaker).with_suffix("")), file
+
+
+def id_of(name: str) -> str:
+    """What ids may hold: the hyphen only parts a speaker from the rest, so that both are in the same order."""
+    return re.sub(r"[^\w.]", "_", name)
+
+
+def source_of(file: Path) -> str:
+    """What wav.scp says: the file, or a command that writes it as WAV."""
+    if file.suffix.lower() == ".m4a":
+        return f"ffmpeg -v error -nostdin -i {shlex.quote(str(file))} -f wav -acodec pcm_s16le -ac 1 -ar 16000 - |"
+    return str(file)
+
+
+def gather(corpus: Path) -> dict[str, Recordings]:
+    """Speakers by id, sorted."""
+    found: dict[str, dict[str, Path]] = {}
+    called: dict[str, str] = {}
+    for speaker, name, file in find_recordings(corpus):
+        who = id_of(speaker)
+        if called.setdefault(who, speaker) != speaker:
+            raise ValueError(f"speakers {called[who]} and {speaker} would both be called {who}; rename one of them")
+        utterance = f"{who}-{id_of(name)}"
+        other = found.setdefault(who, {}).setdefault(utterance, file)
+        if other != file:
+            raise ValueError(f"{other} and {file} would both be called {utterance}; rename one of them")
+    return {
+        who: Recordings(who, [(utterance, source_of(file.absolute())) for utterance, file in files.items()])
+        for who, files in sorted(found.items())
+    }
+
+
+def choose_test(speakers: list[str], share: float) -> set[str]:
+    """Those with the smallest hashes."""
+    by_hash = sorted(speakers, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return set(by_hash[: max(2, round(share * len(speakers)))])
+
+
+def draw_trials(speakers: list[Recordings], options: Options) -> list[tuple[str, str, bool]]:
+    """All pairs, or as many of each label as wanted."""
+    draw = random.Random(options.seed)
+    utterances = {each.speaker: sorted(utterance for utterance, _ in each.sources) for each in speakers}
+    targets = [(a, b, True) for some in utterances.values() for a, b in combinations(some, 2)]
+    if len(targets) > options.max_trials:
+        targets = sorted(draw.sample(targets, options.max_trials))
+    everyone = [(utterance, who) for who, some in utterances.items() for utterance in some]
+    total = len(everyone) * (len(everyone) - 1) // 2 - sum(len(s) * (len(s) - 1) // 2 for s in utterances.values())
+    if total <= options.max_trials:
+        return targets + [(a, b, False) for (a, x), (b, y) in combinations(everyone, 2) if x != y]
+    nontargets: set[tuple[str, str, bool]] = set()
+    while len(nontargets) < options.max_trials:
+        (a, x), (b, y) = sorted(draw.sample(everyone, 2))
+        if x != y:
+            nontargets.add((a, b, False))
+    return targets + sorted(nontargets)
+
+
+def main(argv: list[str]) -> None:
+    options, (corpus, folder) = parse_args(Options, argv, __doc__, 2)
+    if not 0 < options.test_share < 1 or options.max_trials < 1:
+        raise ValueError("--test-share must lie between 0 and 1, --max-trials must be positive")
+    if not Path(corpus).is_dir():
+        raise ValueError(f"{corpus}: no such folder; give the folder of the corpus")
+    speakers = gather(Path(corpus))
+    if len(speakers) < 4:
+        raise ValueError(
+            f"{corpus}: {len(speakers)} speakers ({first_few(speakers) or 'none'}), four at least are needed; a folder "
+            "for each speaker is expected there, with .wav, .flac or .m4a files: see find_recordings in prepare_data.py"
+        )
+    data, test = Path(folder), choose_test(list(speakers), options.test_share)
+    for part in ("train", "test"):
+        mine = [each for name, each in speakers.items() if (name in test) == (part == "test")]
+        LOG.info("%s/%s: %d speakers, %d utterances", data, part, *write_corpus(data / part, mine))
+    trials = draw_trials([speakers[name] for name in sorted(test)], options)
+    if not any(target for _, _, target in trials):
+        raise ValueError(
+            f"{', '.join(sorted(test))}: no test speaker has two recordings, so there are no target trials"
+        )
+    known = {utterance for name in test for utterance, _ in speakers[name].sources}
+    LOG.info("%s", write_trials(data / "test" / "trials", trials, known))
+
+
+if __name__ == "__main__":
+    run(main)
