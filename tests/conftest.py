@@ -1,6 +1,7 @@
 """What the tests share: the root of the repository, a wave, a runner of scripts."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
+# Started in the background, pytest ignores these, and so would all that it starts: nothing could be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 

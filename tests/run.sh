@@ -2,14 +2,18 @@
 # All tests: lint, then pytest. It makes the environment that it needs.
 #
 # Usage: tests/run.sh [pytest arguments]
-#   tests/run.sh                      # everything
+#   tests/run.sh                      # everything, a file on each core
 #   tests/run.sh tests/test_fbank.py  # without lint
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC2034  # read by env.sh
-extras="dev plot"
+extras="dev plot onnx face"
 . tools/env.sh
 
-[ $# -gt 0 ] || tools/lint.sh
-exec python3 -m pytest "$@"
+[ $# -eq 0 ] || exec python3 -m pytest "$@"
+tools/lint.sh
+# Files side by side, a core each; what a test starts is then on one core as well.
+cores=$(nproc)
+export OMP_NUM_THREADS=1
+exec python3 -m pytest -n $((cores < 8 ? cores : 8)) --dist loadfile
