@@ -21,6 +21,7 @@ from tools.benchmarks.common import Options, Row, compare
 
 MODEL = Path(__file__).resolve().parents[2] / "egs/mini/v1/conf/model/xvector.conf"
 WORLD = World(0, 1, torch.device("cpu"))
+STEPS = 53  # an epoch of egs/mini
 
 
 def train(options: Options, folder: Path) -> list[Row]:
@@ -31,10 +32,10 @@ def train(options: Options, folder: Path) -> list[Row]:
     )
     entries = np.repeat(np.arange(len(data)), 1)
     batches = Batches(data, [View()], conf.num_frames, conf.batch_size, 0, entries)
-    batches.per_epoch = 20  # of the few utterances again and again
-    batches.num_groups = 20 * conf.batch_size
-    batches._permutation, batches._epoch = np.tile(np.arange(len(data)), 1 + 20 * conf.batch_size // len(data)), 0
-    memory: list[Batch] = [batches[step] for step in range(20)]
+    batches.per_epoch = STEPS  # of the few utterances again and again
+    batches.num_groups = STEPS * conf.batch_size
+    batches._permutation, batches._epoch = np.tile(np.arange(len(data)), 1 + STEPS * conf.batch_size // len(data)), 0
+    memory: list[Batch] = [batches[step] for step in range(STEPS)]
     number = itertools.count()
 
     def method() -> Distiller:
@@ -53,7 +54,7 @@ def train(options: Options, folder: Path) -> list[Row]:
             one_step(module, batch, Clock(0, 1), optimizer, 1e-3, conf)
 
     mine, theirs, ratio = compare(ours, bare, options.seconds)
-    rates = [f"{20 * conf.batch_size / seconds:.0f} crops/s" for seconds in (mine, theirs)]
+    rates = [f"{STEPS * conf.batch_size / seconds:.0f} crops/s" for seconds in (mine, theirs)]
     return [
         Row(
             "train",
