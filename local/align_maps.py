@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.dataset import Utterances, hold_out
+from speakerkd.data.utterances import Utterances, hold_out
 from speakerkd.models.base import load_net
 from speakerkd.models.vectormap import VectorMap
 from speakerkd.score.align import centroids, logits, procrustes, ridge

@@ -69,7 +69,9 @@ def main(argv: list[str]) -> None:
     speakers = speakers_of(trials, read_utt2spk(utt2spk), {}, str(utt2spk))
     draws = draw_speakers(speakers.count, options.num_bootstrap, options.seed)
     cells: dict[tuple[str, str, str], Cell] = {}
-    for system in (out / "systems").read_text(encoding="utf-8").split():
+    systems = (out / "systems").read_text(encoding="utf-8").split()
+    check_alike([out / system for system in systems])
+    for system in systems:
         add(cells, out / system, trials, speakers, draws)
     teachers = {}
     for word in options.teachers.split():
@@ -84,6 +86,23 @@ def main(argv: list[str]) -> None:
     with replacing(out / "table.tsv") as file:
         file.writelines("\t".join(row) + "\n" for row in (HEADER, *rows))
     print(text, end="")
+
+
+def check_alike(systems: list[Path]) -> None:
+    """What was scored in an earlier call is not trained again: it must have been trained with the same options."""
+    first: dict[str, str] = {}
+    for system in systems:
+        options = json.loads((system / "conf.json").read_text(encoding="utf-8"))["options"]
+        found = {name: str(value) for name, value in options["train"].items() if name != "seed"}
+        found |= {name: str(value) for name, value in options["data"].items()}
+        first = first or found
+        other = [name for name in first if found.get(name) != first[name]]
+        if other:
+            raise ValueError(
+                f"{system} was trained with other options than {systems[0].name} "
+                f"({', '.join(f'{name} {found.get(name)} for {first[name]}' for name in other)}): "
+                "remove what is of the earlier options, or compare in another folder"
+            )
 
 
 def add(

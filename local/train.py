@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
-from speakerkd.data.dataset import Batches, Utterances, hold_out
+from speakerkd.data.dataset import Batches
+from speakerkd.data.utterances import Utterances, hold_out
 from speakerkd.kd import METHODS, Distiller, Needs, Parts
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import Teacher

@@ -36,7 +36,7 @@ class TrainConf:
     clip: float = opt(0.0, "largest norm of the gradient; 0: not clipped")
     average: int = opt(1, "the result is the average of the weights after this many last epochs")
     select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
-    amp: str = opt("auto", "autocast: auto (bf16 on GPUs), bf16 (on CPUs too: twice as fast on those with AMX) or none")
+    amp: str = opt("auto", "autocast: auto (bf16 on GPUs), bf16 (on CPUs too: faster on those with AMX) or none")
     seed: int = opt(0, "of weights, order and crops")
     valid_speakers: int = opt(0, "speakers held out, whose trials' EER is logged")
     valid_interval: int = opt(1, "epochs between these EERs")

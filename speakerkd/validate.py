@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from speakerkd.data.dataset import Utterances
+from speakerkd.data.utterances import Utterances
 from speakerkd.extract import embed
 from speakerkd.models.base import SpeakerNet
 from speakerkd.score.cosine import length_normalise

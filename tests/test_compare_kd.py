@@ -71,6 +71,12 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     told = (recipe / "exp/c/table.tsv").read_text().splitlines()
     assert len(told) == 4 and told[0].split("\t")[:3] == ["student", "kd_type", "teacher"]
 
+    # the same folder with other options would mix the two
+    options[1] = options[1].replace("--num-epochs 1", "--num-epochs 2")
+    words = ["local/compare_kd.sh", "--kd-types", "none", "--students", "xvector", *options, "--seeds", "0 1 2"]
+    done = sh(*words, *ends, fails=True)
+    assert "xvector_none_s2 was trained with other options than xvector_none_s0 (num_epochs 2 for 1)" in done.stderr
+
 
 def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
     (data / "trials").write_text("s0-0 s0-1 target\n")

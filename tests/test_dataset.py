@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from speakerkd.data.dataset import Batches, Utterances, View, hold_out, uniform
+from speakerkd.data.dataset import Batches, View, uniform
 from speakerkd.data.kaldi import ArkWriter
 from speakerkd.data.tables import write_data_dir, write_table
+from speakerkd.data.utterances import Utterances, hold_out
 
 DIM, FRAMES = 3, 40
 

@@ -109,7 +109,8 @@ def test_options_of_the_views_reach_the_batches(recipe: Path, data: Path, sh: Ru
 
 TWO_METHODS = """
 import sys, torch
-from speakerkd.data.dataset import Batches, Utterances
+from speakerkd.data.dataset import Batches
+from speakerkd.data.utterances import Utterances
 from speakerkd.kd import METHODS, Parts
 from speakerkd.models import Encoded, SpeakerNet
 from speakerkd.parallel import start

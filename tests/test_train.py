@@ -112,7 +112,8 @@ def test_a_second_run_in_one_folder_is_refused(recipe: Path, data: Path, sh: Run
 
 SMALL_RUN = """
 import sys, torch
-from speakerkd.data.dataset import Batches, Utterances, View
+from speakerkd.data.dataset import Batches, View
+from speakerkd.data.utterances import Utterances
 from speakerkd.kd.base import Distiller, Outcome
 from speakerkd.parallel import start
 from speakerkd.runfolder import RunFolder

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from speakerkd.data.dataset import Utterances
 from speakerkd.data.frontend import recorded
 from speakerkd.data.source import departure
+from speakerkd.data.utterances import Utterances
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models.base import SpeakerNet, load_net

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from speakerkd.data.dataset import Batch, Batches, Utterances, View
+from speakerkd.data.dataset import Batch, Batches, View
 from speakerkd.data.kaldi import ArkWriter
 from speakerkd.data.tables import write_data_dir, write_table
+from speakerkd.data.utterances import Utterances
 from speakerkd.kd import Clock, Distiller, Parts
 from speakerkd.kd.none import NoneConf, NoTeacher
 from speakerkd.losses.margin import MarginConf
