@@ -194,8 +194,8 @@ def test_made_up_weights(case: str, family: str, made_up: Any, tmp_path: Path, b
     assert np.abs(said["vector"]).max() > 0.1
 
 
-# What a transcription of WeSpeaker's ECAPA_TDNN(16, 8, 6), made for this test apart from our model, gave with the weights below, without and with the global
-# context; variances have the floor of its later versions, 1e-7.
+# What a transcription of WeSpeaker's ECAPA_TDNN(16, 8, 6), made for this test apart from our model, gave with the
+# weights below, without and with the global context; variances have the floor of its later versions, 1e-7.
 FROZEN_ECAPA = {
     False: [-4.23306, -4.52383, -4.85075, -2.82206, -1.13685, -1.54113],
     True: [-4.23300, -4.52383, -4.85083, -2.82220, -1.13705, -1.54139],
