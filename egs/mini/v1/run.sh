@@ -5,10 +5,10 @@
 #   ./run.sh                             # everything
 #   ./run.sh --stage 4 --kd_type enskd   # another method; conf/kd has them
 #   ./run.sh --stage 4 --student ecapa_tiny
-#   ./run.sh --stage 7 --stop_stage 7 --enroll_system xvector_none_s0 --test_system resnet_tiny_s0
+#   ./run.sh --stage 7 --stop_stage 7 --enroll_system xvector_tiny_none_s0 --test_system resnet_tiny_s0
 # Options:
 #   --teacher resnet_tiny       conf/model/<teacher>.conf, or a model that is there: exp/<name> of local/import_checkpoint.py
-#   --student xvector           conf/model/<student>.conf
+#   --student xvector_tiny      conf/model/<student>.conf
 #   --kd_type none              conf/kd/<kd_type>.conf
 #   --seed 0                    of the training; results of several seeds are averaged in the table
 #   --enroll_system ""          stage 7, when asked for: maps between this system, a folder of exp,
@@ -22,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 stage=1
 stop_stage=6
 teacher=resnet_tiny
-student=xvector
+student=xvector_tiny
 kd_type=none
 seed=0
 enroll_system=
