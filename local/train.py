@@ -30,7 +30,7 @@ from speakerkd.models.init import initialise
 from speakerkd.models.vectormap import VectorMap, save_map, system_of
 from speakerkd.parallel import World, start
 from speakerkd.runfolder import RunFolder
-from speakerkd.train import Pace, TrainConf, train
+from speakerkd.train import Pace, TrainConf, in_bf16, train
 from speakerkd.validate import CrossValidation, Validation
 
 
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> None:
     method = method_class(method_conf, Parts(net, data.speakers, teacher, dims))
     if options.init and net is None:
         method.start_from(options.init)
-    tell(data, entries, batches, method if net is None else net.encoder, world)
+    tell(data, entries, batches, method if net is None else net.encoder, world, options.amp)
     workers = options.workers if options.workers >= 0 else 4 if world.device.type == "cuda" else 0
     validator = Validation if needs.views else CrossValidation
     validation = validator(data, valid, valid_speakers, world.device) if options.valid_speakers else None
@@ -220,14 +220,14 @@ def front_end(data_dir: Path) -> dict[str, Any]:
     return {"fbank": read_conf(path) if path.exists() else {}, "cmn": "utterance"}
 
 
-def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: Any, world: World) -> None:
+def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: Any, world: World, amp: str) -> None:
     size = sum(each.numel() for each in net.parameters())
     labels = f"{len(data.speakers)} speakers" if data.speakers else "no labels"
     hours = f"{data.frames[entries].sum() / 360000:.1f} h; encoder" if data.audio else "no audio; maps"
     logging.info(
-        "%s, %d utterances in %d copies, %s of %.2f M parameters; %d steps of %d an epoch; %s x %d",
+        "%s, %d utterances in %d copies, %s of %.2f M parameters; %d steps of %d an epoch; %s%s x %d",
         labels, batches.num_groups, len(entries), hours, size / 1e6, batches.per_epoch, batches.batch_size,
-        world.device, world.size,
+        world.device, " in bf16" if in_bf16(amp, world.device.type) else "", world.size,
     )  # fmt: skip
     if batches.short:
         logging.warning("%d utterances are shorter than a crop: they are repeated to fill it", batches.short)

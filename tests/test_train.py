@@ -18,7 +18,7 @@ from toy import DIM, SPEAKERS, UTTERANCES, command, same, weights
 from speakerkd.data.kaldi import ArkWriter, Scp
 from speakerkd.data.tables import write_table
 from speakerkd.models import load_net
-from speakerkd.train import TrainConf, learning_rate
+from speakerkd.train import TrainConf, in_bf16, learning_rate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -291,3 +291,10 @@ def test_learning_rates() -> None:
     cosine = TrainConf(num_epochs=10, lr=1.0, final_lr=0.01, warmup_epochs=0, schedule="cosine")
     assert learning_rate(cosine, 0) == 1 and learning_rate(cosine, 5) == pytest.approx(0.505)
     assert learning_rate(cosine, 10) == pytest.approx(0.01)
+
+
+def test_half_precision_is_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=amx: found)
+        found = {amp: (in_bf16(amp, "cpu"), in_bf16(amp, "cuda")) for amp in ("auto", "fast", "bf16", "none")}
+        assert found == {"auto": (False, True), "fast": (amx, True), "bf16": (True, True), "none": (False, False)}
