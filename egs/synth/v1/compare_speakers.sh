@@ -35,34 +35,12 @@ data=exp/speakers/data
 largest=$(tr ' ' '\n' <<< "$sizes" | sort -n | tail -n 1)
 mkdir -p "$data"
 
-if [ ! -e "$data/.done_$largest" ]; then
-  ./prepare_data.py --num-train-speakers "$largest" --nj "$jobs" "$data"
-  for x in train test; do
-    local/make_fbank.sh --nj "$jobs" --cmd "$train_cmd" "$data/$x"
-    utils/fix_data_dir.sh "$data/$x"
-  done
-  touch "$data/.done_$largest"
-fi
-
-# Epochs for as many utterances; the margin comes at the same parts of the run.
-settings() { # folder, speakers, utterances in all
-  local count
-  count=$(wc -l < "$data/train_$2/utt2spk")
-  mkdir -p "$1"
-  awk -v all="$3" -v count="$count" -v folder="$1" 'BEGIN {
-    epochs = int(all / count + 0.5)
-    if (epochs < 1) epochs = 1
-    print "--type=aam\n--scale=32\n--margin=0.2\n--margin-start=" 0.15 * epochs "\n--margin-end=" 0.4 * epochs > (folder "/head.conf")
-    print "--num-epochs=" epochs "\n--warmup-epochs=" 0.05 * epochs "\n--average=1" > (folder "/train.conf") }'
-  grep -v -e '^--num-epochs' -e '^--warmup-epochs' -e '^--average' conf/train.conf >> "$1/train.conf"
-}
+. ./speakers.sh
+make_speakers
 
 for size in $sizes; do
   out=exp/speakers/$size
-  [ "$size" -eq "$largest" ] || awk -v most="$size" 'NR <= most {print $1}' "$data/train/spk2utt" > "$data/spk_$size"
-  if [ "$size" -eq "$largest" ]; then utils/copy_data_dir.sh "$data/train" "$data/train_$size"
-  else utils/subset_data_dir.sh --spk-list "$data/spk_$size" "$data/train" "$data/train_$size"
-  fi
+  make_subset "$size"
   settings "$out/for_teacher" "$size" $((2 * utts))
   settings "$out/for_students" "$size" "$utts"
   local/train_and_score.sh --cmd "$cuda_cmd" --model "conf/model/$teacher.conf" --head "$out/for_teacher/head.conf" \

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Sourced by compare_speakers.sh and compare_maps.sh: sets of more or fewer speakers, and runs of equal length on them.
+# Uses $data, $largest, $jobs and $train_cmd.
+# shellcheck disable=SC2154
+
+make_speakers() { # $data/train of $largest speakers, and $data/test
+  if [ ! -e "$data/.done_$largest" ]; then
+    ./prepare_data.py --num-train-speakers "$largest" --nj "$jobs" "$data"
+    for x in train test; do
+      local/make_fbank.sh --nj "$jobs" --cmd "$train_cmd" "$data/$x"
+      utils/fix_data_dir.sh "$data/$x"
+    done
+    touch "$data/.done_$largest"
+  fi
+}
+
+make_subset() { # $data/train_<number> of the first speakers
+  if [ "$1" -eq "$largest" ]; then utils/copy_data_dir.sh "$data/train" "$data/train_$1"
+  else
+    awk -v most="$1" 'NR <= most {print $1}' "$data/train/spk2utt" > "$data/spk_$1"
+    utils/subset_data_dir.sh --spk-list "$data/spk_$1" "$data/train" "$data/train_$1"
+  fi
+}
+
+# head.conf and train.conf for as many utterances in all; the margin comes at the same parts of the run.
+settings() { # folder, speakers, utterances in all
+  local count
+  count=$(wc -l < "$data/train_$2/utt2spk")
+  mkdir -p "$1"
+  awk -v all="$3" -v count="$count" -v folder="$1" 'BEGIN {
+    epochs = int(all / count + 0.5)
+    if (epochs < 1) epochs = 1
+    print "--type=aam\n--scale=32\n--margin=0.2\n--margin-start=" 0.15 * epochs "\n--margin-end=" 0.4 * epochs > (folder "/head.conf")
+    print "--num-epochs=" epochs "\n--warmup-epochs=" 0.05 * epochs "\n--average=1" > (folder "/train.conf") }'
+  grep -v -e '^--num-epochs' -e '^--warmup-epochs' -e '^--average' conf/train.conf >> "$1/train.conf"
+}
