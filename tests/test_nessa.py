@@ -430,6 +430,21 @@ def test_stage_7(recipe: Path, data: Path, sh: Run) -> None:
     a, b = pairs[17]
     assert scores[17] == pytest.approx(float(one.read(one.find(a)) @ other.read(other.find(b))), abs=1e-5)
 
+    # Tables of several pairs: the same figures, and no gain where there is nothing to gain.
+    done = sh("local/collect_maps.py", "--maps", "small", f"one={out}", f"two={out}")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["one", "small"], ["two", "small"]] and rows[0][2:] == rows[1][2:]
+    own = [
+        rates["cosine", name, cell]
+        for name, cell in zip(("raw", "raw", "small", "small"), ("SS", "TT", "TS", "ST"), strict=True)
+    ]
+    assert [float(cell.split()[0]) for cell in rows[0][2:6]] == pytest.approx(own, abs=0.006)
+    assert (rows[0][6] != "-") == (own[0] > own[1])
+    done = sh("local/collect_maps.py", "exp/old", fails=True)
+    assert "'exp/old' is not <label>=<folder>" in done.stderr
+    done = sh("local/collect_maps.py", "one=exp/old", fails=True)
+    assert "exp/old/matrix.tsv is not there; local/align.sh writes it" in done.stderr
+
     done = sh(*words, "exp/old", "exp/old", "data/maps", "data/test", "trials", fails=True)
     assert "exp/old is given twice" in done.stderr
     done = sh(*words, "exp/old", "exp/new", "data/test", "data/test", "trials", fails=True)

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment
 
+from speakerkd.conf import build, read_conf
+from speakerkd.losses.margin import MarginConf
+from speakerkd.train import TrainConf
+
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/v*/run.sh"))
 
 
@@ -42,6 +46,21 @@ def test_recipes_have_what_they_need(recipe: Path) -> None:
     for name in ("local", "utils"):
         assert (recipe / name).is_symlink() and (recipe / name).resolve() == ROOT / name
     assert os.access(recipe / "prepare_data.py", os.X_OK)
+
+
+def test_as_many_steps_whatever_the_number_of_speakers(tmp_path: Path) -> None:
+    """compare_speakers.sh: epochs fit the size of the set, and margin and warm-up keep their parts of the run."""
+    found = []
+    for count in (150, 1500):
+        (tmp_path / f"train_{count}").mkdir()
+        (tmp_path / f"train_{count}/utt2spk").write_text("u s\n" * count)
+        words = f". ./speakers.sh; data={tmp_path}; settings {tmp_path}/{count} {count} 6000"
+        subprocess.run(["bash", "-euc", words], cwd=ROOT / "egs/synth/v1", check=True)
+        conf = build(TrainConf, read_conf(tmp_path / f"{count}/train.conf"), "train.conf")
+        head = build(MarginConf, read_conf(tmp_path / f"{count}/head.conf"), "head.conf")
+        assert conf.num_epochs * count == 6000 and conf.average == 1 and conf.schedule == "cosine"
+        found.append([each / conf.num_epochs for each in (conf.warmup_epochs, head.margin_start, head.margin_end)])
+    assert found[0] == pytest.approx(found[1]) and found[0] == pytest.approx([0.05, 0.15, 0.4])
 
 
 def test_synth_from_nothing_to_a_table(tmp_path: Path) -> None:
