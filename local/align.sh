@@ -76,7 +76,7 @@ option() { # name, default: of --train-options, else of the conf file
 }
 held=$(option 'valid[-_]speakers' 0)
 seed=$(option seed 0)
-rm -rf "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}
+rm -f "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}/{{enroll,test}.mat,scores/"$(basename "$trials")".*}
 local/align_maps.py --valid-speakers "$held" --seed "$seed" "$train_dir" "$enroll/$train" "$test/$train" "$out" \
   2>&1 | tee "$out/log/align_maps.log" >&2
 maps=()

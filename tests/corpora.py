@@ -1,6 +1,7 @@
 """Small trees with the folders, names and formats of VoxCeleb, CN-Celeb, MUSAN and RIRS_NOISES.
 
-Usage: tests/corpora.py <folder>     makes all of them there, of egs/synth's voices, for tests/corpora.sh
+Usage: tests/corpora.py <folder>     makes all of them there, of egs/synth's voices, for tests/corpora.sh; with faces of the
+                                     training speakers, and a network for these, where onnx and pillow are installed
 """
 
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from faces import LACKING, picture, save_model, save_picture
 
 Speech = Callable[[int, int, float], np.ndarray]  # speaker, utterance, seconds -> samples
 RATE = 16000
@@ -128,13 +130,24 @@ def make_noises(root: Path, seconds: float = 2.0) -> tuple[Path, Path]:
     return musan, rirs
 
 
+def make_faces(root: Path, voxceleb2: Path) -> None:
+    """faces/idXXXXX/<video>/001.jpg of the training speakers, alike in all videos, and a network of the usual size."""
+    for video in voxceleb2.glob("dev/*/id*/*"):
+        face = picture(int(video.parent.name[2:])).repeat(28, 0).repeat(28, 1)
+        for number in (1, 2):
+            darker = 1 - 0.2 * np.random.default_rng(hash_of(f"{video.name}{number}")).random(face.shape)
+            save_picture(root / "faces" / video.parent.name / video.name / f"{number:03}.jpg", np.uint8(face * darker))
+    save_model(root / "faces.onnx", ["n", 3, 112, 112], size=112, pool=28)
+
+
 def voices() -> Speech:
-    """As egs/synth makes them."""
+    """As egs/synth makes them, but all in one room: there are seconds to learn who is who."""
     from egs.synth.v1 import voice
+
+    session = voice.draw_session((20.0, 28.0), np.random.default_rng(0))
 
     def speak(speaker: int, utterance: int, seconds: float) -> np.ndarray:
         rng = np.random.default_rng([speaker, utterance])
-        session = voice.draw_session((12.0, 28.0), rng)
         return voice.speak(voice.voice_of(0, speaker), session, seconds, rng).reshape(-1)
 
     return speak
@@ -145,7 +158,11 @@ def main() -> None:
     speech = voices()
     suffix = ".m4a" if shutil.which("ffmpeg") else ".wav"
     print(f"{sys.argv[0]}: VoxCeleb2 as {suffix[1:]}" + ("" if suffix == ".m4a" else ", for there is no ffmpeg here"))
-    make_voxceleb(folder, speech, suffix, speakers=5, videos=3, seconds=2.5)
+    _, two = make_voxceleb(folder, speech, suffix, speakers=5, videos=3, seconds=2.5)
+    if LACKING:
+        print(f"{sys.argv[0]}: no faces, for there is no {' '.join(LACKING)} here")
+    else:
+        make_faces(folder, two)
     make_cnceleb(folder, speech, speakers=5, lengths=2 * (3.0, 1.0, 1.5, 2.0, 1.2))
     make_noises(folder)
 

@@ -37,7 +37,7 @@ def recipe_of(name: str, tmp_path: Path) -> Path:
 
 
 def stage1(recipe: Path, *words: object, fails: bool = False) -> subprocess.CompletedProcess[str]:
-    command = [str(word) for word in ("./run.sh", "--stop_stage", 1, "--nj", 2, *words)]
+    command = [str(word) for word in ("./run.sh", "--stop_stage", 1, "--nj", 2, *words)]  # the last of an option counts
     done = subprocess.run(command, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=120)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -220,6 +220,38 @@ def test_cohort_takes_turns_of_the_sessions(tmp_path: Path) -> None:
         assert len({each[:3] for each in some[:3]}) == 3
     cohort.write(tmp_path / "x")
     assert len(list(read_lines(tmp_path / "x/cohort_utts"))) == 12
+
+
+@pytest.mark.parametrize("name", ["voxceleb", "cnceleb"])
+def test_stage_7_tries_every_list(name: str, tmp_path: Path) -> None:
+    """local/align.sh is another script here, which notes how it is called; tests/corpora.sh runs the real one."""
+    recipe = recipe_of(name, tmp_path)
+    local = recipe.parents[2] / "local"
+    local.unlink()
+    local.mkdir()
+    (local / "align.sh").write_text(
+        """#!/usr/bin/env bash
+echo "$@" >> calls
+mkdir -p exp/old_new_nessa && echo "${!#}" | tee exp/old_new_nessa/matrix.tsv > exp/old_new_nessa/matrix.md
+"""
+    )
+    (local / "align.sh").chmod(0o755)
+    lists = {"voxceleb": ("O", "E_original"), "cnceleb": ("avg", "concat")}[name]
+    (recipe / "data/test").mkdir(parents=True)
+    for each in lists:
+        (recipe / "data/test" / f"trials_{each}").touch()
+    words = ("--stage", 7, "--stop_stage", 7)
+    done = stage1(recipe, *words, "--enroll_system", "old", fails=True)
+    assert "stage 7 needs --enroll_system and --test_system" in done.stderr
+    stage1(recipe, *words, "--enroll_system", "old", "--test_system", "new")
+    calls = {line.rsplit("_", 1)[1]: line for line in lines(recipe / "calls")}
+    assert len(calls) == 2
+    for line in calls.values():
+        assert "exp/old exp/new data/cohort data/test data/test/trials_" in line and "--out exp/old_new_nessa " in line
+        assert ("--enroll-spk2utt data/test/enroll_spk2utt" in line) == line.endswith("trials_avg")
+    for each in lists:
+        assert lines(recipe / f"exp/old_new_nessa/matrix_{each}.md") == [f"data/test/trials_{each}"]
+    assert not (recipe / "exp/old_new_nessa/matrix.md").exists()
 
 
 @pytest.mark.parametrize("name", ["voxceleb", "cnceleb"])

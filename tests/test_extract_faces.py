@@ -4,46 +4,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT, environment
+from faces import LACKING, SIZE, picture, save_model, save_picture
 
 import speakerkd.face
 from speakerkd.data.kaldi import Scp
 from speakerkd.data.tables import read_table, write_data_dir
 from speakerkd.face import FaceConf, need_packages, pool
 
-LACKING = [name for name in ("onnx", "onnxruntime", "PIL") if find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(LACKING), reason=f"not installed: {' '.join(LACKING)}")
-SIZE = 4
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def save_model(path: Path, shape: list[Any], size: int = SIZE) -> None:
-    """A network whose vector is its input, flattened; `shape` is what it says that it takes."""
-    from onnx import TensorProto, helper, save
-
-    graph = helper.make_graph(
-        [helper.make_node("Flatten", ["image"], ["vector"])],
-        "pixels",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, [shape[0], 3 * size * size])],
-    )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
-
-
-def picture(seed: int, size: int = SIZE) -> np.ndarray:
-    return np.random.default_rng(seed).integers(1, 256, (size, size, 3), dtype=np.uint8)
-
-
-def save_picture(path: Path, pixels: np.ndarray) -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture

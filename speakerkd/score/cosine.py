@@ -11,7 +11,8 @@ def length_normalise(matrix: np.ndarray, scale_up: bool = False) -> np.ndarray:
     lengths = np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
     if scale_up:
         lengths /= np.sqrt(matrix.shape[1])
-    return (matrix / np.where(lengths > 0, lengths, 1)[:, None]).astype(matrix.dtype)
+    unit = np.empty_like(matrix)  # written to at once: a quotient in double precision would take as much again, twice
+    return np.divide(matrix, np.where(lengths > 0, lengths, 1)[:, None], out=unit, casting="same_kind")
 
 
 def score_trials(

@@ -1,11 +1,26 @@
 """What the sections share: options, a row of the table, a comparison in turns."""
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from speakerkd.conf import opt
+
+ROOT = Path(__file__).resolve().parents[2]
+# Runs a command and says what it took. A small process of its own, since a process counts the memory of the one that
+# started it as its own until it has become another program.
+WATCH = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+status = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
+sys.exit(status)
+"""
 
 
 @dataclass
@@ -15,6 +30,7 @@ class Options:
     entries: int = opt(1_100_000, "index: lines of the scp")
     trials: int = opt(580_000, "score, asnorm: number of trials, over 5000 utterances at most")
     cohort: int = opt(6000, "asnorm: speakers of the cohort")
+    scale: float = opt(1.0, "stage1, stage6: lists as long as VoxCeleb's, times this")
 
 
 @dataclass(frozen=True)
@@ -41,3 +57,13 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object], seconds: f
         pairs.append((times[0], times[1]))
     columns = [statistics.median(column) for column in zip(*pairs, strict=True)]
     return columns[0], columns[1], statistics.median(b / a for a, b in pairs)
+
+
+def watched(words: Sequence[object], folder: Path) -> str:
+    """Of a command, run in this folder: seconds by the clock and of processor time, MB of its largest process."""
+    command = [sys.executable, "-S", "-c", WATCH, *map(str, words)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"{' '.join(map(str, words))}: {done.stderr.strip()[-1000:]}")
+    clock, processor, memory = (float(word) for word in done.stdout.split())
+    return f"{clock:.1f} s, {processor:.1f} s of a core, {memory:.0f} MB"

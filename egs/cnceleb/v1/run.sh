@@ -5,6 +5,7 @@
 #   ./run.sh --nj 32 --gpus 2                        # everything
 #   ./run.sh --stage 4 --kd_type enskd --gpus 2      # another method; conf/kd has them, README.md the papers' settings
 #   ./run.sh --stage 4 --kd_type vgsr --teacher data/train/face.scp --vectors quality=data/train/utt2quality
+#   ./run.sh --stage 7 --stop_stage 7 --enroll_system xvector_none_s0 --test_system resnet34_s0
 # Options:
 #   --cnceleb1, --cnceleb2 folder    as unpacked: CN-Celeb_flac with data/, dev/ and eval/, CN-Celeb2_flac with data/
 #   --join_seconds 5                 short training recordings are joined to utterances of this length; 0: they are not
@@ -18,6 +19,8 @@
 #   --train_config conf/train.conf   optimisation of the student
 #   --large_margin false             true: fine-tune the student on longer crops with a larger margin as well
 #   --seed 0                         of the training; results of several seeds are averaged in the table
+#   --enroll_system ""               stage 7, when asked for: maps between this system, a folder of exp,
+#   --test_system ""                 and this one, to enrol with the one and verify with the other
 #   --nj 16                          jobs side by side
 #   --gpus 0                         GPUs to train on; 0: the CPU
 set -euo pipefail
@@ -39,6 +42,8 @@ kd_type=none
 train_config=conf/train.conf
 large_margin=false
 seed=0
+enroll_system=
+test_system=
 nj=16
 gpus=0
 
@@ -131,4 +136,17 @@ if runs 6 "scores"; then
     done
   done
   local/collect_results.py exp
+fi
+
+if runs 7 "maps between two systems, $enroll_system and $test_system"; then
+  [ -n "$enroll_system" ] && [ -n "$test_system" ] ||
+    { echo "$0: stage 7 needs --enroll_system and --test_system" >&2; exit 1; }
+  pair=exp/${enroll_system}_${test_system}_nessa
+  for trials in data/test/trials_*; do   # the first list has the maps trained, the others find them there
+    options=()
+    if [ "$trials" = data/test/trials_avg ]; then options=(--enroll-spk2utt data/test/enroll_spk2utt); fi
+    local/align.sh --nj "$nj" --cmd "$train_cmd" --out "$pair" "${options[@]}" \
+      "exp/$enroll_system" "exp/$test_system" data/cohort data/test "$trials"
+    for x in md tsv; do mv "$pair/matrix.$x" "$pair/matrix_${trials##*/trials_}.$x"; done
+  done
 fi
