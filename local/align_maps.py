@@ -24,7 +24,7 @@ from speakerkd.conf import opt, parse_args, run
 from speakerkd.data.utterances import Utterances, hold_out
 from speakerkd.models.base import load_net
 from speakerkd.models.vectormap import VectorMap
-from speakerkd.score.align import centroids, logits, procrustes, ridge
+from speakerkd.score.align import centroids, in_fewer_dimensions, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.files import write_matrix
 from speakerkd.validate import CrossValidation
@@ -67,7 +67,7 @@ def all_maps(
     maps |= {f"ridge {penalty:g}": (same, ridge(test, enroll, penalty)) for penalty in penalties}
     maps["procrustes"] = (same, procrustes(test, enroll))
     for name, centred in (("logits", False), ("logits_centred", True)):
-        maps[name] = (logits(rows[0], centred), logits(rows[1], centred))
+        maps[name] = in_fewer_dimensions(logits(rows[0], centred), logits(rows[1], centred))
     return maps
 
 

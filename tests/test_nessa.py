@@ -19,7 +19,7 @@ from speakerkd.kd.nessa import MODES, NESSA, NESSAConf
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net, save_net
 from speakerkd.models.vectormap import VectorMap, load_map, save_map
-from speakerkd.score.align import centroids, logits, procrustes, ridge
+from speakerkd.score.align import centroids, in_fewer_dimensions, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.files import read_matrix
 from speakerkd.score.metrics import eer, roc
@@ -363,6 +363,20 @@ def test_missing_vectors_and_bad_input(recipe: Path, data: Path, sh: Run) -> Non
     (recipe / conf).write_text("--type=nessa\n--utts-per-speaker=9\n")
     done = sh(*command("exp/c", "--vectors", SIDES, "--kd", conf, "--batch-size", 18), fails=True)
     assert "0 speakers have --utts-per-speaker=9 utterances: too few for a batch" in done.stderr
+
+
+def test_logits_in_fewer_dimensions_have_the_same_cosines() -> None:
+    rng = np.random.default_rng(5)
+    one, other = (logits(rng.standard_normal((40, dim)), centred=True) for dim in (7, 5))
+    few = in_fewer_dimensions(one, other)
+    assert [each.shape for each in few] == [(12, 7), (12, 5)]
+    x, y = rng.standard_normal((9, 7)), rng.standard_normal((9, 5))
+    for a, b, left, right in ((one, other, x, y), (one, one, x, x), (other, other, y, y)):
+        whole = length_normalise(left @ a.T) @ length_normalise(right @ b.T).T
+        fewer = [few[0] if each is one else few[1] for each in (a, b)]
+        found = length_normalise(left @ fewer[0].T) @ length_normalise(right @ fewer[1].T).T
+        np.testing.assert_allclose(found, whole, atol=1e-12)
+    assert in_fewer_dimensions(one[:12], other[:12])[0].shape == (12, 7)
 
 
 def test_stage_7(recipe: Path, data: Path, sh: Run) -> None:

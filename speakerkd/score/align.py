@@ -37,3 +37,14 @@ def logits(rows: np.ndarray, centred: bool = False) -> np.ndarray:
     """(C, D) class weights or centroids -> the map; centred: each vector's logits minus their mean."""
     unit = length_normalise(rows.astype(np.float64))
     return unit - unit.mean(0) if centred else unit
+
+
+def in_fewer_dimensions(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(C, dx), (C, dy) -> maps of the same inner products, within and across, to dx + dy dimensions where C is more.
+
+    The columns of both span no more than that. With thousands of speakers, vectors of logits would take gigabytes.
+    """
+    if len(one) <= one.shape[1] + other.shape[1]:
+        return one, other
+    triangle = np.asarray(np.linalg.qr(np.hstack([one, other]), mode="r"))
+    return triangle[:, : one.shape[1]], triangle[:, one.shape[1] :]
