@@ -38,8 +38,6 @@ data=exp/speakers/data
 . ./cmd.sh
 . ./path.sh
 . ./speakers.sh
-largest=$(tr ' ' '\n' <<< "$sizes" | sort -n | tail -n 1)
-mkdir -p "$data"
 make_speakers
 for size in $sizes $old_speakers; do make_subset "$size"; done
 settings exp/maps/for_old "$old_speakers" "$utts"

@@ -32,9 +32,6 @@ data=exp/speakers/data
 [ $# -eq 0 ] || { echo "$0: unexpected argument '$1' (see --help)" >&2; exit 1; }
 . ./cmd.sh
 . ./path.sh
-largest=$(tr ' ' '\n' <<< "$sizes" | sort -n | tail -n 1)
-mkdir -p "$data"
-
 . ./speakers.sh
 make_speakers
 

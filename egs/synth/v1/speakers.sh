@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Sourced by compare_speakers.sh and compare_maps.sh: sets of more or fewer speakers, and runs of equal length on them.
-# Uses $data, $largest, $jobs and $train_cmd.
+# Uses $sizes, $data, $jobs and $train_cmd; sets $largest.
 # shellcheck disable=SC2154
 
-make_speakers() { # $data/train of $largest speakers, and $data/test
+make_speakers() { # $data/train of the largest number of speakers, and $data/test
+  largest=$(tr ' ' '\n' <<< "$sizes" | sort -n | tail -n 1)
+  mkdir -p "$data"
   if [ ! -e "$data/.done_$largest" ]; then
     ./prepare_data.py --num-train-speakers "$largest" --nj "$jobs" "$data"
     for x in train test; do
