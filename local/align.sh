@@ -13,6 +13,7 @@
 #   --train-options ""             more options of local/train.py, such as "--seed 1 --valid-speakers 100"
 #   --init procrustes              the closed-form map that they start from; "" for the identity
 #   --enroll-spk2utt ""            enrolment models and their utterances, where the trials name models
+#   --chunk-frames 0               >0: learn from the vectors of pieces of so many frames of <train-dir>, not of whole utterances
 #   --top-n 0                      also AS-norm by this many of <train-dir>'s vectors, each mapped as its side is
 #   --num-bootstrap 1000           resamplings of the speakers for the intervals
 #   --nj 2                         jobs side by side
@@ -32,6 +33,7 @@ train_config=conf/train_align.conf
 train_options=
 init=procrustes
 enroll_spk2utt=
+chunk_frames=0
 top_n=0
 num_bootstrap=1000
 nj=2
@@ -47,6 +49,7 @@ trials=$5
 
 fail() { echo "$0: $*" >&2; exit 1; }
 local/check_python.sh
+[[ $chunk_frames =~ ^[0-9]+$ ]] || fail "--chunk-frames '$chunk_frames' is not a number of frames"
 for file in "$train_dir/utt2spk" "$test_dir/utt2spk" "$trials"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
 for system in "$enroll" "$test"; do [ -d "$system" ] || fail "$system: no such folder; run stages 3 to 5"; done
 [ "$(realpath "$enroll")" != "$(realpath "$test")" ] || fail "$enroll is given twice: a system needs no map to itself"
@@ -58,16 +61,26 @@ for kd_type in $kd_types; do [ -f "conf/kd/$kd_type.conf" ] || fail "conf/kd/$kd
 out=${out:-${enroll}_$(basename "$test")_nessa}
 mkdir -p "$out/log/jobs" || fail "can't make $out; check the rights of the folder"
 
-train=xvectors_$(basename "$train_dir")/xvector.scp
-tested=xvectors_$(basename "$test_dir")/xvector.scp
+extract() { # system, data directory, folder of the vectors, frames of a chunk
+  [ ! -s "$1/$3/xvector.scp" ] || return 0
+  [ -s "$1/final.pt" ] || fail "$1/$3/xvector.scp is missing, and there is no $1/final.pt to extract it with"
+  local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" --chunk-frames "$4" "$1/final.pt" "$2" "$1/$3"
+}
+train=xvectors_$(basename "$train_dir")
+tested=xvectors_$(basename "$test_dir")
 for system in "$enroll" "$test"; do
-  for data in "$train_dir" "$test_dir"; do
-    vectors=$system/xvectors_$(basename "$data")
-    if [ -s "$vectors/xvector.scp" ]; then continue; fi
-    [ -s "$system/final.pt" ] || fail "$vectors/xvector.scp is missing, and there is no $system/final.pt to extract it with"
-    local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" "$system/final.pt" "$data" "$vectors"
-  done
+  extract "$system" "$test_dir" "$tested" 0
+  if [ "$chunk_frames" -eq 0 ] || [ "$top_n" -gt 0 ]; then extract "$system" "$train_dir" "$train" 0; fi
+  if [ "$chunk_frames" -gt 0 ]; then extract "$system" "$train_dir" "${train}_c$chunk_frames" "$chunk_frames"; fi
 done
+learn=$train/xvector.scp
+learn_dir=$train_dir
+if [ "$chunk_frames" -gt 0 ]; then
+  learn=${train}_c$chunk_frames/xvector.scp
+  learn_dir=$enroll/${train}_c$chunk_frames
+fi
+train+=/xvector.scp
+tested+=/xvector.scp
 
 # The same speakers are held out from the closed forms and from the trained maps.
 option() { # name, default: of --train-options, else of the conf file
@@ -77,7 +90,7 @@ option() { # name, default: of --train-options, else of the conf file
 held=$(option 'valid[-_]speakers' 0)
 seed=$(option seed 0)
 rm -f "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}/{{enroll,test}.mat,scores/"$(basename "$trials")".*}
-local/align_maps.py --valid-speakers "$held" --seed "$seed" "$train_dir" "$enroll/$train" "$test/$train" "$out" \
+local/align_maps.py --valid-speakers "$held" --seed "$seed" "$learn_dir" "$enroll/$learn" "$test/$learn" "$out" \
   2>&1 | tee "$out/log/align_maps.log" >&2
 maps=()
 for form in $closed_forms; do
@@ -89,7 +102,7 @@ from=()
 for kd_type in $kd_types; do
   # shellcheck disable=SC2086  # cmd may carry options, and train_options are several
   $cmd JOB=1:1 "$out/log/$kd_type.JOB.log" local/train.py --config "$train_config" --kd "conf/kd/$kd_type.conf" "${from[@]}" \
-    --missing skip --vectors "enroll=$enroll/$train,test=$test/$train" --threads 1 $train_options "$train_dir" "$out/$kd_type"
+    --missing skip --vectors "enroll=$enroll/$learn,test=$test/$learn" --threads 1 $train_options "$learn_dir" "$out/$kd_type"
   maps+=("$kd_type")
 done
 

@@ -8,8 +8,9 @@ Usage: local/extract_xvectors.py [options] <final.pt> <data-dir> <utterances> <o
 those of feats.scp if they are the model's own, else they are computed from the recordings with its front end.
 
 Whole utterances, minus their mean, unless the model's front end says otherwise. One longer than --max-frames is cut into
-equal chunks, whose vectors are averaged. Written are <out-prefix>.ark and .scp, with a 1-D float vector for each utterance,
-and .lost_utts (utterance, reason).
+equal chunks, whose vectors are averaged. With --chunk-frames each piece of that many frames is taken as an utterance of
+its own, <utterance>-<first frame>-<frame after the last>. Written are <out-prefix>.ark and .scp, with a 1-D float vector
+for each utterance or piece, and .lost_utts (utterance, reason).
 """
 
 import logging
@@ -29,6 +30,7 @@ from speakerkd.parallel import start
 @dataclass
 class Options:
     max_frames: int = opt(6000, "longer utterances are cut into chunks; 0: never")
+    chunk_frames: int = opt(0, "a vector for each piece of so many frames; 0: one for the utterance")
     device: str = opt("cpu", "cpu, cuda or auto")
     threads: int = opt(1, "CPU threads; the jobs are the parallelism")
 
@@ -36,8 +38,8 @@ class Options:
 def main(argv: list[str]) -> None:
     options, (checkpoint, data_dir, utterances, prefix) = parse_args(Options, argv, __doc__, 4)
     torch.set_num_threads(options.threads)
-    if options.max_frames < 0:
-        raise ValueError("--max-frames can't be negative")
+    if min(options.max_frames, options.chunk_frames) < 0:
+        raise ValueError("--max-frames and --chunk-frames can't be negative")
     net = load_net(checkpoint)
     front_end = recorded(net.info, checkpoint)
     source, note = source_of(front_end, data_dir, utterances, checkpoint)
@@ -54,7 +56,8 @@ def main(argv: list[str]) -> None:
             )
         return embed(net, features, device, options.max_frames, front_end.conf if front_end else None)
 
-    logging.info("vectors of %d: %s", net.dim, write_vectors(prefix, source, vector, f"{prefix}.lost_utts"))
+    done = write_vectors(prefix, source, vector, f"{prefix}.lost_utts", chunk_frames=options.chunk_frames)
+    logging.info("vectors of %d: %s", net.dim, done)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One utterance -> one vector, and the vectors of many into an archive."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +52,30 @@ def windows(features: np.ndarray, frames: int, shift: int) -> np.ndarray:
     return np.stack([features[start : start + frames] for start in starts])
 
 
+def chunks(utterance: str, features: np.ndarray, frames: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Pieces of `frames` each, named as Kaldi's uniform subsegments are; the rest after the last is left out.
+
+    An utterance that is too short is a piece itself. The names tell the frames that a piece should have, so that they are
+    the same for models whose front ends differ by a frame or two.
+    """
+    for start in range(0, max(len(features) // frames, 1) * frames, frames):
+        yield f"{utterance}-{start:08d}-{start + frames:08d}", features[start : start + frames]
+
+
 def write_vectors(
     prefix: str | Path,
     source: Source,
     vector: Callable[[np.ndarray, str], np.ndarray],
     lost_utts: str | Path,
     max_lost: float = 100.0,
+    chunk_frames: int = 0,
 ) -> str:
-    """<prefix>.ark and .scp of vector(features, utterance); says what was done.
+    """<prefix>.ark and .scp of vector(features, utterance), or of each chunk's; says what was done.
 
     lost_utts: a table (utterance, reason) of those without one. More than max_lost percent of them is an error.
     """
     lost: dict[str, str] = {}
-    began, frames, count = time.monotonic(), 0, 0
+    began, frames, count, pieces = time.monotonic(), 0, 0, 0
     with ArkWriter(prefix) as write:
         for utterance in source:
             try:
@@ -72,13 +83,16 @@ def write_vectors(
             except AudioError as error:
                 lost[utterance] = str(error)
                 continue
-            found = vector(features, utterance)
-            if not np.isfinite(found).all():
+            parts = chunks(utterance, features, chunk_frames) if chunk_frames else [(utterance, features)]
+            found = [(key, vector(part, utterance)) for key, part in parts]
+            if not all(np.isfinite(each).all() for _, each in found):
                 lost[utterance] = "the model gives it a vector that is not finite"
                 continue
-            write(utterance, np.asarray(found, np.float32))
+            for key, each in found:
+                write(key, np.asarray(each, np.float32))
             frames += len(features)
             count += 1
+            pieces += len(found)
         write_table(lost_utts, lost)
         if len(lost) * 100 > max_lost * (count + len(lost)):
             utterance, reason = next(iter(lost.items()))
@@ -88,4 +102,5 @@ def write_vectors(
             )
     source.say()
     speed = frames / 100 / max(time.monotonic() - began, 1e-9)
-    return f"{count + len(lost)} in, {count} out, {len(lost)} lost, {speed:.0f} times real time"
+    out = f"{pieces} chunks of {count}" if chunk_frames else f"{count}"
+    return f"{count + len(lost)} in, {out} out, {len(lost)} lost, {speed:.0f} times real time"

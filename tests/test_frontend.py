@@ -179,6 +179,26 @@ def test_extraction_takes_the_models_own_features(recipe: Path, folder: Path, sh
         np.testing.assert_allclose(again.read(index), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [20, 60])
+def test_a_vector_for_each_piece_of_an_utterance(recipe: Path, folder: Path, sh: Run, size: int) -> None:
+    """Each piece is an utterance of its own, minus its own mean; what is too short for one is one."""
+    features = features_with("--num-mel-bins=30\n--dither=0\n", folder, sh)
+    lengths = {key: len(features.read(index)) for index, key in enumerate(features)}
+    assert sorted(lengths.values()) == [48, 48, 58, 68]
+    front_end = KaldiFrontEnd(KaldiConf(num_mel_bins=30, dither=0.0))
+    _, vectors = extract(recipe, sh, {"front_end": record(front_end)}, 30, "--nj", 2, "--chunk-frames", size)
+    starts = {key: range(0, max(length // size, 1) * size, size) for key, length in lengths.items()}
+    names = {f"{key}-{start:08d}-{start + size:08d}": (key, start) for key in starts for start in starts[key]}
+    assert list(vectors) == list(names) and len(names) == (9 if size == 20 else 4)
+    net = load_net(recipe / "final.pt")
+    for index, (key, start) in enumerate(names.values()):
+        piece = features.read(features.find(key), start, start + size)
+        np.testing.assert_allclose(vectors.read(index), embed(net, piece, torch.device("cpu")), atol=1e-5)
+    speakers = read_table(folder / "utt2spk")
+    assert read_table(recipe / "out/utt2spk") == {name: speakers[key] for name, (key, _) in names.items()}
+    assert list(read_table(recipe / "out/spk2utt")) == list(Scp(recipe / "out/spk_xvector.scp")) == ["a", "b"]
+
+
 def test_features_that_are_not_the_models_own(recipe: Path, folder: Path, sh: Run) -> None:
     stored = features_with("--num-mel-bins=40\n--dither=0\n", folder, sh)
     front_end = KaldiFrontEnd(KaldiConf(num_mel_bins=30, dither=0.0))

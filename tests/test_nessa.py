@@ -465,3 +465,29 @@ def test_stage_7(recipe: Path, data: Path, sh: Run) -> None:
     assert "speakers of data/test are in data/test too (test00" in done.stderr
     done = sh(*words, "exp/old", "exp/none", "data/maps", "data/test", "trials", fails=True)
     assert "exp/none: no such folder" in done.stderr
+
+
+def test_maps_from_pieces_of_the_utterances(recipe: Path, data: Path, sh: Run) -> None:
+    """They are read where they are, under the length's name; the whole utterances' vectors are not needed then."""
+    rng = np.random.default_rng(6)
+    for name in ("maps", "test"):
+        (recipe / f"data/{name}").mkdir(exist_ok=True)
+        keys = [f"{name}{who}-{take}" for who in range(9) for take in range(4)]
+        write_table(recipe / f"data/{name}/utt2spk", {key: key.split("-")[0] for key in keys})
+        for system in ("old", "new"):
+            folder, pieces = recipe / f"exp/{system}/xvectors_{name}", keys
+            if name == "maps":
+                folder = folder.with_name(f"{folder.name}_c30")
+                pieces = [f"{key}-{start:08d}-{start + 30:08d}" for key in keys for start in (0, 30)]
+                (folder).mkdir(parents=True)
+                write_table(folder / "utt2spk", {piece: piece.split("-")[0] for piece in pieces})
+            write_vectors(folder / "xvector", {key: rng.standard_normal(DIM) for key in pieces})
+    (recipe / "trials").write_text("test0-0 test0-1 target\ntest0-0 test1-0 nontarget\n")
+    (recipe / "conf/train_align.conf").write_text("--num-epochs=1\n--batch-size=16\n--valid-speakers=2\n")
+    (recipe / "conf/kd/small.conf").write_text("--type=nessa\n--mode=linear\n--utts-per-speaker=4\n")
+    words = ["local/align.sh", "--kd-types", "small", "--closed-forms", "ridge", "--num-bootstrap", 0]
+    done = sh(*words, "--chunk-frames", 30, "exp/old", "exp/new", "data/maps", "data/test", "trials")
+    assert "56 utterances of 7 speakers have both vectors, of 72" in done.stderr
+    assert "small" in done.stdout and (recipe / "exp/old_new_nessa/small/transform.mat").exists()
+    done = sh(*words, "exp/old", "exp/new", "data/maps", "data/test", "trials", fails=True)
+    assert "exp/old/xvectors_maps/xvector.scp is missing" in done.stderr

@@ -10,11 +10,12 @@
 #   --train data/train_all  learns the maps; its copies at other speeds are speakers too
 #   --closed_forms "ridge procrustes logits"
 #   --kd_types "nessa nessa_linear"
+#   --chunk_frames 0        >0: the maps learn from pieces of so many frames, not from whole utterances
 #   --nj 2                  jobs side by side
 #
 # Pairs: old and new, trained with classifiers; the same, trained contrastively (kd_type=ge2e); a teacher and its student
 # (kd_type=enskd); models of different halves of the speakers; two seeds of the old one; a foreign model and the new one.
-# exp/maps/table.md is the table. What is there already is not done again.
+# exp/maps/table.md is the table, or table_c<frames>.md. What is there already is not done again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -25,6 +26,7 @@ foreign=exp/campplus_3dspeaker
 train=data/train_all
 closed_forms="ridge procrustes logits"
 kd_types="nessa nessa_linear"
+chunk_frames=0
 nj=2
 
 . utils/parse_options.sh
@@ -42,11 +44,13 @@ model() { # name, conf of the model, method, teacher, training set, seed
   local/train_and_score.sh --cmd "$cuda_cmd" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" --teacher "$4" \
     --train-config conf/train.conf --train-options "--seed $6" "$5" data/test data/test/trials "$out/$1"
 }
+of=
+[ "$chunk_frames" -eq 0 ] || of=_c$chunk_frames
 done=()
 pair() { # label, enrolment's system, verification's system
-  [ -s "$out/$1/matrix.tsv" ] || local/align.sh --nj "$nj" --cmd "$train_cmd" --out "$out/$1" --closed-forms "$closed_forms" \
-    --kd-types "$kd_types" "$2" "$3" "$train" data/test data/test/trials
-  done+=("$1=$out/$1")
+  [ -s "$out/$1$of/matrix.tsv" ] || local/align.sh --nj "$nj" --cmd "$train_cmd" --out "$out/$1$of" --closed-forms "$closed_forms" \
+    --kd-types "$kd_types" --chunk-frames "$chunk_frames" "$2" "$3" "$train" data/test data/test/trials
+  done+=("$1=$out/$1$of")
 }
 
 # Halves of the speakers, with their copies.
@@ -72,4 +76,4 @@ pair seeds "$student" "$out/old_again"
 if [ -s "$foreign/final.pt" ]; then pair new_foreign "$teacher" "$foreign"
 else echo "$0: $foreign is not there: no pair with a foreign model"
 fi
-local/collect_maps.py "${done[@]}" | tee "$out/table.md"
+local/collect_maps.py "${done[@]}" | tee "$out/table$of.md"

@@ -14,10 +14,11 @@
 #   --kd_types "nessa"          maps to train
 #   --utts 60000                utterances that the old model hears in all; the new one hears twice as many
 #   --seed 0                    of the models
+#   --chunk_frames 0            >0: the maps learn from pieces of so many frames, not from whole utterances
 #   --jobs 2                    jobs side by side
 #   --data exp/speakers/data    compare_speakers.sh's
 #
-# exp/maps/table_<method>.md are the tables. What is there already is not done again.
+# exp/maps/table_<method>.md are the tables, or table_<method>_c<frames>.md. What is there already is not done again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -28,6 +29,7 @@ new=xvector
 methods="none ge2e"
 closed_forms="ridge procrustes logits"
 kd_types="nessa"
+chunk_frames=0
 utts=60000
 seed=0
 jobs=2
@@ -47,6 +49,8 @@ model() { # folder, conf of the model, method, settings, speakers
   local/train_and_score.sh --cmd "$cuda_cmd" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" --head "$4/head.conf" \
     --train-config "$4/train.conf" --train-options "--seed $seed" "$data/train_$5" "$data/test" "$data/test/trials" "$1"
 }
+of=
+[ "$chunk_frames" -eq 0 ] || of=_c$chunk_frames
 for method in $methods; do
   model "exp/maps/old_$method" "$old" "$method" exp/maps/for_old "$old_speakers"
   model "exp/maps/new_$method" "$new" "$method" exp/maps/for_new "$largest"
@@ -57,14 +61,15 @@ for method in $methods; do
   done
   done=()
   for size in $sizes; do
-    out=exp/maps/${method}_$size
+    out=exp/maps/${method}_$size$of
     [ -s "$out/matrix.tsv" ] || local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$out" --closed-forms "$closed_forms" \
-      --kd-types "$kd_types" exp/maps/old_"$method" exp/maps/new_"$method" "$data/train_$size" "$data/test" "$data/test/trials"
+      --kd-types "$kd_types" --chunk-frames "$chunk_frames" exp/maps/old_"$method" exp/maps/new_"$method" \
+      "$data/train_$size" "$data/test" "$data/test/trials"
     done+=("$size=$out")
   done
-  local/collect_maps.py "${done[@]}" > "exp/maps/table_$method.md"
+  local/collect_maps.py "${done[@]}" > "exp/maps/table_$method$of.md"
 done
 for method in $methods; do
   printf '\n## Models trained by kd_type=%s; the first column is the number of speakers of the maps\n\n' "$method"
-  cat "exp/maps/table_$method.md"
+  cat "exp/maps/table_$method$of.md"
 done
