@@ -30,7 +30,7 @@ class Options:
     entries: int = opt(1_100_000, "index: lines of the scp")
     trials: int = opt(580_000, "score, asnorm: number of trials, over 5000 utterances at most")
     cohort: int = opt(6000, "asnorm: speakers of the cohort")
-    scale: float = opt(1.0, "stage1, stage6: lists as long as VoxCeleb's, times this")
+    scale: float = opt(1.0, "stage1, stage6, stage7: lists as long as VoxCeleb's, times this")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stages 1 and 6 of egs/voxceleb on lists as long as the real ones: seconds, and the memory of the largest process.
+"""Stages 1, 6 and 7 of egs/voxceleb on lists as long as the real ones: seconds, and the memory of the largest process.
 
 Recordings are empty files and vectors are made up, of 256 dimensions: what is measured is the work on the lists.
 """
@@ -148,4 +148,31 @@ def stage6(options: Options, folder: Path) -> list[Row]:
         norm = ("--norm", "asnorm", "--top-n", min(300, speakers // 2), "--cohort", cohort)
         means = ("--cohort-spk2utt", folder / "data/cohort/spk2utt")
         run(f"{name}: {count} trials, asnorm, cohort of {speakers}", trials, test, *norm, *means)
+    return rows
+
+
+def stage7(options: Options, folder: Path) -> list[Row]:
+    """local/align.sh as run.sh calls it: the maps are trained for the first list, and are there for the second."""
+    from speakerkd.data.kaldi import ArkWriter, Scp
+
+    old, new = folder / "old", folder / "new"
+    speakers = small(VOXCELEB2, options.scale)[0]
+    tested = small(VOXCELEB1, options.scale)
+    rng = np.random.default_rng(7)
+    turn = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0].astype(np.float32)
+    for name, sizes in (("cohort", (speakers, COHORT * speakers)), ("test", (tested[0], tested[2]))):
+        names, owners = vectors(old, name, sizes, len(name))
+        stored = Scp(old / f"xvectors_{name}/xvector.scp")
+        with ArkWriter(new / f"xvectors_{name}/xvector") as write:
+            for index, key in enumerate(stored):
+                write(key, (stored.read(index) + 0.2 * rng.standard_normal(DIM, dtype=np.float32)) @ turn)
+    rows = []
+    for number, name in enumerate(("E", "H")):
+        _, few, count = small(LISTS[name], options.scale)
+        trials = folder / f"trials_{name}"
+        write_list(trials, names[:few], owners[:few], count, 4 + number)
+        data = (old / "data/cohort", old / "data/test", trials)
+        words = ("local/align.sh", "--nj", 1, "--out", folder / "pair", old, new, *data)
+        what = f"{name}: {count} trials, maps of {speakers} speakers {'there' if number else 'trained'}"
+        rows.append(Row("stage7", what, watched(words, ROOT / "egs/voxceleb/v1")))
     return rows
