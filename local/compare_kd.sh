@@ -9,7 +9,8 @@
 #   --kd-types "none kld enskd cosine mse"   conf/kd/<kd_type>.conf; the differences are to none
 #   --students "xvector"                     conf/model/<student>.conf
 #   --seeds "0 1 2 3 4"                      of the training
-#   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances
+#   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances; with
+#                                            ,quality=file behind it, that is for the methods that may have it (kd_type=vgsr)
 #   --cmd utils/run_jobs.sh                  what runs a system; on a cluster utils/slurm_jobs.sh
 #   --jobs 2                                 systems at the same time
 #   --gpus 0                                 GPUs of each system
@@ -46,9 +47,15 @@ local/check_python.sh
 [ -s "$train/feats.scp" ] && [ -s "$test/feats.scp" ] || fail "$train/feats.scp or $test/feats.scp is missing; run stage 2"
 [ -s "$trials" ] || fail "$trials: no such trials"
 for student in $students; do [ -f "conf/model/$student.conf" ] || fail "conf/model/$student.conf: no such file"; done
+declare -A file_of vectors_of
 for teacher in $teachers; do
   [[ $teacher == ?*=?* ]] || fail "--teachers '$teacher' is not name=file"
-  [ -s "${teacher#*=}" ] || fail "${teacher#*=}: no such teacher; run stage 3"
+  IFS=, read -r file more <<< "${teacher#*=}"
+  [ -s "$file" ] || fail "$file: no such teacher; run stage 3"
+  for entry in ${more//,/ }; do
+    [[ $entry == ?*=?* ]] && [ -s "${entry#*=}" ] || fail "--teachers '$teacher': $entry is not name=file, or there is no such file"
+  done
+  file_of[${teacher%%=*}]=$file vectors_of[${teacher%%=*}]=$more
 done
 mkdir -p "$out/log/jobs"
 rm -f "$out"/log/jobs/*.sh
@@ -56,18 +63,24 @@ rm -f "$out"/log/jobs/*.sh
 # A file for each system that isn't scored yet.
 systems=()
 waiting=0
-plan() { # student, kd_type, seed, teacher's name, teacher's file
-  local name=${1}_$2${4:+_$4}_s$3
+plan() { # student, kd_type, seed, teacher's name
+  local name=${1}_$2${4:+_$4}_s$3 vectors='' entry
+  for entry in ${4:+${vectors_of[$4]//,/ }}; do
+    [[ " ${needs_of[$2]} " != *" may-have:${entry%%=*} "* ]] || vectors+=${vectors:+,}$entry
+  done
   systems+=("$name")
   [ ! -s "$out/$name/scores/$(basename "$trials").cosine" ] || return 0
   waiting=$((waiting + 1))
-  printf '%q ' local/train_and_score.sh --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "$5" --head "$head" \
-    --train-config "$train_config" --train-options "--seed $3 --threads $threads $train_options" --gpus "$gpus" \
+  printf '%q ' local/train_and_score.sh --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "${4:+${file_of[$4]}}" \
+    --vectors "$vectors" --head "$head" --train-config "$train_config" \
+    --train-options "--seed $3 --threads $threads $train_options" --gpus "$gpus" \
     "$train" "$test" "$trials" "$out/$name" > "$out/log/jobs/$waiting.sh"
 }
 taught=" "
+declare -A needs_of
 for kd_type in $kd_types; do
   needs=$(local/kd_info.py --words true "conf/kd/$kd_type.conf")
+  needs_of[$kd_type]=$needs
   [[ $needs != *vectors:* ]] || fail "kd_type=$kd_type takes vectors ($needs); train it with local/train_and_score.sh"
   [[ $needs != *teacher* ]] || taught+="$kd_type "
 done
@@ -76,8 +89,8 @@ done
 for seed in $seeds; do
   for kd_type in $kd_types; do
     for student in $students; do
-      if [[ $taught != *" $kd_type "* ]]; then plan "$student" "$kd_type" "$seed" "" ""; continue; fi
-      for teacher in $teachers; do plan "$student" "$kd_type" "$seed" "${teacher%%=*}" "${teacher#*=}"; done
+      if [[ $taught != *" $kd_type "* ]]; then plan "$student" "$kd_type" "$seed" ""; continue; fi
+      for teacher in $teachers; do plan "$student" "$kd_type" "$seed" "${teacher%%=*}"; done
     done
   done
 done
@@ -95,9 +108,8 @@ fi
 # Teachers are judged on the same trials, where they are nets.
 judged=()
 for teacher in $teachers; do
-  file=${teacher#*=}
-  net=$file
-  [[ $file != *.scp ]] || net=$(dirname "$(dirname "$file")")/final.pt
+  net=${file_of[${teacher%%=*}]}
+  [[ $net != *.scp ]] || net=$(dirname "$(dirname "$net")")/final.pt
   if [ ! -s "$net" ]; then echo "$0: ${teacher%%=*}: no final.pt, so its own error rate isn't known"; continue; fi
   local/train_and_score.sh --nj "$jobs" "$train" "$test" "$trials" "$(dirname "$net")" > "$out/log/teacher.${teacher%%=*}.log" 2>&1 \
     || fail "the teacher ${teacher%%=*} can't be scored: $out/log/teacher.${teacher%%=*}.log"

@@ -1,5 +1,6 @@
 """compare_kd.sh: what it trains, what it leaves alone, and its table."""
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from toy import command
 
+from speakerkd.data.kaldi import ArkWriter
 from speakerkd.data.tables import read_utt2spk
 from speakerkd.score.bootstrap import draw_speakers, intervals, replicate
 from speakerkd.score.metrics import eer, roc
@@ -89,3 +91,40 @@ def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
     assert "conf/model/xvectors.conf: no such file" in sh(*words, *ends, fails=True).stderr
     words = ["local/compare_kd.sh", "--teachers", "own=exp/none.pt"]
     assert "exp/none.pt: no such teacher" in sh(*words, *ends, fails=True).stderr
+
+
+def test_vectors_go_to_the_methods_that_take_them(recipe: Path, data: Path, sh: Run) -> None:
+    (data / "trials").write_text("s0-0 s0-1 target\ns0-0 s1-0 nontarget\n")
+    rng = np.random.default_rng(3)
+    keys = list(read_utt2spk(data / "utt2spk"))
+    with ArkWriter(recipe / "exp/v/face") as write:
+        for key in keys:
+            write(key, rng.standard_normal(5).astype(np.float32))
+    (recipe / "exp/v/utt2quality").write_text("".join(f"{key} 0.5\n" for key in keys))
+    options = [
+        "--train-options",
+        "--num-epochs 1 --average 1 --valid-speakers 0",
+        "--students",
+        "xvector",
+        "--seeds",
+        "0",
+    ]
+    words = ["local/compare_kd.sh", "--kd-types", "none cosine vgsr", *options, "--teachers"]
+    ends = ["data/train", "data/train", "data/train/trials", "exp/c"]
+    done = sh(*words, "faces=exp/v/face.scp,quality=exp/v/no", *ends, fails=True)
+    assert "quality=exp/v/no is not name=file, or there is no such file" in done.stderr
+    done = sh(*words, "faces=exp/v/face.scp,quality=exp/v/utt2quality", *ends)
+    assert "3 systems, 3 of them to be trained" in done.stdout
+    taken = {}
+    for kd_type in ("cosine", "vgsr"):
+        options_of = json.loads((recipe / f"exp/c/xvector_{kd_type}_faces_s0/conf.json").read_text())["run"][
+            "command"
+        ].split()
+        assert "exp/v/face.scp" in options_of
+        taken[kd_type] = "quality=exp/v/utt2quality" in options_of
+    assert taken == {"cosine": False, "vgsr": True}
+    assert list(rows_of((recipe / "exp/c/table.md").read_text())) == [
+        "xvector none -",
+        "xvector cosine faces",
+        "xvector vgsr faces",
+    ]
