@@ -11,6 +11,7 @@
 #   --seeds "0 1 2 3 4"                      of the training
 #   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances; with
 #                                            ,quality=file behind it, that is for the methods that may have it (kd_type=vgsr)
+#   --noise ""                               20,10,0: the systems are scored with noise of so many dB as well (score_noise.sh)
 #   --cmd utils/run_jobs.sh                  what runs a system; on a cluster utils/slurm_jobs.sh
 #   --jobs 2                                 systems at the same time
 #   --gpus 0                                 GPUs of each system
@@ -19,7 +20,8 @@
 #   --train-config conf/train.conf           optimisation
 #   --train-options ""                       more options of local/train.py, such as "--amp bf16"
 #
-# A system's folder is <exp-dir>/<student>_<kd_type>[_<teacher>]_s<seed>; the table is <exp-dir>/table.md, and printed.
+# A system's folder is <exp-dir>/<student>_<kd_type>[_<teacher>]_s<seed>; the table is <exp-dir>/table.md, and printed. With
+# --noise there is a second one, table_noise.md.
 set -euo pipefail
 export LC_ALL=C
 
@@ -27,6 +29,7 @@ kd_types="none kld enskd cosine mse"
 students=xvector
 seeds="0 1 2 3 4"
 teachers=
+noise=
 cmd=utils/run_jobs.sh
 jobs=2
 gpus=0
@@ -116,3 +119,8 @@ for teacher in $teachers; do
   judged+=("${teacher%%=*}=$(dirname "$net")")
 done
 local/compare_kd_table.py --teachers "${judged[*]}" "$trials" "$out"
+[ -n "$noise" ] || exit 0
+mapfile -t folders < <(printf "$out/%s\n" "${systems[@]}")
+local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --score-opts "--num-bootstrap 0 --plots false" \
+  "$test" "$trials" "$out/noise" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
+local/compare_kd_table.py --noise "$out/noise" --conditions "clean,noise${noise//,/,noise}" "$trials" "$out"

@@ -3,19 +3,22 @@
 
 Usage: local/compare_kd_table.py [options] <trials> <exp-dir>
   local/compare_kd_table.py --teachers "own=exp/resnet_tiny_s0" data/test/trials exp/compare
+  local/compare_kd_table.py --noise exp/compare/noise --conditions clean,noise10,noise0 data/test/trials exp/compare
 
 Reads <exp-dir>/systems (a name a line: <student>_<kd_type>[_<teacher>]_s<seed>) and each system's scores. Figures are means
 over the seeds. Intervals are of 95 %: speakers are drawn as local/score.py draws them, and with every draw as many of the
 seeds, again with replacement. The difference to kd_type none is taken draw by draw, with the same speakers and seeds on both
 sides, so what the two have in common doesn't widen it. p is two-sided; nothing is corrected for the number of rows.
 "gap closed" is the part of the way from the student alone to its teacher. Times are of the training alone.
-Printed, and written to <exp-dir>/table.md and table.tsv.
+Printed, and written to <exp-dir>/table.md and table.tsv. With --noise, the folder of score_noise.sh, to table_noise.md and
+table_noise.tsv: EERs in each condition, clean being the systems' own scores, and their mean over all the others, whose
+interval and difference are given.
 """
 
 import json
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,8 @@ HEADER = (
 class Options:
     teachers: str = opt("", "name=folder ..., with their scores of the same trials")
     utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
+    noise: str = opt("", "folder of score_noise.sh, for a table by its conditions")
+    conditions: str = opt("", "of --noise, as clean,noise10,noise0")
     num_bootstrap: int = opt(2000, "resamplings of speakers and seeds")
     seed: int = opt(0, "of the resampling")
 
@@ -68,24 +73,70 @@ def main(argv: list[str]) -> None:
     utt2spk = Path(options.utt2spk) if options.utt2spk else Path(trials_path).parent / "utt2spk"
     speakers = speakers_of(trials, read_utt2spk(utt2spk), {}, str(utt2spk))
     draws = draw_speakers(speakers.count, options.num_bootstrap, options.seed)
-    cells: dict[tuple[str, str, str], Cell] = {}
-    systems = (out / "systems").read_text(encoding="utf-8").split()
-    check_alike([out / system for system in systems])
-    for system in systems:
-        add(cells, out / system, trials, speakers, draws)
+    systems = [out / name for name in (out / "systems").read_text(encoding="utf-8").split()]
+    check_alike(systems)
+    if options.noise:
+        write_noise(options, systems, trials, speakers, draws, out)
+        return
+    cells = cells_of(systems, [system / "scores" for system in systems], trials, speakers, draws)
     teachers = {}
     for word in options.teachers.split():
         name, _, place = word.partition("=")
         scores, _ = read_scores(Path(place) / f"scores/{Path(trials_path).name}.cosine", trials)
         teachers[name] = points(scores, trials)
     rows = [row_of(cell, cells, teachers, speakers.count, options) for cell in cells.values()]
-    text = head(teachers, trials, speakers.count, Path(trials_path).name) + markdown(HEADER, rows) + "\n"
+    text = head(teachers, trials, speakers.count) + markdown(HEADER, rows) + "\n"
     text += "".join(f"\n{line}\n" for line in warnings(cells, teachers))
-    with replacing(out / "table.md") as file:
+    write(out / "table", text, HEADER, rows)
+
+
+def write(path: Path, text: str, header: tuple[str, ...], rows: list[list[str]]) -> None:
+    with replacing(path.with_suffix(".md")) as file:
         file.write(text)
-    with replacing(out / "table.tsv") as file:
-        file.writelines("\t".join(row) + "\n" for row in (HEADER, *rows))
+    with replacing(path.with_suffix(".tsv")) as file:
+        file.writelines("\t".join(row) + "\n" for row in (header, *rows))
     print(text, end="")
+
+
+def write_noise(
+    options: Options, systems: list[Path], trials: Trials, speakers: Speakers, draws: np.ndarray, out: Path
+) -> None:
+    """EER by condition, and the mean over the noisy ones beside none's."""
+    conditions = options.conditions.split(",")
+    noisy = [name for name in conditions if name != "clean"]
+    if not noisy:
+        raise ValueError(f"--conditions={options.conditions}: no noise; give such as clean,noise10,noise0")
+    found = {}
+    for name in conditions:
+        folders = [Path(options.noise) / system.name / f"scores_{name}" for system in systems]
+        if name == "clean":
+            folders = [system / "scores" for system in systems]
+        found[name] = cells_of(systems, folders, trials, speakers, draws)
+    mean = {key: mean_cell([found[name][key] for name in noisy]) for key in found[noisy[0]]}
+    rows = []
+    for key, cell in mean.items():
+        row = row_of(cell, mean, {}, speakers.count, options)
+        rows.append([*row[:4], *(f"{found[name][key].mean[0]:.2f}" for name in conditions), row[4], row[6], row[7]])
+    header = (*HEADER[:4], *conditions, "mean of noisy", "mean - none", "p")
+    write(out / "table_noise", head({}, trials, speakers.count) + markdown(header, rows) + "\n", header, rows)
+
+
+def cells_of(
+    systems: list[Path], folders: list[Path], trials: Trials, speakers: Speakers, draws: np.ndarray
+) -> dict[tuple[str, str, str], Cell]:
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for system, folder in zip(systems, folders, strict=True):
+        add(cells, system, folder, trials, speakers, draws)
+    return cells
+
+
+def mean_cell(cells: list[Cell]) -> Cell:
+    """Of several conditions: speakers and seeds are drawn alike in all."""
+    return replace(
+        cells[0],
+        points=[tuple(each) for each in np.mean([cell.points for cell in cells], 0)],
+        replicates=list(np.mean([cell.replicates for cell in cells], 0)),
+    )
 
 
 def check_alike(systems: list[Path]) -> None:
@@ -106,15 +157,20 @@ def check_alike(systems: list[Path]) -> None:
 
 
 def add(
-    cells: dict[tuple[str, str, str], Cell], system: Path, trials: Trials, speakers: Speakers, draws: np.ndarray
+    cells: dict[tuple[str, str, str], Cell],
+    system: Path,
+    folder: Path,
+    trials: Trials,
+    speakers: Speakers,
+    draws: np.ndarray,
 ) -> None:
     conf = json.loads((system / "conf.json").read_text(encoding="utf-8"))
     kd_type, teacher, seed = parts_of(system, conf)
     student = system.name.split(f"_{kd_type}_")[0]
     cell = cells.setdefault((student, kd_type, teacher), Cell(student, kd_type, teacher))
-    scores, _ = read_scores(system / f"scores/{Path(trials.path).name}.cosine", trials)
+    scores, _ = read_scores(folder / f"{Path(trials.path).name}.cosine", trials)
     if np.isnan(scores).any():
-        raise ValueError(f"{system}: {int(np.isnan(scores).sum())} trials have no score; extract its vectors again")
+        raise ValueError(f"{folder}: {int(np.isnan(scores).sum())} trials have no score; extract its vectors again")
     cell.seeds.append(seed)
     cell.points.append(points(scores, trials))
     cell.replicates.append(replicate(scores, trials.target, speakers, draws)[:, :2])
@@ -176,9 +232,12 @@ def span(ends: Interval, digits: int, sign: str = "") -> str:
     return f"[{ends.low:{sign}.{digits}f}, {ends.high:{sign}.{digits}f}]"
 
 
-def head(teachers: dict[str, tuple[float, float]], trials: Trials, num_speakers: int, name: str) -> str:
+def head(teachers: dict[str, tuple[float, float]], trials: Trials, num_speakers: int) -> str:
     told = "; ".join(f"{name} {rate:.2f} %, {cost:.3f}" for name, (rate, cost) in teachers.items())
-    about = f"{name}: {len(trials)} trials, {int(trials.target.sum())} of them target, {num_speakers} speakers, cosine."
+    targets = int(trials.target.sum())
+    about = (
+        f"{Path(trials.path).name}: {len(trials)} trials, {targets} of them target, {num_speakers} speakers, cosine."
+    )
     return f"{about}\n" + (f"Teachers (EER, minDCF): {told}.\n" if told else "") + "\n"
 
 

@@ -5,7 +5,8 @@
 #   local/score_noise.sh data/test data/test/trials exp/noise exp/xvector_none_s0 exp/xvector_skdfe_s0
 #   local/score_noise.sh --musan /corpora/musan --kinds noise,babble data/test data/test/trials exp/noise exp/xvector_none_s0
 # Options:
-#   --snrs 20,15,10,5,0       dB; the clean set always comes first
+#   --snrs 20,15,10,5,0       dB
+#   --clean true              score the clean set as well, first
 #   --kinds noise             noise, music, babble, or such as reverb+noise; each is a condition of its own
 #   --musan ""                folder MUSAN; without it sounds are generated, and the test set's other speakers babble
 #   --rirs ""                 folder RIRS_NOISES; without it rooms are simulated
@@ -25,6 +26,7 @@ set -euo pipefail
 export LC_ALL=C
 
 snrs=20,15,10,5,0
+clean=true
 kinds=noise
 musan=
 rirs=
@@ -55,14 +57,15 @@ IFS=, read -ra sounds <<< "$kinds"
 for snr in "${levels[@]}"; do
   [[ $snr =~ ^-?[0-9]+(\.[0-9]+)?$ ]] || fail "--snrs: '$snr' is not a number of dB"
 done
-conditions=(clean)
+conditions=()
+! $clean || conditions=(clean)
 for kind in "${sounds[@]}"; do
   case "+$kind+" in
     *+noise+* | *+music+* | *+babble+*) ;;
     *) fail "--kinds: '$kind' has no SNR; noise, music and babble have, also joined with others by +" ;;
   esac
   for snr in "${levels[@]}"; do
-    case " ${conditions[*]} " in *" $kind$snr "*) fail "--kinds and --snrs name $kind$snr twice" ;; esac
+    case " ${conditions[*]-} " in *" $kind$snr "*) fail "--kinds and --snrs name $kind$snr twice" ;; esac
     conditions+=("$kind$snr")
   done
 done
@@ -125,24 +128,41 @@ for kind in "${sounds[@]}"; do
   done
 done
 
+# A job for each system in each condition.
+one() { # checkpoint, features, folder of the vectors, folder of the scores
+  local made_of
+  # Features made again may have the same scp, but have another time.
+  made_of="$(md5sum < "$1") $(md5sum < "$2/feats.scp") $(stat -c %Y "$2/feats.scp")"
+  if [ "$(cat "$3/made_of" 2> /dev/null)" != "$made_of" ]; then
+    rm -f "$3/made_of"
+    local/extract_xvectors.sh --nj 1 --use-gpu "$use_gpu" "$1" "$2" "$3"
+    echo "$made_of" > "$3/made_of"
+  fi
+  rm -f "$4/metrics.tsv"
+  mkdir -p "$4"
+  # shellcheck disable=SC2086  # several options
+  local/score.py --utt2spk "$data/utt2spk" $score_opts "$trials" "$3/xvector.scp" "$3/xvector.scp" "$4"
+}
+jobs=$out/log/jobs
+rm -rf "$jobs"
+mkdir -p "$jobs"
+count=0
 for exp in "$@"; do
   for condition in "${conditions[@]}"; do
     noisy=${data}_$condition
     [ "$condition" != clean ] || noisy=$data
-    vectors=$out/$(basename "$exp")/xvectors_$condition
-    scores=$out/$(basename "$exp")/scores_$condition
-    # Features made again may have the same scp, but have another time.
-    made_of="$(md5sum < "$exp/final.pt") $(md5sum < "$noisy/feats.scp") $(stat -c %Y "$noisy/feats.scp")"
-    if [ "$(cat "$vectors/made_of" 2> /dev/null)" != "$made_of" ]; then
-      rm -f "$vectors/made_of"
-      local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" --use-gpu "$use_gpu" "$exp/final.pt" "$noisy" "$vectors"
-      echo "$made_of" > "$vectors/made_of"
-    fi
-    rm -f "$scores/metrics.tsv"
-    mkdir -p "$scores"
-    # shellcheck disable=SC2086  # several options
-    local/score.py --utt2spk "$data/utt2spk" $score_opts "$trials" "$vectors/xvector.scp" "$vectors/xvector.scp" "$scores" \
-      > "$scores/score.log" 2>&1 || { cat "$scores/score.log" >&2; fail "$scores: scoring failed"; }
+    place=$out/$(basename "$exp")
+    count=$((count + 1))
+    {
+      echo "set -euo pipefail"
+      declare -p use_gpu data score_opts trials
+      declare -f one
+      printf '%q ' one "$exp/final.pt" "$noisy" "$place/xvectors_$condition" "$place/scores_$condition"
+    } > "$jobs/$count.sh"
   done
 done
+gpu=()
+! $use_gpu || gpu=(--gpu 1)
+# shellcheck disable=SC2086  # cmd may carry options
+$cmd "${gpu[@]}" --max-jobs-run "$nj" JOB=1:"$count" "$out/log/noise.JOB.log" bash "$jobs/JOB.sh"
 local/noise_table.py "$out" "$(IFS=,; echo "${conditions[*]}")" "${systems[@]}"

@@ -73,6 +73,29 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     told = (recipe / "exp/c/table.tsv").read_text().splitlines()
     assert len(told) == 4 and told[0].split("\t")[:3] == ["student", "kd_type", "teacher"]
 
+    # by noise: here the scores of the other seed stand for it, so the mean over seeds is the clean one
+    for name in ("none", "cosine_own", "enskd_own"):
+        for seed in (0, 1):
+            for condition, source in (("noise10", 1 - seed), ("noise0", seed)):
+                folder = recipe / f"exp/c/noise/xvector_{name}_s{seed}/scores_{condition}"
+                folder.mkdir(parents=True)
+                (folder / "trials.cosine").write_bytes(
+                    (recipe / f"exp/c/xvector_{name}_s{source}/scores/trials.cosine").read_bytes()
+                )
+    noise = ["--noise", "exp/c/noise", "--conditions", "clean,noise10,noise0", "data/train/trials", "exp/c"]
+    noisy = rows_of(sh("local/compare_kd_table.py", *noise).stdout)["xvector enskd own"]
+    assert noisy[4:7] == [row[4].split()[0]] * 3
+    assert noisy[7].split()[0] == row[4].split()[0] and noisy[8].split()[0] == row[6].split()[0]
+    flat = (each["enskd_own"] - each["none"]).mean(
+        0
+    )  # the seed is drawn, its scores in noise10 are the other's: no spread
+    low, high = intervals(100 * flat[:, None], speakers.count)[0]
+    mixed = re.search(r"\[(.*), (.*)\]", noisy[8]).groups()  # type: ignore[union-attr]
+    assert mixed == (f"{low:+.2f}", f"{high:+.2f}")
+    (recipe / "exp/c/noise/xvector_enskd_own_s1/scores_noise0/trials.cosine").unlink()
+    assert "scores_noise0/trials.cosine" in sh("local/compare_kd_table.py", *noise, fails=True).stderr
+    assert "no noise" in sh("local/compare_kd_table.py", *noise[:3], "clean", *noise[4:], fails=True).stderr
+
     # the same folder with other options would mix the two
     options[1] = options[1].replace("--num-epochs 1", "--num-epochs 2")
     words = ["local/compare_kd.sh", "--kd-types", "none", "--students", "xvector", *options, "--seeds", "0 1 2"]
