@@ -6,7 +6,8 @@
 #   local/compare_kd.sh --kd-types "none enskd" --students "xvector" --seeds "0 1 2" --teachers own=exp/resnet_tiny_s0/final.pt \
 #     data/train_all data/test data/test/trials exp/compare
 # Options:
-#   --kd-types "none kld enskd cosine mse"   conf/kd/<kd_type>.conf; the differences are to none
+#   --kd-types "none kld enskd cosine mse"   conf/kd/<kd_type>.conf
+#   --reference none                         kd_type that the differences are to, where there is one with the same teacher
 #   --students "xvector"                     conf/model/<student>.conf
 #   --seeds "0 1 2 3 4"                      of the training
 #   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances; with
@@ -26,6 +27,7 @@ set -euo pipefail
 export LC_ALL=C
 
 kd_types="none kld enskd cosine mse"
+reference=none
 students=xvector
 seeds="0 1 2 3 4"
 teachers=
@@ -118,9 +120,9 @@ for teacher in $teachers; do
     || fail "the teacher ${teacher%%=*} can't be scored: $out/log/teacher.${teacher%%=*}.log"
   judged+=("${teacher%%=*}=$(dirname "$net")")
 done
-local/compare_kd_table.py --teachers "${judged[*]}" "$trials" "$out"
+local/compare_kd_table.py --reference "$reference" --teachers "${judged[*]}" "$trials" "$out"
 [ -n "$noise" ] || exit 0
 mapfile -t folders < <(printf "$out/%s\n" "${systems[@]}")
 local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --score-opts "--num-bootstrap 0 --plots false" \
   "$test" "$trials" "$out/noise" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
-local/compare_kd_table.py --noise "$out/noise" --conditions "clean,noise${noise//,/,noise}" "$trials" "$out"
+local/compare_kd_table.py --reference "$reference" --noise "$out/noise" --conditions "clean,noise${noise//,/,noise}" "$trials" "$out"

@@ -7,8 +7,9 @@ Usage: local/compare_kd_table.py [options] <trials> <exp-dir>
 
 Reads <exp-dir>/systems (a name a line: <student>_<kd_type>[_<teacher>]_s<seed>) and each system's scores. Figures are means
 over the seeds. Intervals are of 95 %: speakers are drawn as local/score.py draws them, and with every draw as many of the
-seeds, again with replacement. The difference to kd_type none is taken draw by draw, with the same speakers and seeds on both
-sides, so what the two have in common doesn't widen it. p is two-sided; nothing is corrected for the number of rows.
+seeds, again with replacement. The difference to kd_type none, or to --reference taught by the same teacher, is taken draw
+by draw, with the same speakers and seeds on both sides, so what the two have in common doesn't widen it. p is two-sided;
+nothing is corrected for the number of rows.
 "gap closed" is the part of the way from the student alone to its teacher. Times are of the training alone.
 Printed, and written to <exp-dir>/table.md and table.tsv. With --noise, the folder of score_noise.sh, to table_noise.md and
 table_noise.tsv: EERs in each condition, clean being the systems' own scores, and their mean over all the others, whose
@@ -32,16 +33,14 @@ from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores, read_trials, speakers_of
 
 PRIOR = 0.01
-HEADER = (
-    *("student", "kd_type", "teacher", "seeds", "EER %", "minDCF(0.01)"),
-    *("EER - none", "p", "gap closed", "parameters", "training"),
-)
+ABOUT = ("student", "kd_type", "teacher", "seeds")
 
 
 @dataclass
 class Options:
     teachers: str = opt("", "name=folder ..., with their scores of the same trials")
     utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
+    reference: str = opt("none", "kd_type that the differences are to")
     noise: str = opt("", "folder of score_noise.sh, for a table by its conditions")
     conditions: str = opt("", "of --noise, as clean,noise10,noise0")
     num_bootstrap: int = opt(2000, "resamplings of speakers and seeds")
@@ -85,9 +84,19 @@ def main(argv: list[str]) -> None:
         scores, _ = read_scores(Path(place) / f"scores/{Path(trials_path).name}.cosine", trials)
         teachers[name] = points(scores, trials)
     rows = [row_of(cell, cells, teachers, speakers.count, options) for cell in cells.values()]
-    text = head(teachers, trials, speakers.count) + markdown(HEADER, rows) + "\n"
+    header = (
+        *ABOUT,
+        "EER %",
+        "minDCF(0.01)",
+        f"EER - {options.reference}",
+        "p",
+        "gap closed",
+        "parameters",
+        "training",
+    )
+    text = head(teachers, trials, speakers.count) + markdown(header, rows) + "\n"
     text += "".join(f"\n{line}\n" for line in warnings(cells, teachers))
-    write(out / "table", text, HEADER, rows)
+    write(out / "table", text, header, rows)
 
 
 def write(path: Path, text: str, header: tuple[str, ...], rows: list[list[str]]) -> None:
@@ -117,7 +126,7 @@ def write_noise(
     for key, cell in mean.items():
         row = row_of(cell, mean, {}, speakers.count, options)
         rows.append([*row[:4], *(f"{found[name][key].mean[0]:.2f}" for name in conditions), row[4], row[6], row[7]])
-    header = (*HEADER[:4], *conditions, "mean of noisy", "mean - none", "p")
+    header = (*ABOUT, *conditions, "mean of noisy", f"mean - {options.reference}", "p")
     write(out / "table_noise", head({}, trials, speakers.count) + markdown(header, rows) + "\n", header, rows)
 
 
@@ -209,23 +218,32 @@ def row_of(
     options: Options,
 ) -> list[str]:
     rate, cost = intervals(drawn(cell, cell.seeds, options), num_speakers)
-    plain = cells.get((cell.student, "none", ""))
     difference = p = gap = "-"
-    both = sorted(set(cell.seeds) & set(plain.seeds)) if plain else []
-    if plain and plain is not cell and both:
-        change = drawn(cell, both, options) - drawn(plain, both, options)
+    kinds = [(cell.student, options.reference, cell.teacher), (cell.student, options.reference, "")]
+    other, plain = (
+        next((cells[key] for key in keys if key in cells), cell) for keys in (kinds, [(cell.student, "none", "")])
+    )
+    both = sorted(set(cell.seeds) & set(other.seeds))
+    if other is not cell and both:
+        change = drawn(cell, both, options) - drawn(other, both, options)
         ends = intervals(change, num_speakers)[0]
-        means = [np.mean([each.points[each.seeds.index(s)][0] for s in both]) for each in (cell, plain)]
+        means = [rate_of(each, both) for each in (cell, other)]
         difference = f"{means[0] - means[1]:+.2f} {span(ends, 2, '+')}"
         p = f"{p_value(change[:, 0], num_speakers):.3f}"
-        if cell.teacher in teachers and teachers[cell.teacher][0] < means[1]:
-            gap = f"{100 * (means[1] - means[0]) / (means[1] - teachers[cell.teacher][0]):.0f} %"
+    both = sorted(set(cell.seeds) & set(plain.seeds))
+    if plain is not cell and both and cell.teacher in teachers and teachers[cell.teacher][0] < rate_of(plain, both):
+        alone = rate_of(plain, both)
+        gap = f"{100 * (alone - rate_of(cell, both)) / (alone - teachers[cell.teacher][0]):.0f} %"
     known = [value for value in cell.seconds if not math.isnan(value)]
     return [
         cell.student, cell.kd_type, cell.teacher or "-", str(len(cell.seeds)),
         f"{cell.mean[0]:.2f} {span(rate, 2)}", f"{cell.mean[1]:.3f} {span(cost, 3)}",
         difference, p, gap, f"{cell.parameters / 1e6:.2f} M", f"{np.mean(known):.0f} s" if known else "-",
     ]  # fmt: skip
+
+
+def rate_of(cell: Cell, seeds: list[int]) -> float:
+    return float(np.mean([cell.points[cell.seeds.index(seed)][0] for seed in seeds]))
 
 
 def span(ends: Interval, digits: int, sign: str = "") -> str:

@@ -73,6 +73,13 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     told = (recipe / "exp/c/table.tsv").read_text().splitlines()
     assert len(told) == 4 and told[0].split("\t")[:3] == ["student", "kd_type", "teacher"]
 
+    # against another method
+    against = rows_of(sh("local/compare_kd_table.py", "--reference", "cosine", "data/train/trials", "exp/c").stdout)
+    assert against["xvector cosine own"][6] == "-" and against["xvector none -"][6] == "-"
+    drop = float(row[4].split()[0]) - float(rows["xvector cosine own"][4].split()[0])
+    assert abs(float(against["xvector enskd own"][6].split()[0]) - drop) < 0.011
+    assert "EER - cosine" in (recipe / "exp/c/table.md").read_text()
+
     # by noise: here the scores of the other seed stand for it, so the mean over seeds is the clean one
     for name in ("none", "cosine_own", "enskd_own"):
         for seed in (0, 1):
