@@ -8,18 +8,22 @@
 #   --students "xvector_micro"         conf/model/<student>.conf
 #   --kd_types "none vgsr_cosine vgsr_margin vgsr_quality vgsr"   conf/kd/<kd_type>.conf
 #   --seeds "0 1 2 3 4"                of the training
+#   --reference none                   kd_type that the differences are to
+#   --noise ""                         20,10,0: scored with noise of so many dB as well
 #   --bad_share 0.1                    of the faces of the second teacher, half of them a stranger's, half of low quality
 #   --jobs 2                           systems at the same time, a thread each
 #
 # The teachers are the made-up faces: data/train's, and the same where some are bad. Copies at other speeds are speakers whose
 # faces nobody knows; they are classified, and left out of distillation. Goes on where it was stopped.
-# exp/faces/<bad share>/table.md is the table.
+# exp/faces/<bad share>/table.md is the table, with --noise table_noise.md another.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 students=xvector_micro
 kd_types="none vgsr_cosine vgsr_margin vgsr_quality vgsr"
 seeds="0 1 2 3 4"
+reference=none
+noise=
 bad_share=0.1
 jobs=2
 
@@ -38,7 +42,8 @@ if [ ! -e "$out/data/.done" ]; then
   touch "$out/data/.done"
 fi
 bad=$out/data/train
-local/compare_kd.sh --cmd "$train_cmd" --kd-types "$kd_types" --students "$students" --seeds "$seeds" --jobs "$jobs" \
+local/compare_kd.sh --cmd "$train_cmd" --kd-types "$kd_types" --reference "$reference" --noise "$noise" \
+  --students "$students" --seeds "$seeds" --jobs "$jobs" \
   --teachers "faces=data/train/face.scp,quality=data/train/utt2quality bad=$bad/face.scp,quality=$bad/utt2quality" \
   --train-config conf/train_short.conf --head conf/head_short.conf --train-options "--missing zero" \
   data/train_all data/test data/test/trials "$out"
