@@ -7,7 +7,7 @@
 #     data/train_all data/test data/test/trials exp/compare
 # Options:
 #   --kd-types "none kld enskd cosine mse"   conf/kd/<kd_type>.conf
-#   --reference none                         kd_type that the differences are to, where there is one with the same teacher
+#   --reference "none"                       kd_types that the differences are to, taught by the same teacher if by any
 #   --students "xvector"                     conf/model/<student>.conf
 #   --seeds "0 1 2 3 4"                      of the training
 #   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances; with

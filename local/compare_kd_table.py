@@ -40,7 +40,7 @@ ABOUT = ("student", "kd_type", "teacher", "seeds")
 class Options:
     teachers: str = opt("", "name=folder ..., with their scores of the same trials")
     utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
-    reference: str = opt("none", "kd_type that the differences are to")
+    reference: str = opt("none", "kd_types that the differences are to; each has two columns")
     noise: str = opt("", "folder of score_noise.sh, for a table by its conditions")
     conditions: str = opt("", "of --noise, as clean,noise10,noise0")
     num_bootstrap: int = opt(2000, "resamplings of speakers and seeds")
@@ -84,16 +84,7 @@ def main(argv: list[str]) -> None:
         scores, _ = read_scores(Path(place) / f"scores/{Path(trials_path).name}.cosine", trials)
         teachers[name] = points(scores, trials)
     rows = [row_of(cell, cells, teachers, speakers.count, options) for cell in cells.values()]
-    header = (
-        *ABOUT,
-        "EER %",
-        "minDCF(0.01)",
-        f"EER - {options.reference}",
-        "p",
-        "gap closed",
-        "parameters",
-        "training",
-    )
+    header = (*ABOUT, "EER %", "minDCF(0.01)", *differences("EER", options), "gap closed", "parameters", "training")
     text = head(teachers, trials, speakers.count) + markdown(header, rows) + "\n"
     text += "".join(f"\n{line}\n" for line in warnings(cells, teachers))
     write(out / "table", text, header, rows)
@@ -125,8 +116,8 @@ def write_noise(
     rows = []
     for key, cell in mean.items():
         row = row_of(cell, mean, {}, speakers.count, options)
-        rows.append([*row[:4], *(f"{found[name][key].mean[0]:.2f}" for name in conditions), row[4], row[6], row[7]])
-    header = (*ABOUT, *conditions, "mean of noisy", f"mean - {options.reference}", "p")
+        rows.append([*row[:4], *(f"{found[name][key].mean[0]:.2f}" for name in conditions), row[4], *row[6:-3]])
+    header = (*ABOUT, *conditions, "mean of noisy", *differences("mean", options))
     write(out / "table_noise", head({}, trials, speakers.count) + markdown(header, rows) + "\n", header, rows)
 
 
@@ -218,18 +209,12 @@ def row_of(
     options: Options,
 ) -> list[str]:
     rate, cost = intervals(drawn(cell, cell.seeds, options), num_speakers)
-    difference = p = gap = "-"
-    kinds = [(cell.student, options.reference, cell.teacher), (cell.student, options.reference, "")]
-    other, plain = (
-        next((cells[key] for key in keys if key in cells), cell) for keys in (kinds, [(cell.student, "none", "")])
-    )
-    both = sorted(set(cell.seeds) & set(other.seeds))
-    if other is not cell and both:
-        change = drawn(cell, both, options) - drawn(other, both, options)
-        ends = intervals(change, num_speakers)[0]
-        means = [rate_of(each, both) for each in (cell, other)]
-        difference = f"{means[0] - means[1]:+.2f} {span(ends, 2, '+')}"
-        p = f"{p_value(change[:, 0], num_speakers):.3f}"
+    changes = []
+    for reference in options.reference.split():
+        other = next((cells[key] for key in keys_of(cell, reference) if key in cells), cell)
+        changes += change_of(cell, other, num_speakers, options)
+    gap = "-"
+    plain = cells.get((cell.student, "none", ""), cell)
     both = sorted(set(cell.seeds) & set(plain.seeds))
     if plain is not cell and both and cell.teacher in teachers and teachers[cell.teacher][0] < rate_of(plain, both):
         alone = rate_of(plain, both)
@@ -238,8 +223,28 @@ def row_of(
     return [
         cell.student, cell.kd_type, cell.teacher or "-", str(len(cell.seeds)),
         f"{cell.mean[0]:.2f} {span(rate, 2)}", f"{cell.mean[1]:.3f} {span(cost, 3)}",
-        difference, p, gap, f"{cell.parameters / 1e6:.2f} M", f"{np.mean(known):.0f} s" if known else "-",
+        *changes, gap, f"{cell.parameters / 1e6:.2f} M", f"{np.mean(known):.0f} s" if known else "-",
     ]  # fmt: skip
+
+
+def keys_of(cell: Cell, kd_type: str) -> list[tuple[str, str, str]]:
+    """Taught by the same teacher, else without one."""
+    return [(cell.student, kd_type, cell.teacher), (cell.student, kd_type, "")]
+
+
+def change_of(cell: Cell, other: Cell, num_speakers: int, options: Options) -> list[str]:
+    """Difference with its interval, and p."""
+    both = sorted(set(cell.seeds) & set(other.seeds))
+    if other is cell or not both:
+        return ["-", "-"]
+    change = drawn(cell, both, options) - drawn(other, both, options)
+    ends = intervals(change, num_speakers)[0]
+    difference = f"{rate_of(cell, both) - rate_of(other, both):+.2f} {span(ends, 2, '+')}"
+    return [difference, f"{p_value(change[:, 0], num_speakers):.3f}"]
+
+
+def differences(of: str, options: Options) -> list[str]:
+    return [name for reference in options.reference.split() for name in (f"{of} - {reference}", "p")]
 
 
 def rate_of(cell: Cell, seeds: list[int]) -> float:

@@ -8,7 +8,7 @@
 #   --students "xvector_micro"         conf/model/<student>.conf
 #   --kd_types "none vgsr_cosine vgsr_margin vgsr_quality vgsr"   conf/kd/<kd_type>.conf
 #   --seeds "0 1 2 3 4"                of the training
-#   --reference none                   kd_type that the differences are to
+#   --reference "none vgsr_cosine"     kd_types that the differences are to
 #   --noise ""                         20,10,0: scored with noise of so many dB as well
 #   --bad_share 0.1                    of the faces of the second teacher, half of them a stranger's, half of low quality
 #   --jobs 2                           systems at the same time, a thread each
@@ -22,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 students=xvector_micro
 kd_types="none vgsr_cosine vgsr_margin vgsr_quality vgsr"
 seeds="0 1 2 3 4"
-reference=none
+reference="none vgsr_cosine"
 noise=
 bad_share=0.1
 jobs=2
