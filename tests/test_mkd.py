@@ -183,3 +183,17 @@ def test_what_is_exported_has_no_projection() -> None:
 def test_bad_options(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mkd(**changed)
+
+
+def test_figures_of_the_log_are_of_who_has_a_face() -> None:
+    vectors = torch.randn(8, 9)
+    vectors[4:] = 0
+    teacher = vector_teacher()
+    method = mkd(teacher, margin=0.1).eval()
+    batch = batch_of(teacher=vectors)
+    found = method(batch, CLOCK).metrics
+    with torch.no_grad():
+        student = method.projection(method.student(batch.feats[0]).embedding)
+    cosines = torch.cosine_similarity(student, vectors)[:4]
+    assert found["distance"].item() == pytest.approx(1 - cosines.mean().item(), rel=1e-4)
+    assert found["beyond"].item() == pytest.approx((1 - cosines > 0.1).float().mean().item())

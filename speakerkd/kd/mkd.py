@@ -94,8 +94,9 @@ class MKD(TeacherStudent):
             ce = F.cross_entropy(logits.float(), batch.labels, reduction="none")
             outcome.losses["ce"] = (weights * ce).mean()
             outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * (weights * beyond).mean()
-        outcome.metrics["beyond"] = (beyond.detach() > 0).float().mean()
-        outcome.metrics["distance"] = of_samples(distances.detach()).mean()
+        taught = torch.ones_like(beyond) if present is None else present.float()
+        for name, each in (("beyond", (beyond.detach() > 0).float()), ("distance", of_samples(distances.detach()))):
+            outcome.metrics[name] = (each * taught).sum() / taught.sum().clamp(min=1)
         return outcome
 
     def margin(self, distances: Tensor) -> Tensor | float | None:
