@@ -38,7 +38,7 @@ class TrainConf:
     select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
     amp: str = opt("auto", "autocast: auto (bf16 on GPUs), fast (also on CPUs with AMX), bf16 (everywhere) or none")
     seed: int = opt(0, "of weights, order and crops")
-    valid_speakers: int = opt(0, "speakers held out, whose trials' EER is logged")
+    valid_speakers: int = opt(0, "speakers held out, with their copies at other speeds, whose trials' EER is logged")
     valid_interval: int = opt(1, "epochs between these EERs")
 
     def __post_init__(self) -> None:

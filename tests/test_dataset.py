@@ -146,6 +146,22 @@ def test_held_out_speakers(tmp_path: Path) -> None:
         hold_out(data, 5, 0)
 
 
+def test_copies_at_other_speeds_are_held_out_with_their_speaker(tmp_path: Path) -> None:
+    names = {f"{speed}s{i:02}-{j}": 20 for i in range(6) for j in range(2) for speed in ("", "sp0.9-", "sp1.1-")}
+    folder = make(tmp_path / "d", names)
+    write_table(folder / "utt2spk", {name: name.rpartition("-")[0] for name in sorted(names)})
+    data = Utterances(folder)
+    entries, valid, labels = hold_out(data, 2, 0)
+    away, kept = (
+        {data.scp.key(int(each)).removeprefix("sp0.9-").removeprefix("sp1.1-")[:3] for each in some}
+        for some in (valid, entries)
+    )
+    assert len(away) == 2 and len(kept) == 4 and not away & kept
+    assert len(np.unique(labels)) == 6 and len(valid) == 12 and len(data.speakers) == 12
+    with pytest.raises(ValueError, match="from 2 to 2 of 4 speakers"):
+        hold_out(data, 3, 0)
+
+
 def test_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
     folder = make(tmp_path / "d", {"a-1": 20, "a-2": 20, "b-1": 20})
     for name, text, message in [

@@ -1,5 +1,6 @@
 """The utterances of a data directory in flat arrays, what is attached to them, and speakers held out of them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from speakerkd.conf import first_few
 from speakerkd.data.attached import Attached, attach
 from speakerkd.data.kaldi import Scp
 from speakerkd.data.tables import FIX, read_lines
+
+SPEED = r"^sp\d+(\.\d+)?-"  # of the name of a copy at another speed, as augment_data_dir.py and Kaldi write it
 
 
 class Utterances:
@@ -66,7 +69,11 @@ def _column(path: Path, scp: Scp) -> "list[str]":
 
 
 def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(entries to train on, originals of `count` other speakers, their speakers); the classes left are numbered anew."""
+    """(entries to train on, originals of `count` other speakers, their speakers); the classes left are numbered anew.
+
+    Copies at other speeds, which are speakers of their own, go with their speaker: sp0.9-anna and anna are one person, and
+    whoever knows the one knows something of the other.
+    """
     nothing = np.zeros(0, np.int64)
     if count and utterances.labels is None:
         raise ValueError(
@@ -76,12 +83,12 @@ def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray,
     if utterances.labels is None or count == 0:
         return np.arange(len(utterances)), nothing, nothing
     names = np.array(utterances.speakers)
-    if not 2 <= count <= len(names) - 2:
+    people, person_of = np.unique([re.sub(SPEED, "", name) for name in names], return_inverse=True)
+    if not 2 <= count <= len(people) - 2:
         raise ValueError(
-            f"--valid-speakers={count}: from 2 to {len(names) - 2} of {len(names)} speakers can be held out"
+            f"--valid-speakers={count}: from 2 to {len(people) - 2} of {len(people)} speakers can be held out"
         )
-    held = np.zeros(len(names), bool)
-    held[np.random.default_rng(seed).permutation(len(names))[:count]] = True
+    held = np.isin(person_of, np.random.default_rng(seed).permutation(len(people))[:count])
     away = held[utterances.labels]
     valid = np.flatnonzero(away & utterances.original)
     if len(valid) == 0:
