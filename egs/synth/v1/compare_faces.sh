@@ -5,7 +5,7 @@
 #   ./compare_faces.sh                             # 45 systems; some 25 minutes on two cores
 #   ./compare_faces.sh --seeds 0 --bad_share 0.3
 # Options:
-#   --students "xvector_micro"         conf/model/<student>.conf
+#   --students "xvector_tiny"          conf/model/<student>.conf
 #   --kd_types "none vgsr_cosine vgsr_margin vgsr_quality vgsr"   conf/kd/<kd_type>.conf
 #   --seeds "0 1 2 3 4"                of the training
 #   --reference "none vgsr_cosine"     kd_types that the differences are to
@@ -19,7 +19,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-students=xvector_micro
+students=xvector_tiny
 kd_types="none vgsr_cosine vgsr_margin vgsr_quality vgsr"
 seeds="0 1 2 3 4"
 reference="none vgsr_cosine"
