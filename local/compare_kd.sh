@@ -89,6 +89,9 @@ for kd_type in $kd_types; do
   [[ $needs != *vectors:* ]] || fail "kd_type=$kd_type takes vectors ($needs); train it with local/train_and_score.sh"
   [[ $needs != *teacher* ]] || taught+="$kd_type "
 done
+for entry in $(printf '%s ' "${vectors_of[@]}" | tr , ' '); do
+  [[ " ${needs_of[*]} " == *" may-have:${entry%%=*} "* ]] || fail "--teachers: none of the methods takes ${entry%%=*}"
+done
 [ "$taught" = " " ] || [ -n "$teachers" ] || fail "teachers are needed for$taught: give --teachers name=file"
 # Seed by seed, so that a comparison that was cut short has all methods.
 for seed in $seeds; do
@@ -120,9 +123,11 @@ for teacher in $teachers; do
     || fail "the teacher ${teacher%%=*} can't be scored: $out/log/teacher.${teacher%%=*}.log"
   judged+=("${teacher%%=*}=$(dirname "$net")")
 done
-local/compare_kd_table.py --reference "$reference" --teachers "${judged[*]}" "$trials" "$out"
-[ -n "$noise" ] || exit 0
-mapfile -t folders < <(printf "$out/%s\n" "${systems[@]}")
-local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --score-opts "--num-bootstrap 0 --plots false" \
-  "$test" "$trials" "$out/noise" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
-local/compare_kd_table.py --reference "$reference" --noise "$out/noise" --conditions "clean,noise${noise//,/,noise}" "$trials" "$out"
+tables=(--reference "$reference" --teachers "${judged[*]}")
+if [ -n "$noise" ]; then
+  mapfile -t folders < <(printf "$out/%s\n" "${systems[@]}")
+  local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --score-opts "--num-bootstrap 0 --plots false" \
+    "$test" "$trials" "$out/noise" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
+  tables+=(--noise "$out/noise" --conditions "noise${noise//,/,noise}")
+fi
+local/compare_kd_table.py "${tables[@]}" "$trials" "$out"

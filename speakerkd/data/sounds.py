@@ -14,7 +14,7 @@ from speakerkd.conf import first_few
 from speakerkd.data.audio import AudioError, read_audio
 from speakerkd.data.augment import Speed, number, parse
 from speakerkd.data.rooms import NOISE_SECONDS
-from speakerkd.data.tables import read_segments, read_table
+from speakerkd.data.tables import read_segments, read_table, without_speed
 
 GENERATED_NOISES = ("white", "pink", "brown", "band", "hum", "clicks", "surge")
 GENERATED_SEEDS = 32  # of each: what is generated is kept, and all of it together is to fit into the Augmenter's cache
@@ -77,7 +77,7 @@ class Source:
             name = self.recording(utterance)
         else:
             name = self.utt2uniq.get(utterance, utterance)
-        return re.sub(r"^(sp[0-9.]+-)+", "", name)
+        return without_speed(name)
 
 
 def read_source(folder: Path) -> Source:

@@ -8,6 +8,7 @@ import glob
 import logging
 import math
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -141,6 +142,11 @@ def write_table(path: str | Path, table: Mapping[str, object] | Iterable[tuple[s
                 raise ValueError(f"{path}: the value of '{key}' holds a line break")
             file.write(f"{check_id(key, str(path))} {text}\n")
     return len(rows)
+
+
+def without_speed(name: str) -> str:
+    """A speaker, or an utterance, before any change of speed: sp0.9-anna, as Kaldi writes it too, is anna."""
+    return re.sub(r"^(sp[0-9.]+-)+", "", name)
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:

@@ -1,6 +1,5 @@
 """The utterances of a data directory in flat arrays, what is attached to them, and speakers held out of them."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,7 @@ import numpy as np
 from speakerkd.conf import first_few
 from speakerkd.data.attached import Attached, attach
 from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import FIX, read_lines
-
-SPEED = r"^sp\d+(\.\d+)?-"  # of the name of a copy at another speed, as augment_data_dir.py and Kaldi write it
+from speakerkd.data.tables import FIX, read_lines, without_speed
 
 
 class Utterances:
@@ -83,7 +80,7 @@ def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray,
     if utterances.labels is None or count == 0:
         return np.arange(len(utterances)), nothing, nothing
     names = np.array(utterances.speakers)
-    people, person_of = np.unique([re.sub(SPEED, "", name) for name in names], return_inverse=True)
+    people, person_of = np.unique([without_speed(name) for name in names], return_inverse=True)
     if not 2 <= count <= len(people) - 2:
         raise ValueError(
             f"--valid-speakers={count}: from 2 to {len(people) - 2} of {len(people)} speakers can be held out"

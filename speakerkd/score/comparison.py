@@ -1,0 +1,117 @@
+"""Systems of one comparison, as local/compare_kd.sh trains them: their figures and resamplings, by student and method."""
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from speakerkd.models.base import load_net
+from speakerkd.score.bootstrap import replicate
+from speakerkd.score.metrics import eer, min_dcf, roc
+from speakerkd.score.trials import Speakers, Trials, read_scores
+
+PRIOR = 0.01
+
+
+@dataclass
+class Cell:
+    """One student, method and teacher, several seeds."""
+
+    student: str
+    kd_type: str
+    teacher: str
+    seeds: list[int] = field(default_factory=list)
+    points: list[tuple[float, float]] = field(default_factory=list)  # EER, minDCF of each seed
+    replicates: list[np.ndarray] = field(default_factory=list)  # (R, 2) of each seed
+    seconds: list[float] = field(default_factory=list)
+    parameters: int = 0
+
+    @property
+    def mean(self) -> np.ndarray:
+        return np.mean(self.points, 0)
+
+
+def cells_of(
+    systems: list[Path], folders: list[Path], trials: Trials, speakers: Speakers, draws: np.ndarray
+) -> dict[tuple[str, str, str], Cell]:
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for system, folder in zip(systems, folders, strict=True):
+        add(cells, system, folder, trials, speakers, draws)
+    return cells
+
+
+def mean_cell(cells: list[Cell]) -> Cell:
+    """Of several conditions: speakers and seeds are drawn alike in all."""
+    return replace(
+        cells[0],
+        points=[tuple(each) for each in np.mean([cell.points for cell in cells], 0)],
+        replicates=list(np.mean([cell.replicates for cell in cells], 0)),
+    )
+
+
+def add(
+    cells: dict[tuple[str, str, str], Cell],
+    system: Path,
+    folder: Path,
+    trials: Trials,
+    speakers: Speakers,
+    draws: np.ndarray,
+) -> None:
+    conf = json.loads((system / "conf.json").read_text(encoding="utf-8"))
+    kd_type, teacher, seed = parts_of(system, conf)
+    student = system.name.split(f"_{kd_type}_")[0]
+    cell = cells.setdefault((student, kd_type, teacher), Cell(student, kd_type, teacher))
+    scores, _ = read_scores(folder / f"{Path(trials.path).name}.cosine", trials)
+    if np.isnan(scores).any():
+        raise ValueError(f"{folder}: {int(np.isnan(scores).sum())} trials have no score; extract its vectors again")
+    cell.seeds.append(seed)
+    cell.points.append(points(scores, trials))
+    cell.replicates.append(replicate(scores, trials.target, speakers, draws)[:, :2])
+    cell.seconds.append(float(conf["run"].get("seconds", math.nan)))
+    cell.parameters = sum(each.numel() for each in load_net(system / "final.pt").encoder.parameters())  # type: ignore[attr-defined]
+
+
+def check_alike(systems: list[Path]) -> None:
+    """What was scored in an earlier call is not trained again: it must have been trained with the same options."""
+    first: dict[str, str] = {}
+    for system in systems:
+        options = json.loads((system / "conf.json").read_text(encoding="utf-8"))["options"]
+        found = {name: str(value) for name, value in options["train"].items() if name != "seed"}
+        found |= {name: str(value) for name, value in options["data"].items()}
+        first = first or found
+        other = [name for name in first if found.get(name) != first[name]]
+        if other:
+            raise ValueError(
+                f"{system} was trained with other options than {systems[0].name} "
+                f"({', '.join(f'{name} {found.get(name)} for {first[name]}' for name in other)}): "
+                "remove what is of the earlier options, or compare in another folder"
+            )
+
+
+def parts_of(system: Path, conf: dict) -> tuple[str, str, int]:
+    """kd_type, teacher and seed, of a folder named <student>_<kd_type>[_<teacher>]_s<seed>."""
+    command = conf["run"]["command"].split()
+    kd_type = Path(command[command.index("--kd") + 1]).stem
+    _, found, rest = system.name.partition(f"_{kd_type}_")
+    tag, _, number = f"_{rest}".rpartition("_s")
+    if not found or not number.isdigit():
+        raise ValueError(f"{system}: is not named <student>_<kd_type>[_<teacher>]_s<seed>, as compare_kd.sh names them")
+    return kd_type, tag.removeprefix("_"), int(number)
+
+
+def points(scores: np.ndarray, trials: Trials) -> tuple[float, float]:
+    curve = roc(scores, trials.target)
+    return 100 * eer(curve)[0], min_dcf(curve, PRIOR)[0]
+
+
+def drawn(cell: Cell, seeds: list[int], seed: int) -> np.ndarray:
+    """(R, 2): replicate r is the mean over a draw of the seeds, the same draw for all cells of these seeds."""
+    stack = np.stack([cell.replicates[cell.seeds.index(seed)] for seed in seeds])  # (S, R, 2)
+    picks = np.random.default_rng([seed, 1]).integers(len(seeds), size=(stack.shape[1], len(seeds)))
+    return stack[picks, np.arange(stack.shape[1])[:, None]].mean(1) * [100, 1]
+
+
+def rate_of(cell: Cell, seeds: list[int]) -> float:
+    return float(np.mean([cell.points[cell.seeds.index(seed)][0] for seed in seeds]))
