@@ -1,5 +1,7 @@
 """One process or several: what torchrun says in the environment, and on which device this one works."""
 
+import contextlib
+import ctypes
 import os
 import time
 from dataclasses import dataclass
@@ -55,7 +57,21 @@ def start(device: str = "auto") -> World:
         torch.cuda.set_device(local)
     if size > 1:
         torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    if not on_gpu:
+        keep_memory()
     return World(rank, size, torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu"))
+
+
+def keep_memory() -> None:
+    """Have glibc keep what tensors free for the next ones, where it would give it back and have the kernel clear it anew.
+
+    That is for the CPU: a step of small nets on large maps takes up to a third less time. Nothing is computed otherwise.
+    """
+    settings = {-3: 1 << 30, -1: -1, -2: 1 << 26}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD (never), M_TOP_PAD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):  # a C library without mallopt
+        mallopt = ctypes.CDLL(None).mallopt
+        for name, value in settings.items():
+            mallopt(name, value)
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
