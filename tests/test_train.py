@@ -298,3 +298,25 @@ def test_half_precision_is_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=amx: found)
         found = {amp: (in_bf16(amp, "cpu"), in_bf16(amp, "cuda")) for amp in ("auto", "fast", "bf16", "none")}
         assert found == {"auto": (False, True), "fast": (amx, True), "bf16": (True, True), "none": (False, False)}
+
+
+PAGES = """
+import resource, torch
+from speakerkd.parallel import start
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+start("cpu")
+faults()  # the heap grows as far as it must
+print(given_back, faults())
+"""
+
+
+def test_memory_of_tensors_is_kept(sh: Run) -> None:
+    given_back, kept = map(int, sh("python3", "-c", PAGES).stdout.split())
+    assert kept < 100 < given_back
