@@ -36,7 +36,7 @@ class TrainConf:
     clip: float = opt(0.0, "largest norm of the gradient; 0: not clipped")
     average: int = opt(1, "the result is the average of the weights after this many last epochs")
     select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
-    amp: str = opt("auto", "autocast: auto (bf16 on GPUs), fast (also on CPUs with AMX), bf16 (everywhere) or none")
+    amp: str = opt("auto", "autocast: auto (bf16 on GPUs), fast (also on CPUs made for it), bf16 (everywhere) or none")
     seed: int = opt(0, "of weights, order and crops")
     valid_speakers: int = opt(0, "speakers held out, with their copies at other speeds, whose trials' EER is logged")
     valid_interval: int = opt(1, "epochs between these EERs")
@@ -189,8 +189,9 @@ def one_step(
 def in_bf16(amp: str, device: str) -> bool:
     """Whether --amp means half precision on this kind of device."""
     if amp == "fast" and device == "cpu":
-        found: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", bool)  # a name that torch may change
-        return found()  # CPUs without AMX take longer in bf16 than in single precision
+        units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # names that torch may change
+        found: list[Callable[[], bool]] = [getattr(torch.cpu, name, bool) for name in units]
+        return any(each() for each in found)  # other CPUs take longer in bf16 than in single precision
     return amp == "bf16" or (amp != "none" and device == "cuda")
 
 

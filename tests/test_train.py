@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -294,10 +295,16 @@ def test_learning_rates() -> None:
 
 
 def test_half_precision_is_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    for amx in (True, False):
+    for amx, avx in product((True, False), repeat=2):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=amx: found)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=avx: found)
         found = {amp: (in_bf16(amp, "cpu"), in_bf16(amp, "cuda")) for amp in ("auto", "fast", "bf16", "none")}
-        assert found == {"auto": (False, True), "fast": (amx, True), "bf16": (True, True), "none": (False, False)}
+        assert found == {
+            "auto": (False, True),
+            "fast": (amx or avx, True),
+            "bf16": (True, True),
+            "none": (False, False),
+        }
 
 
 PAGES = """
