@@ -46,7 +46,7 @@ class Options(TrainConf):
     )
     missing: str = opt(
         "error",
-        "utterances without a vector: error, zero (a vector of zeros, which methods leave out) or skip (not used)",
+        "utterances without a vector or figure: error, zero (the method leaves them out) or skip (not used at all)",
     )
     init: str = opt(
         "", "final.pt to start from: its encoder, the classifier's rows of speakers it knows; maps: a matrix"

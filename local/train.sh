@@ -9,7 +9,7 @@
 #   --kd conf/kd/none.conf               the method
 #   --head conf/head.conf                the classifier
 #   --teacher ""                         final.pt of a net, or an xvector.scp, for methods that have one
-#   --vectors ""                         name=file,... for methods that take more: face=data/train/face.scp
+#   --vectors ""                         name=file,... for methods that take more: quality=data/train/utt2quality
 #   --train-config conf/train.conf       optimisation
 #   --train-options ""                   more options of local/train.py, such as "--seed 1 --num-epochs 5"
 #   --gpus 0                             GPUs of a node, each with a process of its own; 0: as there are, else the CPU

@@ -1,5 +1,9 @@
 """MKD and quality weights: the margin's edge, the base method inside it, weights of mean 1."""
 
+import copy
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,10 @@ from speakerkd.kd.embed import without_diagonal
 from speakerkd.kd.mkd import BASES, MKD, MKDConf, of_mean_one
 from speakerkd.kd.teacher import NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.distill import relation_distance
+from speakerkd.losses.margin import MarginConf
 from speakerkd.models.base import Encoded
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 CLOCK = Clock(3.0, 4)
 
 
@@ -113,6 +119,48 @@ def test_a_margin_by_percentile() -> None:
     assert "edge.mean" in method.state_dict()
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_a_percentile_is_of_the_distances_that_there_are(base: str) -> None:
+    """Neither missing vectors nor speakers whom the teacher doesn't know lower it."""
+    known = torch.arange(SPEAKERS) != 2
+    teacher = VectorTeacher("t", NAMES, torch.randn(SPEAKERS - 1, 9), known, MarginConf())
+    vectors = torch.randn(8, 9)
+    vectors[5:] = 0
+    batch = batch_of(teacher=vectors)
+    method = mkd(teacher, base=base, margin_percentile=40.0, unknown_speakers="skip", quality="none")
+    method.train()
+    state = copy.deepcopy(method.state_dict())
+    metrics = method(batch, CLOCK).metrics
+    found = method.edge.mean.clone()
+    method.load_state_dict(state)
+    with torch.no_grad():
+        student = method.student(batch.feats[0])
+        logits = method.classify(student, batch, CLOCK)[1]
+        distances = method._base[0].distance(student, logits, teacher.embed(batch), batch, {})
+    there = torch.arange(8) < 5
+    if base in ("kld", "dkd"):
+        there &= known[batch.labels]
+    if base == "relation":
+        pairs = without_diagonal(there[:, None] & there)
+        assert pairs.sum() == 20
+        there = pairs
+    expected = distances[there]
+    assert found.item() == pytest.approx(expected.quantile(0.4).item(), rel=1e-5) and found > 0
+    assert metrics["distance"].item() == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert metrics["beyond"].item() == pytest.approx((expected > found).float().mean().item())
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_beyond_the_margin_the_slope_is_the_base_s(base: str) -> None:
+    plain = mkd(base=base, margin=0.0, weight=1.5)
+    beyond = mkd(base=base, margin=1e-5, weight=1.5)
+    (one, losses), (other, found) = gradients(plain, batch_of()), gradients(beyond, batch_of())
+    assert beyond(batch_of(), CLOCK).metrics["beyond"] == 1
+    assert losses["kd"] - found["kd"] == pytest.approx(1.5e-5, rel=0.1)
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_weights() -> None:
     """Mean 1, bounds, order, no gradient; equal qualities weigh alike."""
     teacher = vector_teacher()
@@ -153,9 +201,82 @@ def test_missing_faces_weigh_as_speech_alone() -> None:
     vectors = torch.randn(8, 9)
     vectors[3] = 0
     batch = batch_of(teacher=vectors, quality=torch.linspace(0.1, 1, 8)[:, None])
-    losses = method(batch, CLOCK)
-    assert losses.losses["kd"].isfinite()
+    assert method(batch, CLOCK).losses["kd"].isfinite()
     assert method.taught.mean.item() == pytest.approx(float(batch.vectors["quality"][vectors.any(1)].mean()), rel=1e-5)
+    check_alone(method, batch, 3)
+
+
+def test_missing_figures_weigh_as_speech_alone() -> None:
+    """Zero is a figure like others; nan is none."""
+    method = mkd(vector_teacher(), quality="both")
+    figures = torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0, float("nan"), float("nan")])
+    batch = batch_of(teacher=torch.randn(8, 9), quality=figures[:, None])
+    assert method(batch, CLOCK).losses["kd"].isfinite()
+    assert method.taught.mean.item() == pytest.approx(0.5, rel=1e-5)
+    check_alone(method, batch, 7)
+    none = mkd(vector_teacher(), quality="both")
+    batch.vectors["quality"] = torch.full((8, 1), float("nan"))
+    assert none(batch, CLOCK).losses["ce"].isfinite() and none.taught.seen == 0
+    with pytest.raises(ValueError, match="quality=...: 2 numbers an utterance"):
+        MKD(MKDConf(), Parts(net_of(1), NAMES, vector_teacher(), {"quality": 2}))
+
+
+def check_alone(method: MKD, batch: Batch, sample: int) -> None:
+    """This sample's weight, relative to another's, is by its speech, the other's by both."""
+    method.eval()
+    student, teacher = method.student(batch.feats[0]), method.teacher.embed(batch)
+    weights = method.weights(student, teacher, batch, method.teacher.present(batch))
+    speech = method.standing(method.speech, student.embedding.norm(dim=1), torch.ones(8, dtype=torch.bool))
+    face = method.standing(method.taught, batch.vectors["quality"][:, 0], torch.arange(8) == 1)
+    expected = (speech[sample] - speech[1] - face[1]) / method.conf.kappa
+    assert face[1] != 0 and (weights[sample] / weights[1]).log().item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_weights_by_speech_follow_the_embeddings_lengths() -> None:
+    method = mkd(quality="speech", kappa=1.0)
+    batch = batch_of()
+    student = method.student(batch.feats[0])
+    lengths = student.embedding.norm(dim=1).detach()
+    weights = method.weights(student, method.teacher.embed(batch), batch, None)
+    z = (lengths - lengths.mean()) * 0.33 / lengths.std(correction=0)
+    torch.testing.assert_close(weights, z.exp() / z.exp().mean(), rtol=1e-4, atol=1e-4)
+    assert method.taught.seen == 0
+
+
+SHARES = """
+import sys, torch
+from speakerkd.kd.mkd import Moving, of_mean_one
+from speakerkd.parallel import start
+
+torch.manual_seed(0)
+raw, values = torch.randn(3, 8).exp() ** 2, torch.randn(3, 8) + 5
+present = torch.rand(3, 8) < 0.4
+present[1, 4:] = False  # nothing in the second process
+present[2] = False
+world = start("cpu")
+own = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
+moving = Moving()
+weights = []
+for step in range(3):
+    moving.update(values[step, own][present[step, own]])
+    weights.append(of_mean_one(raw[step, own]))
+torch.save([moving.state_dict(), torch.stack(weights), own], f"{sys.argv[1]}.{world.rank}")
+world.close()
+"""
+
+
+def test_two_processes_weigh_as_one_does(recipe: Path, sh: Run) -> None:
+    (recipe / "shares.py").write_text(SHARES)
+    (recipe / "exp").mkdir(exist_ok=True)
+    sh("python3", "shares.py", "exp/one")
+    sh("local/launch.sh", 1, 1, 2, "exp/two", "shares.py", "exp/two")
+    whole, weights, _ = torch.load(recipe / "exp/one.0", weights_only=False)
+    assert weights.max() > 1.5 and whole["mean"] > 4
+    for rank in (0, 1):
+        state, part, own = torch.load(recipe / f"exp/two.{rank}", weights_only=False)
+        torch.testing.assert_close(part, weights[:, own])
+        for name, value in whole.items():
+            torch.testing.assert_close(state[name], value)
 
 
 def test_what_is_exported_has_no_projection() -> None:

@@ -15,7 +15,7 @@ MISSING = ("error", "zero", "skip")
 
 @dataclass(frozen=True)
 class Attached:
-    """Entry i of the data directory has rows[row_of[i]]; the last row is zeros, for entries that have none."""
+    """Entry i of the data directory has rows[row_of[i]]; the last row is for entries that have none: zeros, figures nan."""
 
     rows: np.ndarray  # (N + 1, D) float32
     row_of: np.ndarray  # (entries,) int32
@@ -36,16 +36,17 @@ class Attached:
 def attach(name: str, path: str | Path, keys: list[str], uniq: list[str], missing: str = "error") -> Attached:
     """Vectors of an scp, or figures of a text table, for each key; else those of its original, by utt2uniq.
 
-    missing: what happens where neither is there: error, zero (a vector of zeros, which methods leave out), or skip
-    (zero too, and whoever trains leaves the utterance out).
+    missing: what happens where neither is there: error, zero (a vector of zeros or a figure of nan, which methods leave
+    out), or skip (the same, and whoever trains leaves the utterance out).
     """
     if missing not in MISSING:
         raise ValueError(f"--missing={missing} is none of {' '.join(MISSING)}")
     if str(path).endswith(".scp"):
         vectors = read_vectors(path, set(keys) | set(uniq))
-        ids, matrix = vectors.ids, vectors.matrix
+        ids, matrix, nothing = vectors.ids, vectors.matrix, 0.0
     else:
         ids, matrix = _figures(Path(path))
+        nothing = np.nan
     row = {key: index for index, key in enumerate(ids)}
     row_of = np.fromiter(
         (row.get(key, row.get(original, -1)) for key, original in zip(keys, uniq, strict=True)), np.int32, len(keys)
@@ -58,7 +59,7 @@ def attach(name: str, path: str | Path, keys: list[str], uniq: list[str], missin
                 f"{text}; make it for the very data directory that is trained on, or allow it: --missing zero or skip"
             )
         logging.warning("%s; %s", text, "they are left out" if missing == "skip" else "the method leaves them out")
-    return Attached(np.concatenate([matrix, np.zeros((1, matrix.shape[1]), np.float32)]), row_of)
+    return Attached(np.concatenate([matrix, np.full((1, matrix.shape[1]), nothing, np.float32)]), row_of)
 
 
 def _figures(path: Path) -> tuple[list[str], np.ndarray]:
@@ -70,9 +71,12 @@ def _figures(path: Path) -> tuple[list[str], np.ndarray]:
     matrix = np.empty((len(table), width), np.float32)
     for index, (key, words) in enumerate(table.items()):
         try:
-            matrix[index] = [float(word) for word in words]
-        except ValueError as error:
-            raise ValueError(f"{path}: '{key} {' '.join(words)}': {width} number(s) must stand after the id") from error
+            numbers = [float(word) for word in words]
+        except ValueError:
+            numbers = []
+        if len(numbers) != width:
+            raise ValueError(f"{path}: '{key} {' '.join(words)}': {width} number(s) must stand after the id")
+        matrix[index] = numbers
         if not np.isfinite(matrix[index]).all():
             raise ValueError(f"{path}: '{key} {' '.join(words)}': not a finite number")
     return list(table), matrix

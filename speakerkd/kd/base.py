@@ -155,6 +155,10 @@ class TeacherStudent(Supervised):
         """(B,), or (B, n) where a sample has several; single precision. `logits` are those of the cross entropy."""
         raise NotImplementedError
 
+    def counted(self, batch: Batch) -> Tensor | None:
+        """Which of these are distances, as bool; the others are zeros that stand for nothing. None: all."""
+        return self.teacher.present(batch)
+
 
 def of_samples(distances: Tensor) -> Tensor:
     """(B,) or (B, n) -> (B,)."""

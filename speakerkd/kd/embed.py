@@ -70,6 +70,10 @@ class Relation(EmbeddingLevel):
         present = self.teacher.present(batch)
         return without_diagonal(pairs if present is None else pairs * present)
 
+    def counted(self, batch: Batch) -> Tensor | None:
+        present = self.teacher.present(batch)
+        return None if present is None else without_diagonal(present[:, None] & present)
+
 
 def without_diagonal(pairs: Tensor) -> Tensor:
     """(B, B) -> (B, B - 1)."""

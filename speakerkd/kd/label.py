@@ -66,6 +66,13 @@ class LabelLevel(TeacherStudent):
             metrics["teacher_p"] = (sure * known).sum() / known.sum().clamp(min=1)
         return self.compare(logits, taught, labels, metrics) * known
 
+    def counted(self, batch: Batch) -> Tensor | None:
+        present = self.teacher.present(batch)
+        if self.all_known:
+            return present
+        known = self.teacher.known[batch.labels]
+        return known if present is None else known & present
+
     def compare(self, logits: Tensor, taught: Tensor, labels: Tensor, metrics: dict[str, Tensor]) -> Tensor:
         raise NotImplementedError
 

@@ -6,11 +6,13 @@ loss; samples weigh by their quality (QAW).
 Reconstructed, since the paper's formulas could not be read, is the form of both:
     L = mean_i w_i · [CE_i + weight · max(0, d_i - m)]
 with d_i the distance of one of the other methods (--base), for pairs one of each pair. Inside the margin there is no
-gradient. With m = 0 and --quality=none it is the base method exactly.
+gradient. With m = 0, --quality=none and the base's --warmup (0 here) it is the base method exactly. The percentile's margin
+is of the base's distances that there are: not of missing faces, nor of speakers whom the teacher doesn't know.
 w_i: z = clip((q - mean) / (deviation / h), -1, 1) of the speech's quality q and of the face's, mean and deviation moving
 averages; w_i grows with exp((z_speech + z_face) / kappa), is kept within [1/2, 2] and has mean 1 over the batch. Nothing is
 learnt through it. Speech's quality is the length of the student's embedding, the face's that of the teacher's vector, or
-the figure given as --vectors quality=<utt2quality>.
+the figure given as --vectors quality=<utt2quality>; a sample without one weighs by the rest. With several processes all
+this is of the whole batch; but --base=relation compares the samples of one process, and the percentile is their mean.
 
 The faces are a teacher of vectors: --teacher data/train/face.scp. Any other teacher can take their place.
 """
@@ -28,6 +30,7 @@ from speakerkd.kd.base import Clock, Needs, Outcome, Parts, TeacherStudent, of_s
 from speakerkd.kd.embed import MSE, Cosine, EmbedConf, Relation
 from speakerkd.kd.label import DKD, KLD, DKDConf
 from speakerkd.models.base import Encoded
+from speakerkd.parallel import mean_over_processes
 
 BASES: dict[str, type[TeacherStudent]] = {"cosine": Cosine, "dkd": DKD, "kld": KLD, "mse": MSE, "relation": Relation}
 QUALITIES = ("none", "both", "speech", "teacher")
@@ -60,10 +63,14 @@ class Moving(nn.Module):
             self.register_buffer(name, torch.tensor(value))
 
     def update(self, values: Tensor) -> None:
-        keep = FORGETTING * self.seen
-        self.mean.copy_(keep * self.mean + (1 - keep) * values.mean())
-        self.variance.copy_(keep * self.variance + (1 - keep) * values.var(correction=0))
-        self.seen.fill_(1)
+        """By the values of all processes; where none has any, all stays as it is."""
+        count = mean_over_processes(torch.tensor(float(len(values)), device=values.device))
+        mean = mean_over_processes(values.sum()) / count.clamp(min=1e-6)
+        variance = mean_over_processes((values - mean).square().sum()) / count.clamp(min=1e-6)
+        keep = torch.where(count > 0, FORGETTING * self.seen, 1.0)
+        self.mean.copy_(keep * self.mean + (1 - keep) * mean)
+        self.variance.copy_(keep * self.variance + (1 - keep) * variance)
+        self.seen.copy_(torch.where(count > 0, 1.0, self.seen))
 
 
 class MKD(TeacherStudent):
@@ -73,6 +80,10 @@ class MKD(TeacherStudent):
     def __init__(self, conf: MKDConf, parts: Parts) -> None:
         super().__init__(conf, parts)
         check(conf)
+        if parts.vector_dims.get("quality", 1) != 1:
+            raise ValueError(
+                f"--vectors quality=...: {parts.vector_dims['quality']} numbers an utterance; give one, as in utt2quality"
+            )
         kind = BASES[conf.base]
         base = kind(kind.Conf(**{each.name: getattr(conf, each.name) for each in fields(kind.Conf)}), parts)
         self._base = (base,)  # no submodule: it shares the student; what else it trains is registered here
@@ -86,25 +97,25 @@ class MKD(TeacherStudent):
         teacher = self.teacher.embed(batch)
         with torch.autocast(logits.device.type, enabled=False):
             distances = self._base[0].distance(student, logits, teacher, batch, outcome.metrics)
-            present = self.teacher.present(batch)
-            margin = self.margin(distances.detach() if present is None else distances.detach()[present])
-            beyond = of_samples(F.relu(distances - margin) if margin is not None else distances)
-            beyond = beyond if present is None else beyond * present
+            present, counted = self.teacher.present(batch), self._base[0].counted(batch)
+            margin = self.margin(distances.detach() if counted is None else distances.detach()[counted])
+            excess = F.relu(distances - margin) if margin is not None else distances
+            beyond = of_samples(excess) if present is None else of_samples(excess) * present
             weights = self.weights(student, teacher, batch, present)
             ce = F.cross_entropy(logits.float(), batch.labels, reduction="none")
             outcome.losses["ce"] = (weights * ce).mean()
             outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * (weights * beyond).mean()
-        taught = torch.ones_like(beyond) if present is None else present.float()
-        for name, each in (("beyond", (beyond.detach() > 0).float()), ("distance", of_samples(distances.detach()))):
-            outcome.metrics[name] = (each * taught).sum() / taught.sum().clamp(min=1)
+        for name, each in (("beyond", (excess.detach() > 0).float()), ("distance", distances.detach())):
+            outcome.metrics[name] = each.mean() if counted is None else (each * counted).sum() / counted.sum().clamp(min=1)
         return outcome
 
     def margin(self, distances: Tensor) -> Tensor | float | None:
         """None where there is no hinge."""
         if self.conf.margin_percentile == 0:
             return self.conf.margin or None
-        if self.training and distances.numel():
-            self.edge.update(distances.flatten().quantile(self.conf.margin_percentile / 100)[None])
+        if self.training:
+            values = distances.flatten()
+            self.edge.update(values.quantile(self.conf.margin_percentile / 100)[None] if len(values) else values)
         return self.edge.mean
 
     @torch.no_grad()
@@ -117,23 +128,24 @@ class MKD(TeacherStudent):
         if self.conf.quality in ("both", "teacher"):
             given = batch.vectors.get("quality")
             quality = teacher.embedding.float().norm(dim=1) if given is None else given[:, 0]
-            total += self.standing(self.taught, quality, here if present is None else present)
+            judged = quality.isfinite() if present is None else quality.isfinite() & present  # nan: there is no figure
+            total += self.standing(self.taught, quality.nan_to_num(), judged)
         return of_mean_one((total / self.conf.kappa).exp())
 
     def standing(self, moving: Moving, quality: Tensor, present: Tensor) -> Tensor:
         """z in [-1, 1]; 0 for whom there is no figure."""
-        if self.training and present.any():
+        if self.training:
             moving.update(quality[present])
         spread = moving.variance.sqrt().clamp(min=1e-6) / self.conf.quality_reach
         return ((quality - moving.mean) / spread).clamp(-1, 1) * present
 
 
 def of_mean_one(raw: Tensor) -> Tensor:
-    """Scaled to mean 1 within [1/2, 2]: what the bounds take away or give, the others share."""
-    weights = raw / raw.mean()
+    """Scaled to mean 1 (over the batch of all processes) within [1/2, 2]: what the bounds take or give, the others share."""
+    weights = raw / mean_over_processes(raw.mean())
     for _ in range(10):
         weights = weights.clamp(LOWEST, HIGHEST)
-        weights = weights / weights.mean()
+        weights = weights / mean_over_processes(weights.mean())
     return weights
 
 
