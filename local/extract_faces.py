@@ -7,8 +7,9 @@ Usage: local/extract_faces.py [options] <model.onnx> <faces.scp> <data-dir> <out
 <faces.scp> has lines `id image [image ...]`, where an id may stand on several lines. The id is an utterance of
 <data-dir>/utt2spk or a speaker: an utterance has its own images, else its speaker's. Images must be faces already cut out
 and upright, as the network was trained on; nothing is detected or aligned here. Several images of an utterance become one
-vector: the mean of unit vectors, weighted by quality, as long as the vectors are on the average. The quality of an image is
-the length of the network's raw vector, or comes from --quality, lines `image figure`. --missing says what becomes of an
+vector: the mean of their unit vectors times the mean of their lengths, both weighted by quality, so images that disagree give
+a shorter one. The quality of an image is the length of the network's raw vector, or comes from --quality, lines
+`image figure`. --missing says what becomes of an
 utterance without a readable image: drop leaves it out, speaker takes the images of its speaker's other utterances.
 
 Written into <out-dir>:
@@ -23,7 +24,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -101,14 +103,18 @@ def readable(images: Iterable[str], conf: FaceConf, lost: dict[str, str]) -> Ite
             lost[image] = str(error)
 
 
-def embed(net: FaceNet, images: Iterable[str], batch_size: int, lost: dict[str, str]) -> dict[str, np.ndarray]:
-    """image -> its raw vector; what is lost is entered."""
+def embed(
+    net: FaceNet, images: list[str], batch_size: int, lost: dict[str, str], file: IO[bytes]
+) -> dict[str, np.ndarray]:
+    """image -> its raw vector, kept in the file: millions may be too many for memory. What is lost is entered."""
     vectors: dict[str, np.ndarray] = {}
+    room = np.asarray(np.memmap(file, np.float32, "w+", shape=(len(images), net.dim)))
 
     def flush(batch: list[tuple[str, np.ndarray]]) -> None:
         for (image, _), vector in zip(batch, net(np.stack([pixels for _, pixels in batch])), strict=True):
             if np.isfinite(vector).all() and vector.any():
-                vectors[image] = vector
+                vectors[image] = room[len(vectors)]
+                vectors[image][:] = vector
             else:
                 lost[image] = "its vector is zero or not finite"
 
@@ -165,7 +171,8 @@ def main(argv: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "face.scp").unlink(missing_ok=True)  # never one of an earlier run beside lists of this one
     lost: dict[str, str] = {}
-    vectors = embed(net, everything, options.batch_size, lost)
+    with TemporaryFile(dir=out) as file:  # it lasts as long as it is mapped
+        vectors = embed(net, everything, options.batch_size, lost, file)
     with replacing(out / "lost_faces") as file:
         file.writelines(
             f"{key} {path} {lost[path]}\n" for key, paths in images.items() for path in paths if path in lost
@@ -183,16 +190,18 @@ def main(argv: list[str]) -> None:
     write_table(out / "missing_faces", missing)
     if not chosen:
         raise ValueError(f"{faces_scp}: no utterance of {data_dir} would have a face")
-    pooled = {utt: pool(*zip(*listed, strict=True)) for utt, listed in chosen.items()}
-    write_table(out / "utt2quality", {utt: f"{quality:.6g}" for utt, (_, quality) in pooled.items()})
+    quality_of: dict[str, str] = {}
     with ArkWriter(out / "face") as write:
-        for utt, (vector, _) in pooled.items():
+        for utt, listed in chosen.items():
+            vector, quality = pool(*zip(*listed, strict=True))
             write(utt, vector)
+            quality_of[utt] = f"{quality:.6g}"
+        write_table(out / "utt2quality", quality_of)  # face.scp comes last, when the archive is closed
     logging.info(
         "%d images in, %d lost; %d utterances: %d with their own, %d with their speaker's, %d filled from the speaker's "
         "other utterances, %d dropped; vectors of %d in %s/face.scp",
         len(everything), len(lost), len(utt2spk), *(counts[kind] for kind in ("own", "speaker", "filled", "dropped")),
-        len(next(iter(pooled.values()))[0]), out,
+        net.dim, out,
     )  # fmt: skip
 
 

@@ -89,15 +89,19 @@ class FaceNet:
             raise ValueError(f"{path}: has no output '{conf.output}' (there are: {' '.join(names)})")
         self.output = conf.output or names[0]
         self.check_shape()
+        self.dim = self(np.zeros((1, *self.wanted), np.float32)).shape[1]
+
+    @property
+    def wanted(self) -> tuple[int, int, int]:
+        size = self.conf.size
+        return (3, size, size) if self.conf.layout == "nchw" else (size, size, 3)
 
     def check_shape(self) -> None:
-        size = self.conf.size
-        wanted = (3, size, size) if self.conf.layout == "nchw" else (size, size, 3)
         shape = self.input.shape  # names or None where any number will do
-        fixed = [want == have for want, have in zip(wanted, shape[1:], strict=False) if isinstance(have, int)]
+        fixed = [want == have for want, have in zip(self.wanted, shape[1:], strict=False) if isinstance(have, int)]
         if len(shape) != 4 or not all(fixed):
             raise ValueError(
-                f"{self.path}: takes images of shape {shape}, not {wanted}; say so with --size and --layout in the file of "
+                f"{self.path}: takes images of shape {shape}, not {self.wanted}; say so with --size and --layout in the file of "
                 "--face-config"
             )
 
@@ -107,7 +111,13 @@ class FaceNet:
         for start in range(0, len(images), count):  # some networks take a fixed number, and only that
             part = images[start : start + count]
             blank = np.zeros((count - len(part), *part.shape[1:]), np.float32)
-            (found,) = self.session.run([self.output], {self.input.name: np.concatenate([part, blank])})
+            try:
+                (found,) = self.session.run([self.output], {self.input.name: np.concatenate([part, blank])})
+            except Exception as error:  # as above
+                raise ValueError(
+                    f"{self.path}: doesn't take images of shape {self.wanted} ({error}); say what it takes with --size and "
+                    "--layout in the file of --face-config"
+                ) from error
             if len(found) != count:
                 raise ValueError(
                     f"{self.path}: gives {found.shape} for {count} images; choose --output in --face-config"

@@ -29,6 +29,20 @@ def save_model(path: Path, shape: list[Any], size: int = SIZE, pool: int = 1) ->
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
 
 
+def save_rows(path: Path, count: int) -> None:
+    """A network that makes rows of `count` numbers of whatever it gets, or fails."""
+    from onnx import TensorProto, helper, save
+
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["image", "shape"], ["vector"])],
+        "rows",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["n", count])],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [-1, count])],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+
+
 def picture(seed: int, size: int = SIZE) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 256, (size, size, 3), dtype=np.uint8)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, environment
-from faces import LACKING, SIZE, picture, save_model, save_picture
+from faces import LACKING, SIZE, picture, save_model, save_picture, save_rows
 
 import speakerkd.face
 from speakerkd.data.kaldi import Scp
@@ -108,6 +108,24 @@ def test_qualities_that_are_given(folder: Path, faces: Run) -> None:
     )
     (folder / "figures").write_text("0.png 3\n")
     assert "no figure for 5 image(s), such as 1.png" in faces("--quality", "figures", fails=True).stderr
+    for text, message in (
+        ("nan", "'0.png nan': the figure must be 0 or more"),
+        ("inf", "'0.png inf': the figure must be 0 or more"),
+        ("-1", "'0.png -1': the figure must be 0 or more"),
+        ("good", "'0.png good' is not an image and a figure"),
+        ("1\n0.png 2", "each image stands once"),
+    ):
+        (folder / "figures").write_text(f"0.png {text}\n")
+        assert message in faces("--quality", "figures", fails=True).stderr
+
+
+@needs_onnx
+def test_ids_of_other_data_are_left_and_counted(folder: Path, faces: Run) -> None:
+    with (folder / "faces.scp").open("a") as file:
+        file.write("x-1 6.png\nx 7.png\n")
+    done = faces()
+    assert "2 ids are of no utterance here and are left: x-1, x" in done.stderr
+    assert "6 images in, 0 lost" in done.stderr and list(vectors(folder)) == ["s0-0", "s1-0", "s2-0", "s2-1"]
 
 
 @needs_onnx
@@ -191,6 +209,7 @@ def test_broken_images_are_listed_and_counted(folder: Path, faces: Run) -> None:
         ("missing", "--missing is drop or speaker"),
         ("output", "has no output 'fc1' (there are: vector)"),
         ("colours", "--colors must be rgb or bgr"),
+        ("refusal", "net.onnx: doesn't take images of shape (3, 4, 4)"),
         ("device", "--device=tpu: this onnxruntime has no such device"),
     ],
 )
@@ -212,9 +231,14 @@ def test_wrong_calls(folder: Path, faces: Run, mishap: str, message: str) -> Non
     elif mishap in ("output", "colours"):
         with (folder / "face.conf").open("a") as file:
             file.write("--output=fc1\n" if mishap == "output" else "--colors=grey\n")
+    elif mishap == "refusal":
+        save_rows(folder / "net.onnx", 3 * (2 * SIZE) ** 2)
     elif mishap == "device":
         options = ["--device", "tpu"]
+    (folder / "out").mkdir()
+    (folder / "out/face.scp").write_text("an earlier run's\n")
     assert message in faces(*options, model=model, fails=True).stderr
+    assert (folder / "out/face.scp").exists()
 
 
 def test_pooling_by_hand() -> None:

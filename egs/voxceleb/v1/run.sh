@@ -17,6 +17,7 @@
 #   --student xvector                conf/model/<student>.conf
 #   --kd_type none                   conf/kd/<kd_type>.conf
 #   --train_config conf/train.conf   optimisation of the student
+#   --train_options ""               more options of local/train.py for it: "--missing zero", where not all have a face
 #   --large_margin false             true: fine-tune the student on longer crops with a larger margin as well
 #   --seed 0                         of the training; results of several seeds are averaged in the table
 #   --enroll_system ""               stage 7, when asked for: maps between this system, a folder of exp,
@@ -40,6 +41,7 @@ vectors=
 student=xvector
 kd_type=none
 train_config=conf/train.conf
+train_options=
 large_margin=false
 seed=0
 enroll_system=
@@ -107,7 +109,7 @@ if runs 3 "the teacher, $teacher"; then
 fi
 if runs 4 "the student, $student, with kd_type=$kd_type"; then
   train "$student_dir" "$student" "$kd_type" --teacher "$taught_by" --vectors "$vectors" --train-config "$train_config" \
-    --train-options "--seed $seed"
+    --train-options "--seed $seed $train_options"
   if $large_margin; then
     train "$fine_tuned" "$student" none --head conf/head_large.conf --train-config conf/train_lm.conf \
       --train-options "--seed $seed --init $student_dir/final.pt"
