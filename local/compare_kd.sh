@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Several methods x students x seeds on one data set, and one table of them. What is done already is not done again, so a
-# comparison that was stopped goes on, and one can be widened: call it again with more.
+# comparison that was stopped goes on, and one can be widened: call it again with more. What was trained with other options
+# than the conf files have now, or than the rest has, is refused.
 #
 # Usage: local/compare_kd.sh [options] <train-dir> <test-dir> <trials> <exp-dir>
 #   local/compare_kd.sh --kd-types "none enskd" --students "xvector" --seeds "0 1 2" --teachers own=exp/resnet_tiny_s0/final.pt \
@@ -103,6 +104,7 @@ for seed in $seeds; do
   done
 done
 printf '%s\n' "${systems[@]}" > "$out/systems"
+local/compare_kd_table.py --check true "$trials" "$out"
 echo "$0: ${#systems[@]} systems, $waiting of them to be trained or scored, $jobs at a time"
 
 gpu=()

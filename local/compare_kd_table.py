@@ -40,6 +40,7 @@ class Options:
     reference: str = opt("none", "kd_types that the differences are to; each has two columns")
     noise: str = opt("", "folder of score_noise.sh, for a second table, by its conditions")
     conditions: str = opt("", "of --noise, as noise10,noise0")
+    check: bool = opt(False, "only see whether those that are trained were trained with the same options")
     num_bootstrap: int = opt(2000, "resamplings of speakers and seeds")
     seed: int = opt(0, "of the resampling")
 
@@ -52,6 +53,9 @@ def main(argv: list[str]) -> None:
     speakers = speakers_of(trials, read_utt2spk(utt2spk), {}, str(utt2spk))
     draws = draw_speakers(speakers.count, options.num_bootstrap, options.seed)
     systems = [out / name for name in (out / "systems").read_text(encoding="utf-8").split()]
+    if options.check:
+        check_alike([system for system in systems if (system / "final.pt").exists()])
+        return
     check_alike(systems)
     cells = cells_of(systems, [system / "scores" for system in systems], trials, speakers, draws)
     teachers = {}

@@ -7,10 +7,10 @@ Usage: local/extract_faces.py [options] <model.onnx> <faces.scp> <data-dir> <out
 <faces.scp> has lines `id image [image ...]`, where an id may stand on several lines. The id is an utterance of
 <data-dir>/utt2spk or a speaker: an utterance has its own images, else its speaker's. Images must be faces already cut out
 and upright, as the network was trained on; nothing is detected or aligned here. Several images of an utterance become one
-vector: the mean of their unit vectors times the mean of their lengths, both weighted by quality, so images that disagree give
-a shorter one. The quality of an image is the length of the network's raw vector, or comes from --quality, lines
-`image figure`. --missing says what becomes of an
-utterance without a readable image: drop leaves it out, speaker takes the images of its speaker's other utterances.
+vector: the mean of their unit vectors times the mean of their lengths, both weighted by quality, so images that disagree
+give a shorter one. The quality of an image is the length of the network's raw vector, or comes from --quality, lines
+`image figure`. --missing says what becomes of an utterance without a readable image: drop leaves it out, speaker takes
+the images of its speaker's other utterances.
 
 Written into <out-dir>:
   face.ark face.scp   a vector for each utterance     utt2quality     its quality: the mean over its images

@@ -14,7 +14,8 @@
 #   --nj 2                    number of jobs
 #   --cmd utils/run_jobs.sh   what runs them
 #   --use-gpu false           extract on a GPU
-#   --score-opts "..."        further options of local/score.py, as --num-bootstrap 0
+#   --score-opts "..."        further options of local/score.py, as --num-bootstrap 0; the same for all systems, so where
+#                             a run.sh subtracts each system's own cohort mean, the clean figures here are not run.sh's
 #
 # Noise is in both sides of a trial. Babble is five others, whose sum has the SNR. Utterances keep their ids, so the trials
 # hold for every condition.

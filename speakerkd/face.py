@@ -101,8 +101,8 @@ class FaceNet:
         fixed = [want == have for want, have in zip(self.wanted, shape[1:], strict=False) if isinstance(have, int)]
         if len(shape) != 4 or not all(fixed):
             raise ValueError(
-                f"{self.path}: takes images of shape {shape}, not {self.wanted}; say so with --size and --layout in the file of "
-                "--face-config"
+                f"{self.path}: takes images of shape {shape}, not {self.wanted}; say so with --size and --layout in the "
+                "file of --face-config"
             )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

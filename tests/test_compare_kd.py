@@ -106,7 +106,35 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     (recipe / "exp/c/noise/xvector_enskd_own_s1/scores_noise0/trials.cosine").unlink()
     assert "scores_noise0/trials.cosine" in sh("local/compare_kd_table.py", *noise, fails=True).stderr
 
-    # the same folder with other options would mix the two
+    # the same folder with other options would mix the two, and hours later is late to hear of it
+    words = [
+        "local/compare_kd.sh",
+        "--kd-types",
+        "none enskd",
+        "--students",
+        "xvector",
+        "--teachers",
+        "own=exp/t/final.pt",
+    ]
+    confs = {name: (recipe / f"conf/{name}.conf").read_text() for name in ("kd/enskd", "model/xvector", "head")}
+    for name, line, message in (
+        ("kd/enskd", "--gamma=3", r"xvector_enskd_own_s0 .* its conf file now says \(gamma 2.0 for 3.0\)"),
+        ("model/xvector", "--channels=16", r"xvector_none_s0 .* its conf file now says \(channels 8 for 16\)"),
+        ("head", "--margin=0.2", r"xvector_none_s0 .* its conf file now says \(margin 0.1 for 0.2\)"),
+    ):
+        lines = [each for each in confs[name].splitlines() if not each.startswith(line.split("=")[0] + "=")]
+        (recipe / f"conf/{name}.conf").write_text("\n".join([*lines, line]))
+        done = sh(*words, *options, "--seeds", "0 1 2", *ends, fails=True)
+        assert re.search(message, done.stderr) and not (recipe / "exp/c/xvector_none_s2").exists(), done.stderr
+        (recipe / f"conf/{name}.conf").write_text(confs[name])
+    record = recipe / "exp/c/xvector_enskd_own_s1/conf.json"
+    before = record.read_text()
+    record.write_text(before.replace(json.loads(before)["options"]["files"]["exp/t/final.pt"], "another"))
+    done = sh(*words, *options, "--seeds", "0 1", *ends, fails=True)
+    assert (
+        "xvector_enskd_own_s1 was trained with other options than xvector_enskd_own_s0 (exp/t/final.pt" in done.stderr
+    )
+    record.write_text(before)
     options[1] = options[1].replace("--num-epochs 1", "--num-epochs 2")
     words = ["local/compare_kd.sh", "--kd-types", "none", "--students", "xvector", *options, "--seeds", "0 1 2"]
     done = sh(*words, *ends, fails=True)

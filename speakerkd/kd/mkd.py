@@ -106,7 +106,9 @@ class MKD(TeacherStudent):
             outcome.losses["ce"] = (weights * ce).mean()
             outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * (weights * beyond).mean()
         for name, each in (("beyond", (excess.detach() > 0).float()), ("distance", distances.detach())):
-            outcome.metrics[name] = each.mean() if counted is None else (each * counted).sum() / counted.sum().clamp(min=1)
+            outcome.metrics[name] = (
+                each.mean() if counted is None else (each * counted).sum() / counted.sum().clamp(min=1)
+            )
         return outcome
 
     def margin(self, distances: Tensor) -> Tensor | float | None:

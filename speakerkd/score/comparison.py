@@ -2,11 +2,17 @@
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from speakerkd.conf import build, read_conf, typed_conf
+from speakerkd.kd import METHODS
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import read_model
 from speakerkd.models.base import load_net
 from speakerkd.score.bootstrap import replicate
 from speakerkd.score.metrics import eer, min_dcf, roc
@@ -74,20 +80,64 @@ def add(
 
 
 def check_alike(systems: list[Path]) -> None:
-    """What was scored in an earlier call is not trained again: it must have been trained with the same options."""
-    first: dict[str, str] = {}
+    """What was scored in an earlier call is not trained again: it must have been trained with the same options.
+
+    Those of optimisation, data and classifier are the same in all systems, a model's in all of a student, a method's and the
+    files' in all of a method and teacher; and model, method and classifier are what their conf files say now.
+    """
+    firsts: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
     for system in systems:
-        options = json.loads((system / "conf.json").read_text(encoding="utf-8"))["options"]
-        found = {name: str(value) for name, value in options["train"].items() if name != "seed"}
-        found |= {name: str(value) for name, value in options["data"].items()}
-        first = first or found
-        other = [name for name in first if found.get(name) != first[name]]
-        if other:
-            raise ValueError(
-                f"{system} was trained with other options than {systems[0].name} "
-                f"({', '.join(f'{name} {found.get(name)} for {first[name]}' for name in other)}): "
-                "remove what is of the earlier options, or compare in another folder"
-            )
+        conf = json.loads((system / "conf.json").read_text(encoding="utf-8"))
+        kd_type, teacher, _ = parts_of(system, conf)
+        student = system.name.split(f"_{kd_type}_")[0]
+        options = conf["options"]
+        for name, after in by_the_conf_files(conf["run"]["command"].split()).items():
+            if options[name] is not None:
+                compare(system, "its conf file now says", flat(options[name]), after)
+        options["train"].pop("seed")
+        for name, group in (
+            ("train", ()),
+            ("data", ()),
+            ("init", ()),
+            ("head", ()),
+            ("model", (student,)),
+            ("method", (kd_type, teacher)),
+            ("files", (kd_type, teacher)),
+        ):
+            if options[name] is None:  # a method without a classifier
+                continue
+            found = flat(options[name] if isinstance(options[name], dict) else {name: options[name]})
+            first, before = firsts.setdefault((name, *group), (system, found))
+            compare(system, first.name, found, before)
+
+
+def flat(options: dict[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value).strip('"') for name, value in options.items()}
+
+
+def by_the_conf_files(command: list[str]) -> dict[str, dict[str, str]]:
+    """Of model, method and classifier, as far as the files are still there."""
+    given = {word: path for word, path in pairwise(command) if Path(path).is_file()}
+    found: dict[str, dict[str, str]] = {}
+    if "--model" in given:
+        kind, conf = read_model(given["--model"])
+        found["model"] = flat({"type": kind, **asdict(conf)})
+    if "--kd" in given:
+        kind, _, conf = typed_conf(given["--kd"], METHODS)
+        found["method"] = flat({"type": kind, **asdict(conf)})
+    if "--head" in given:
+        found["head"] = flat(asdict(build(MarginConf, read_conf(given["--head"]), given["--head"])))
+    return found
+
+
+def compare(system: Path, other: str, found: dict[str, str], wanted: dict[str, str]) -> None:
+    differ = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if differ:
+        raise ValueError(
+            f"{system} was trained with other options than {other} "
+            f"({', '.join(f'{name} {found.get(name)} for {wanted.get(name)}' for name in differ)}): "
+            "remove what is of the earlier options, or compare in another folder"
+        )
 
 
 def parts_of(system: Path, conf: dict) -> tuple[str, str, int]:
