@@ -9,7 +9,8 @@ with F_i the student's stages, R_i the refined ones, x and x' the logits of the 
 φ the mean over channels of the squares, flattened over frequency and time, of unit length. No gradient of the last two
 terms reaches the self-teacher. alpha 2, beta 100, T 4, width 2, depth 2 are what FRSKD's authors published for images;
 embedding, pooling, margin head and warm-up are this repository's choice. A map of N points bounds its part of the feature
-term by beta · 2 / N: long crops and large maps want a larger beta.
+term by beta · 2 / N: long crops and large maps want a larger beta. With logits of scale 32 alpha 2 holds small nets back in
+short runs (egs/mini/v1/RESULTS.md).
 The self-teacher is for training only: what is exported is the plain student.
 """
 
