@@ -12,7 +12,9 @@ import torch
 from test_kd import NAMES, batch_of, net_of, vector_teacher
 from toy import SPEAKERS
 
+from speakerkd.data.attached import attach
 from speakerkd.data.dataset import Batch
+from speakerkd.data.kaldi import ArkWriter
 from speakerkd.kd import Clock, Parts
 from speakerkd.kd.embed import without_diagonal
 from speakerkd.kd.mkd import BASES, MKD, MKDConf, of_mean_one
@@ -319,3 +321,29 @@ def test_figures_of_the_log_are_of_who_has_a_face() -> None:
     cosines = torch.cosine_similarity(student, vectors)[:4]
     assert found["distance"].item() == pytest.approx(1 - cosines.mean().item(), rel=1e-4)
     assert found["beyond"].item() == pytest.approx((1 - cosines > 0.1).float().mean().item())
+
+
+def test_entries_that_are_missing_too_many_or_no_figures(tmp_path: Path) -> None:
+    keys = ["a", "b", "c"]
+    vectors = {key: np.full(4, value, np.float32) for value, key in enumerate(("a", "b", "x", "y"), 1)}
+    with ArkWriter(tmp_path / "face") as write:
+        for key, each in vectors.items():
+            write(key, each)
+    faces, figures = tmp_path / "face.scp", tmp_path / "utt2quality"
+    with pytest.raises(ValueError, match="1 of 3 utterances have no teacher: c; make it for the very data directory"):
+        attach("teacher", faces, keys, keys)
+    found = attach("teacher", faces, keys, keys, "zero")
+    np.testing.assert_array_equal(found.of(np.arange(3)), [vectors["a"], vectors["b"], np.zeros(4)])
+    assert found.present.tolist() == [True, True, False]
+    figures.write_text("a 0\nb -2.5\nx 7\n")
+    np.testing.assert_array_equal(
+        attach("quality", figures, keys, keys, "zero").of(np.arange(3)), [[0], [-2.5], [np.nan]]
+    )
+    for text, message in (
+        ("b nan", "'b nan': not a finite number"),
+        ("b 1 2", "'b 1 2': 1 number"),
+        ("b good", "'b good': 1 number"),
+    ):
+        figures.write_text(f"a 0\n{text}\n")
+        with pytest.raises(ValueError, match=message):
+            attach("quality", figures, keys, keys, "zero")
