@@ -48,15 +48,15 @@ class Options:
 def main(argv: list[str]) -> None:
     options, (trials_path, folder) = parse_args(Options, argv, __doc__, 2)
     out = Path(folder)
-    trials = read_trials(trials_path)
-    utt2spk = Path(options.utt2spk) if options.utt2spk else Path(trials_path).parent / "utt2spk"
-    speakers = speakers_of(trials, read_utt2spk(utt2spk), {}, str(utt2spk))
-    draws = draw_speakers(speakers.count, options.num_bootstrap, options.seed)
     systems = [out / name for name in (out / "systems").read_text(encoding="utf-8").split()]
     if options.check:
         check_alike([system for system in systems if (system / "final.pt").exists()])
         return
     check_alike(systems)
+    trials = read_trials(trials_path)
+    utt2spk = Path(options.utt2spk) if options.utt2spk else Path(trials_path).parent / "utt2spk"
+    speakers = speakers_of(trials, read_utt2spk(utt2spk), {}, str(utt2spk))
+    draws = draw_speakers(speakers.count, options.num_bootstrap, options.seed)
     cells = cells_of(systems, [system / "scores" for system in systems], trials, speakers, draws)
     teachers = {}
     for word in options.teachers.split():

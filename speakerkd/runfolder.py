@@ -59,7 +59,7 @@ class RunFolder:
             json.dump(self._record, file, indent=1, sort_keys=True)
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        old, new = _flat(before), _flat(json.loads(json.dumps(now)))
+        old, new = flat(before), flat(json.loads(json.dumps(now)))
         changed = [
             f"  {name}: {old.get(name, '(none)')} -> {new.get(name, '(none)')}"
             for name in sorted(old.keys() | new.keys())
@@ -104,10 +104,11 @@ class RunFolder:
         }
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
+def flat(value: Any, name: str = "") -> dict[str, str]:
+    """Options within options -> part.name: its text."""
     if isinstance(value, dict):
         return {
-            key: text for part in value for key, text in _flat(value[part], f"{name}.{part}" if name else part).items()
+            key: text for part in value for key, text in flat(value[part], f"{name}.{part}" if name else part).items()
         }
     return {name: text_of(tuple(value) if isinstance(value, list) else value)}
 

@@ -118,9 +118,9 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     ]
     confs = {name: (recipe / f"conf/{name}.conf").read_text() for name in ("kd/enskd", "model/xvector", "head")}
     for name, line, message in (
-        ("kd/enskd", "--gamma=3", r"xvector_enskd_own_s0 .* its conf file now says \(gamma 2.0 for 3.0\)"),
-        ("model/xvector", "--channels=16", r"xvector_none_s0 .* its conf file now says \(channels 8 for 16\)"),
-        ("head", "--margin=0.2", r"xvector_none_s0 .* its conf file now says \(margin 0.1 for 0.2\)"),
+        ("kd/enskd", "--gamma=3", r"xvector_enskd_own_s0 .* its conf file now says \(method.gamma 2.0 for 3.0\)"),
+        ("model/xvector", "--channels=16", r"xvector_none_s0 .* its conf file now says \(model.channels 8 for 16\)"),
+        ("head", "--margin=0.2", r"xvector_none_s0 .* its conf file now says \(head.margin 0.1 for 0.2\)"),
     ):
         lines = [each for each in confs[name].splitlines() if not each.startswith(line.split("=")[0] + "=")]
         (recipe / f"conf/{name}.conf").write_text("\n".join([*lines, line]))
@@ -132,13 +132,16 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     record.write_text(before.replace(json.loads(before)["options"]["files"]["exp/t/final.pt"], "another"))
     done = sh(*words, *options, "--seeds", "0 1", *ends, fails=True)
     assert (
-        "xvector_enskd_own_s1 was trained with other options than xvector_enskd_own_s0 (exp/t/final.pt" in done.stderr
+        "xvector_enskd_own_s1 was trained with other options than xvector_enskd_own_s0 (files.exp/t/final.pt"
+        in done.stderr
     )
     record.write_text(before)
     options[1] = options[1].replace("--num-epochs 1", "--num-epochs 2")
     words = ["local/compare_kd.sh", "--kd-types", "none", "--students", "xvector", *options, "--seeds", "0 1 2"]
     done = sh(*words, *ends, fails=True)
-    assert "xvector_none_s2 was trained with other options than xvector_none_s0 (num_epochs 2 for 1)" in done.stderr
+    assert (
+        "xvector_none_s2 was trained with other options than xvector_none_s0 (train.num_epochs 2 for 1)" in done.stderr
+    )
 
 
 def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:

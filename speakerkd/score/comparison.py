@@ -14,6 +14,7 @@ from speakerkd.kd import METHODS
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import read_model
 from speakerkd.models.base import load_net
+from speakerkd.runfolder import flat
 from speakerkd.score.bootstrap import replicate
 from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores
@@ -91,9 +92,9 @@ def check_alike(systems: list[Path]) -> None:
         kd_type, teacher, _ = parts_of(system, conf)
         student = system.name.split(f"_{kd_type}_")[0]
         options = conf["options"]
-        for name, after in by_the_conf_files(conf["run"]["command"].split()).items():
+        for name, now in by_the_conf_files(conf["run"]["command"].split()).items():
             if options[name] is not None:
-                compare(system, "its conf file now says", flat(options[name]), after)
+                compare(system, "its conf file now says", flat(options[name], name), flat(now, name))
         options["train"].pop("seed")
         for name, group in (
             ("train", ()),
@@ -106,27 +107,23 @@ def check_alike(systems: list[Path]) -> None:
         ):
             if options[name] is None:  # a method without a classifier
                 continue
-            found = flat(options[name] if isinstance(options[name], dict) else {name: options[name]})
+            found = flat(options[name], name)
             first, before = firsts.setdefault((name, *group), (system, found))
             compare(system, first.name, found, before)
 
 
-def flat(options: dict[str, Any]) -> dict[str, str]:
-    return {name: json.dumps(value).strip('"') for name, value in options.items()}
-
-
-def by_the_conf_files(command: list[str]) -> dict[str, dict[str, str]]:
+def by_the_conf_files(command: list[str]) -> dict[str, dict[str, Any]]:
     """Of model, method and classifier, as far as the files are still there."""
     given = {word: path for word, path in pairwise(command) if Path(path).is_file()}
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     if "--model" in given:
         kind, conf = read_model(given["--model"])
-        found["model"] = flat({"type": kind, **asdict(conf)})
+        found["model"] = {"type": kind, **asdict(conf)}
     if "--kd" in given:
         kind, _, conf = typed_conf(given["--kd"], METHODS)
-        found["method"] = flat({"type": kind, **asdict(conf)})
+        found["method"] = {"type": kind, **asdict(conf)}
     if "--head" in given:
-        found["head"] = flat(asdict(build(MarginConf, read_conf(given["--head"]), given["--head"])))
+        found["head"] = asdict(build(MarginConf, read_conf(given["--head"]), given["--head"]))
     return found
 
 
