@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from speakerkd.batches.utterances import Utterances, hold_out
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.utterances import Utterances, hold_out
+from speakerkd.files.backend import write_matrix
 from speakerkd.models.base import load_net
 from speakerkd.models.vectormap import VectorMap
 from speakerkd.score.align import centroids, in_fewer_dimensions, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
-from speakerkd.score.files import write_matrix
-from speakerkd.validate import CrossValidation
+from speakerkd.train.validate import CrossValidation
 
 SIDES = ("enroll", "test")
 Maps = tuple[np.ndarray, np.ndarray]  # of the enrolment's side and of the test's

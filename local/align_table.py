@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.tables import read_utt2spk, replacing
+from speakerkd.files.backend import read_spk2utt
+from speakerkd.files.tables import read_utt2spk, replacing
 from speakerkd.score.bootstrap import Interval, draw_speakers, intervals, replicate
-from speakerkd.score.files import read_spk2utt
 from speakerkd.score.markdown import markdown
 from speakerkd.score.metrics import eer, roc
 from speakerkd.score.trials import Trials, read_scores, read_trials, speakers_of

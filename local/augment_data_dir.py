@@ -15,7 +15,7 @@ Without --musan noise and music are generated, each behind the whole utterance, 
 directory babble; without --rirs the rooms are simulated.
 
 Written into <dest-data-dir>, copies only, without the originals:
-  utt2aug    what is done to the wave of each copy (speakerkd/data/augment.py says how to read it)
+  utt2aug    what is done to the wave of each copy (speakerkd/audio/augment.py says how to read it)
   aug.scp    the recordings that utt2aug names
   utt2uniq   the utterance of which each is a copy: one utterance, heard in several ways. A speed copy is its own (not
              so in Kaldi's perturb_data_dir_speed.sh): it counts as another speaker, and two views must be of one.
@@ -34,10 +34,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from speakerkd.audio.augment import Noise, Reverb, Speed, number, parse
+from speakerkd.audio.sounds import RIR_FOLDERS, Sound, Source, Sources, durations, gather_sources, read_source
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.data.augment import Noise, Reverb, Speed, number, parse
-from speakerkd.data.sounds import RIR_FOLDERS, Sound, Source, Sources, durations, gather_sources, read_source
-from speakerkd.data.tables import remove_features, spk2utt, write_table
+from speakerkd.files.tables import remove_features, spk2utt, write_table
 
 FOREGROUND_GAP = 1.0  # seconds between the end of a noise and the start of the next
 Item = TypeVar("Item")

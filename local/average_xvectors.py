@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import parse_args, run
-from speakerkd.data.kaldi import ArkWriter, Scp
-from speakerkd.data.tables import read_table
-from speakerkd.score.files import write_num_utts, write_text_vector
+from speakerkd.files.backend import write_num_utts, write_text_vector
+from speakerkd.files.kaldi import ArkWriter, Scp
+from speakerkd.files.tables import read_table
 
 
 @dataclass

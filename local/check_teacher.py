@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from speakerkd.batches.attached import attach
+from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import build, opt, parse_args, read_conf, run, text_of, typed_conf
-from speakerkd.data.attached import attach
-from speakerkd.data.frontend import name_of, recorded
-from speakerkd.data.source import departure
-from speakerkd.data.utterances import Utterances
+from speakerkd.feats.frontend import name_of, recorded
+from speakerkd.feats.source import departure
 from speakerkd.kd import METHODS, Parts
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.losses.margin import MarginConf

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from speakerkd.cluster import agglomerate, kmeans, mutual_information, purity
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.data.tables import read_lines, read_table, replacing, spk2utt, write_table
-from speakerkd.score.vectors import read_vectors
+from speakerkd.files.tables import read_lines, read_table, replacing, spk2utt, write_table
+from speakerkd.files.vectors import read_vectors
+from speakerkd.models.cluster import agglomerate, kmeans, mutual_information, purity
 
 BY_UTTERANCE = (
     "feats.scp", "vad.scp", "segments", "text", "utt2dur", "utt2num_frames", "utt2uniq", "utt2lang", "utt2aug",

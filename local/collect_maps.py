@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.tables import read_lines
+from speakerkd.files.tables import read_lines
 from speakerkd.score.markdown import markdown
 
 HEADER = ("pair", "map", "SS", "TT", "TS", "ST", "G of TS", "G of ST")

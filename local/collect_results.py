@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.tables import replacing
+from speakerkd.files.tables import replacing
 from speakerkd.score.evaluate import read_metrics
 from speakerkd.score.markdown import MEASURES, Result, markdown, shown, value_of
 

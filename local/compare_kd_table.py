@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.tables import read_utt2spk, replacing
+from speakerkd.files.tables import read_utt2spk, replacing
 from speakerkd.score.bootstrap import Interval, draw_speakers, intervals, p_value
-from speakerkd.score.comparison import Cell, cells_of, check_alike, drawn, mean_cell, points, rate_of
 from speakerkd.score.markdown import markdown
 from speakerkd.score.trials import Trials, read_scores, read_trials, speakers_of
+from speakerkd.train.comparison import Cell, cells_of, check_alike, drawn, mean_cell, points, rate_of
 
 ABOUT = ("student", "kd_type", "teacher", "seeds")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.tables import read_utt2spk
+from speakerkd.files.backend import read_spk2utt
+from speakerkd.files.tables import read_utt2spk
 from speakerkd.score.bootstrap import FEW_SPEAKERS, draw_speakers, intervals, p_value, replicate
-from speakerkd.score.files import read_spk2utt
 from speakerkd.score.metrics import PRIORS, eer, min_dcf, roc
 from speakerkd.score.plots import can_plot, det_plot
 from speakerkd.score.trials import Trials, read_scores, read_trials, speakers_of

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from speakerkd.audio.recordings import AudioError
+from speakerkd.audio.waves import Waves
 from speakerkd.conf import build, opt, parse_args, read_conf, run
-from speakerkd.data.audio import AudioError
-from speakerkd.data.fbank import Fbank, FbankConf
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import read_lines, write_table
-from speakerkd.data.waves import Waves, features_of
+from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.feats.source import features_of
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import read_lines, write_table
 
 
 @dataclass

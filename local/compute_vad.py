@@ -11,9 +11,9 @@ import logging
 from dataclasses import dataclass
 
 from speakerkd.conf import build, opt, parse_args, read_conf, run
-from speakerkd.data.fbank import Fbank, FbankConf
-from speakerkd.data.kaldi import ArkWriter, Scp
-from speakerkd.data.vad import VadConf, energy_vad, log_energy_of_fbank
+from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.feats.vad import VadConf, energy_vad, log_energy_of_fbank
+from speakerkd.files.kaldi import ArkWriter, Scp
 
 
 @dataclass

@@ -31,9 +31,9 @@ import numpy as np
 from tqdm import tqdm
 
 from speakerkd.conf import build, first_few, opt, parse_args, read_conf, run
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import read_lines, read_utt2spk, replacing, spk2utt, write_table
-from speakerkd.face import FaceConf, FaceNet, ImageError, need_packages, pool, read_image
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import read_lines, read_utt2spk, replacing, spk2utt, write_table
+from speakerkd.foreign.face import FaceConf, FaceNet, ImageError, need_packages, pool, read_image
 
 MISSING = ("drop", "speaker")
 

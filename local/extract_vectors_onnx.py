@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.frontend import read_front_end
-from speakerkd.data.source import list_of, source_of
-from speakerkd.extract import vector_of, write_vectors
-from speakerkd.onnxencoder import OnnxEncoder
+from speakerkd.feats.frontend import read_front_end
+from speakerkd.feats.source import list_of, source_of
+from speakerkd.foreign.onnxencoder import OnnxEncoder
+from speakerkd.models.extract import vector_of, write_vectors
 
 
 @dataclass

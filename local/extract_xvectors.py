@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.frontend import recorded
-from speakerkd.data.source import source_of
-from speakerkd.extract import embed, write_vectors
+from speakerkd.feats.frontend import recorded
+from speakerkd.feats.source import source_of
 from speakerkd.models import load_net
+from speakerkd.models.extract import embed, write_vectors
 from speakerkd.parallel import start
 
 

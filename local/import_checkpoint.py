@@ -25,13 +25,13 @@ from pathlib import Path
 from torch import Tensor
 
 from speakerkd.conf import build, opt, parse_args, read_conf, run
-from speakerkd.data.frontend import FrontEnd, read_front_end, record
-from speakerkd.data.tables import read_lines, replacing
+from speakerkd.feats.frontend import FrontEnd, read_front_end, record
+from speakerkd.files.tables import read_lines, replacing
+from speakerkd.foreign.checkpoint import FAMILIES, layout_of, read_weights, rename
+from speakerkd.foreign.infer import encoder_with, infer
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models import SpeakerNet, read_model, save_net
-from speakerkd.models.foreign import FAMILIES, layout_of, read_weights, rename
-from speakerkd.models.infer import encoder_with, infer
-from speakerkd.runfolder import RunFolder
+from speakerkd.train.runfolder import RunFolder
 
 PROJECTION = "projection."
 

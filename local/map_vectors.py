@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.kaldi import ArkWriter
+from speakerkd.files.backend import read_matrix
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.vectors import Vectors, read_vectors
 from speakerkd.score.cosine import length_normalise
-from speakerkd.score.files import read_matrix
 from speakerkd.score.plda import apply_transform
-from speakerkd.score.vectors import Vectors, read_vectors
 
 
 @dataclass

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.data.tables import read_utt2spk
-from speakerkd.score.files import (
+from speakerkd.files.backend import (
     read_matrix,
     read_num_utts,
     read_spk2utt,
@@ -28,9 +27,10 @@ from speakerkd.score.files import (
     write_matrix,
     write_text_vector,
 )
+from speakerkd.files.tables import read_utt2spk
+from speakerkd.files.vectors import Vectors, average, read_vectors
 from speakerkd.score.plda import prepare, read_plda, train_lda, train_plda
 from speakerkd.score.trials import read_trials, write_scores
-from speakerkd.score.vectors import Vectors, average, read_vectors
 
 
 @dataclass

@@ -31,12 +31,12 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.tables import read_utt2spk, replacing
+from speakerkd.files.backend import read_spk2utt
+from speakerkd.files.tables import read_utt2spk, replacing
 from speakerkd.score.asnorm import cohort_statistics, normalise_scores
 from speakerkd.score.calibrate import fit, read_calibration, write_calibration
 from speakerkd.score.cosine import score_trials
 from speakerkd.score.evaluate import Row, add_to_metrics, evaluate, table
-from speakerkd.score.files import read_spk2utt
 from speakerkd.score.plots import can_plot, det_plot, histogram
 from speakerkd.score.sides import load_cohort, load_side
 from speakerkd.score.trials import (

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from speakerkd.batches.dataset import Batches
+from speakerkd.batches.utterances import Utterances, hold_out
 from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
-from speakerkd.data.dataset import Batches
-from speakerkd.data.utterances import Utterances, hold_out
 from speakerkd.kd import METHODS, Distiller, Needs, Parts
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import Teacher
@@ -29,9 +29,9 @@ from speakerkd.models import SpeakerNet, make_net, read_model, save_net
 from speakerkd.models.init import initialise
 from speakerkd.models.vectormap import VectorMap, save_map, system_of
 from speakerkd.parallel import World, start
-from speakerkd.runfolder import RunFolder
-from speakerkd.train import Pace, TrainConf, in_bf16, train
-from speakerkd.validate import CrossValidation, Validation
+from speakerkd.train.loop import Pace, TrainConf, in_bf16, train
+from speakerkd.train.runfolder import RunFolder
+from speakerkd.train.validate import CrossValidation, Validation
 
 
 @dataclass(frozen=True)

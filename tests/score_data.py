@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy as np
 
-from speakerkd.data.kaldi import ArkWriter
+from speakerkd.files.kaldi import ArkWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = Path(__file__).resolve().parent / "data" / "kaldi-golden-backend"

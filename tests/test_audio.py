@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from conftest import noise, write_wav
 
-from speakerkd.data.audio import AudioError, mono, read_audio, resample
+from speakerkd.audio.recordings import AudioError, mono, read_audio, resample
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,8 @@ def test_resampling_removes_what_would_alias() -> None:
 def test_a_pipe_does_not_eat_our_stdin(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(0.1))
     script = (
-        f"from speakerkd.data.audio import read_audio; read_audio('cat - >/dev/null; cat {path} |'); print(input())"
+        f"from speakerkd.audio.recordings import read_audio; read_audio('cat - >/dev/null; cat {path} |'); "
+        "print(input())"
     )
     done = subprocess.run([sys.executable, "-c", script], input="still here\n", capture_output=True, text=True)
     assert done.stdout == "still here\n", done.stderr

@@ -13,10 +13,10 @@ from conftest import ROOT, noise, write_wav
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speakerkd.data import rooms
-from speakerkd.data.audio import AudioError
-from speakerkd.data.augment import Augmenter, Cache, Noise, Reverb, Speed, parse
-from speakerkd.data.tables import Segment, read_table, write_data_dir, write_table
+from speakerkd.audio import rooms
+from speakerkd.audio.augment import Augmenter, Cache, Noise, Reverb, Speed, parse
+from speakerkd.audio.recordings import AudioError
+from speakerkd.files.tables import Segment, read_table, write_data_dir, write_table
 
 RATE = 16000
 Run = Callable[..., subprocess.CompletedProcess[str]]

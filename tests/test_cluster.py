@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from speakerkd.cluster import agglomerate, kmeans, mutual_information, purity
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import read_table, write_table
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import read_table, write_table
 from speakerkd.models import load_net
+from speakerkd.models.cluster import agglomerate, kmeans, mutual_information, purity
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from toy import command
 
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import read_utt2spk
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import read_utt2spk
 from speakerkd.score.bootstrap import draw_speakers, intervals, replicate
 from speakerkd.score.metrics import eer, roc
 from speakerkd.score.trials import read_scores, read_trials, speakers_of

@@ -9,9 +9,9 @@ import pytest
 import torch
 from toy import UTTERANCES, command
 
-from speakerkd.data.dataset import Batches, View
-from speakerkd.data.speakerorder import SpeakerOrder, turns
-from speakerkd.data.utterances import Utterances
+from speakerkd.batches.dataset import Batches, View
+from speakerkd.batches.speakerorder import SpeakerOrder, turns
+from speakerkd.batches.utterances import Utterances
 from speakerkd.losses.contrastive import Scale, cross_cosines, ge2e, ge2e_xs, own_cosines, prototype_cosines
 from speakerkd.models import load_net
 

@@ -14,14 +14,14 @@ from corpora import make_cnceleb, make_voxceleb
 
 from egs.cnceleb.v1.joining import groups
 from egs.voxceleb.v1 import prepare_data as voxceleb
+from speakerkd.audio.recordings import read_audio
 from speakerkd.conf import build, read_conf, typed_conf
-from speakerkd.data.audio import read_audio
-from speakerkd.data.corpus import Cohort, Recordings, write_corpus
-from speakerkd.data.tables import read_lines, read_table
+from speakerkd.files.corpus import Cohort, Recordings, write_corpus
+from speakerkd.files.tables import read_lines, read_table
 from speakerkd.kd import METHODS
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import read_model
-from speakerkd.train import TrainConf
+from speakerkd.train.loop import TrainConf
 
 
 def recipe_of(name: str, tmp_path: Path) -> Path:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from speakerkd.data.dataset import Batches, View, uniform
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import write_data_dir, write_table
-from speakerkd.data.utterances import Utterances, hold_out
+from speakerkd.batches.dataset import Batches, View, uniform
+from speakerkd.batches.utterances import Utterances, hold_out
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import write_data_dir, write_table
 
 DIM, FRAMES = 3, 40
 

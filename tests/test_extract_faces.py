@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, environment
 from faces import LACKING, SIZE, picture, save_model, save_picture, save_rows
 
-import speakerkd.face
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import read_table, write_data_dir
-from speakerkd.face import FaceConf, need_packages, pool
+import speakerkd.foreign.face
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import read_table, write_data_dir
+from speakerkd.foreign.face import FaceConf, need_packages, pool
 
 needs_onnx = pytest.mark.skipif(bool(LACKING), reason=f"not installed: {' '.join(LACKING)}")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -253,7 +253,7 @@ def test_pooling_by_hand() -> None:
 
 
 def test_without_the_packages_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speakerkd.face, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr(speakerkd.foreign.face, "find_spec", lambda name: None if name == "onnxruntime" else object())
     with pytest.raises(
         ValueError, match=r"faces need onnxruntime, which is not installed: tools/setup.sh --extras face"
     ):

@@ -12,10 +12,10 @@ import torch
 import torchaudio.compliance.kaldi
 from conftest import ROOT, noise
 
+from speakerkd.audio.recordings import mono, read_audio
 from speakerkd.conf import build, read_conf
-from speakerkd.data.audio import mono, read_audio
-from speakerkd.data.fbank import Fbank, FbankConf
-from speakerkd.data.vad import VadConf, energy_vad, log_energy_of_fbank
+from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.feats.vad import VadConf, energy_vad, log_energy_of_fbank
 
 GOLDEN = ROOT / "tests/data/kaldi-golden"
 PLAIN = FbankConf(dither=0.0)

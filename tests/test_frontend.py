@@ -12,15 +12,15 @@ import torch
 import torchaudio
 from conftest import ROOT, noise, write_wav
 
-from speakerkd.data.fbank import FbankConf
-from speakerkd.data.frontend import FRONT_ENDS, KaldiConf, KaldiFrontEnd, Reading, read_front_end, record, recorded
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.source import departure, source_of
-from speakerkd.data.spectrogram import slaney_mel
-from speakerkd.data.tables import read_table, write_data_dir, write_table
-from speakerkd.extract import embed, vector_of, windows, write_vectors
+from speakerkd.feats.fbank import FbankConf
+from speakerkd.feats.frontend import FRONT_ENDS, KaldiConf, KaldiFrontEnd, Reading, read_front_end, record, recorded
+from speakerkd.feats.source import departure, source_of
+from speakerkd.feats.spectrogram import slaney_mel
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import read_table, write_data_dir, write_table
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import load_net, make_net, save_net
+from speakerkd.models.extract import embed, vector_of, windows, write_vectors
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CONFS = sorted((ROOT / "egs/mini/v1/conf/frontend").glob("*.conf"))

@@ -17,9 +17,9 @@ import pytest
 import torch
 from conftest import ROOT, environment
 
-from speakerkd.data.frontend import recorded
-from speakerkd.extract import embed
+from speakerkd.feats.frontend import recorded
 from speakerkd.models import SpeakerNet, load_net
+from speakerkd.models.extract import embed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Bring = Callable[..., str]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from speakerkd.data.kaldi import ArkWriter, Scp, load, pack
+from speakerkd.files.kaldi import ArkWriter, Scp, load, pack
 
 GOLDEN = ROOT / "tests/data/kaldi-golden"
 STEP = 1 / 65535
@@ -160,7 +160,7 @@ def test_a_crash_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_sigkill_leaves_no_half_file_under_the_final_name(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys, numpy as np; from speakerkd.data.kaldi import ArkWriter\n"
+        "import os, signal, sys, numpy as np; from speakerkd.files.kaldi import ArkWriter\n"
         "with ArkWriter(sys.argv[1]) as writer:\n"
         "    writer('a', np.zeros((1000, 80), np.float32)); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -173,7 +173,7 @@ def test_sigkill_leaves_no_half_file_under_the_final_name(tmp_path: Path) -> Non
 
 def test_full_disk_and_read_only_folder_are_named(tmp_path: Path) -> None:
     script = (
-        "import resource, signal, sys, numpy as np; from speakerkd.data.kaldi import ArkWriter\n"
+        "import resource, signal, sys, numpy as np; from speakerkd.files.kaldi import ArkWriter\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "with ArkWriter(sys.argv[1]) as writer:\n"
         "    for i in range(100, 200): writer(f'a{i}', np.zeros((10, 80), np.float32))"

@@ -16,11 +16,11 @@ import torch
 from conftest import ROOT, environment
 from toy import DIM, SPEAKERS, command, map_weights, same, weights, write_sides
 
+from speakerkd.batches.dataset import Batch
+from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import typed_conf
-from speakerkd.data.dataset import Batch
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import write_table
-from speakerkd.data.utterances import Utterances
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import write_table
 from speakerkd.kd import METHODS, Clock, Distiller, Parts
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import NetTeacher, Teacher, VectorTeacher

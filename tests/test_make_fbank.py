@@ -13,11 +13,11 @@ import pytest
 from conftest import environment, noise, write_wav
 from test_audio import bad_files
 
+from speakerkd.audio.recordings import mono, read_audio
 from speakerkd.conf import build, read_conf
-from speakerkd.data.audio import mono, read_audio
-from speakerkd.data.fbank import Fbank, FbankConf
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import Segment, read_table, write_data_dir, write_table
+from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import Segment, read_table, write_data_dir, write_table
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

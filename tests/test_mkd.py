@@ -12,9 +12,9 @@ import torch
 from test_kd import NAMES, batch_of, net_of, vector_teacher
 from toy import SPEAKERS
 
-from speakerkd.data.attached import attach
-from speakerkd.data.dataset import Batch
-from speakerkd.data.kaldi import ArkWriter
+from speakerkd.batches.attached import attach
+from speakerkd.batches.dataset import Batch
+from speakerkd.files.kaldi import ArkWriter
 from speakerkd.kd import Clock, Parts
 from speakerkd.kd.embed import without_diagonal
 from speakerkd.kd.mkd import BASES, MKD, MKDConf, of_mean_one

@@ -11,9 +11,10 @@ import torch
 from score_data import script, write_vectors
 from toy import command, map_weights, write_sides
 
-from speakerkd.data.dataset import Batch
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import write_table
+from speakerkd.batches.dataset import Batch
+from speakerkd.files.backend import read_matrix
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import write_table
 from speakerkd.kd.base import Clock, Parts
 from speakerkd.kd.nessa import MODES, NESSA, NESSAConf
 from speakerkd.losses.margin import MarginConf
@@ -21,7 +22,6 @@ from speakerkd.models import make_net, save_net
 from speakerkd.models.vectormap import VectorMap, load_map, save_map
 from speakerkd.score.align import centroids, in_fewer_dimensions, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
-from speakerkd.score.files import read_matrix
 from speakerkd.score.metrics import eer, roc
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment, noise, write_wav
 
-from speakerkd.data.tables import read_table
+from speakerkd.files.tables import read_table
 from tools.new_recipe import prepare_data
 
 

@@ -14,10 +14,10 @@ import torch
 from conftest import noise, write_wav
 from torch import nn
 
-from speakerkd.data.frontend import read_front_end
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import write_data_dir
-from speakerkd.extract import vector_of
+from speakerkd.feats.frontend import read_front_end
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import write_data_dir
+from speakerkd.models.extract import vector_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 needs_runtime = pytest.mark.skipif(
@@ -163,7 +163,8 @@ def test_without_onnxruntime_the_remedy_is_said(recipe: Path) -> None:
     (recipe / "shadow/onnxruntime").mkdir(parents=True)
     (recipe / "shadow/onnxruntime/__init__.py").write_text("raise ImportError('not here')\n")
     code = (
-        f"import sys; sys.path.insert(0, {str(recipe / 'shadow')!r}); from speakerkd.onnxencoder import open_session; "
+        f"import sys; sys.path.insert(0, {str(recipe / 'shadow')!r}); "
+        "from speakerkd.foreign.onnxencoder import open_session; "
         "open_session('m.onnx', 1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

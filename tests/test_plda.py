@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from score_data import GOLDEN, golden_folder, text_archive
 
-from speakerkd.score.cosine import length_normalise, score_trials
-from speakerkd.score.files import (
+from speakerkd.files.backend import (
     read_arrays,
     read_matrix,
     read_num_utts,
@@ -21,9 +20,10 @@ from speakerkd.score.files import (
     write_num_utts,
     write_text_vector,
 )
+from speakerkd.files.vectors import Vectors, average
+from speakerkd.score.cosine import length_normalise, score_trials
 from speakerkd.score.plda import Plda, apply_transform, prepare, read_plda, train_lda, train_plda
 from speakerkd.score.trials import read_scores, read_trials
-from speakerkd.score.vectors import Vectors, average
 
 SCORE_TOLERANCE = 1e-4  # of scores up to 31; Kaldi rounds to single precision between its programs, and prints 7 digits
 

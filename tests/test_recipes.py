@@ -10,7 +10,7 @@ from conftest import ROOT, environment
 
 from speakerkd.conf import build, read_conf
 from speakerkd.losses.margin import MarginConf
-from speakerkd.train import TrainConf
+from speakerkd.train.loop import TrainConf
 
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/v*/run.sh"))
 
@@ -68,7 +68,6 @@ def test_synth_from_nothing_to_a_table(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     ignored = shutil.ignore_patterns("data", "exp", "download", "venv", ".git", "__pycache__", "*_cache", "tests")
     shutil.copytree(ROOT, clone, symlinks=True, ignore=ignored)
-    shutil.copytree(ROOT / "speakerkd/data", clone / "speakerkd/data", dirs_exist_ok=True)
     recipe = clone / "egs/synth/v1"
     (recipe / "conf/train.conf").write_text(
         "--num-epochs=3\n--batch-size=16\n--optimizer=adamw\n--lr=2e-3\n--final-lr=1e-3\n"

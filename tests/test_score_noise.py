@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import ROOT, environment
 
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import read_table
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import read_table
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models import MODELS, SpeakerNet, save_net
 

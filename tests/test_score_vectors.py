@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from score_data import write_vectors
 
+from speakerkd.files.vectors import Vectors, average, read_vectors
 from speakerkd.score.asnorm import cohort_statistics, normalise_scores
 from speakerkd.score.cosine import length_normalise, score_trials
-from speakerkd.score.vectors import Vectors, average, read_vectors
 
 
 @pytest.mark.parametrize("num_trials", [40, 20000])  # few of the pairs: row by row; many: by products

@@ -11,8 +11,8 @@ from conftest import ROOT
 from torch import nn
 from torch.nn import functional as F
 
+from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import typed_conf
-from speakerkd.data.dataset import Batch, View
 from speakerkd.kd import METHODS, Clock, Distiller, Parts
 from speakerkd.kd.collapse import Watch, spread_and_rank
 from speakerkd.kd.dino import DINO, DINOConf
@@ -21,7 +21,7 @@ from speakerkd.kd.sdpn import SDPN, SDPNConf
 from speakerkd.losses.prototype import cross_entropy, entropy, koleo, me_max, other_views_cross_entropy, sinkhorn
 from speakerkd.models import Encoded, SpeakerNet
 from speakerkd.models.xvector import XVector, XVectorConf
-from speakerkd.train import TrainConf, make_optimizer, one_step
+from speakerkd.train.loop import TrainConf, make_optimizer, one_step
 
 
 def cosines(rows: int, prototypes: int, dim: int = 16) -> torch.Tensor:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import ROOT, environment
 
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import write_table
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import write_table
 from speakerkd.models import load_net
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -109,13 +109,13 @@ def test_options_of_the_views_reach_the_batches(recipe: Path, data: Path, sh: Ru
 
 TWO_METHODS = """
 import sys, torch
-from speakerkd.data.dataset import Batches
-from speakerkd.data.utterances import Utterances
+from speakerkd.batches.dataset import Batches
+from speakerkd.batches.utterances import Utterances
 from speakerkd.kd import METHODS, Parts
 from speakerkd.models import Encoded, SpeakerNet
 from speakerkd.parallel import start
-from speakerkd.runfolder import RunFolder
-from speakerkd.train import Pace, TrainConf, train
+from speakerkd.train.runfolder import RunFolder
+from speakerkd.train.loop import Pace, TrainConf, train
 
 class Means(torch.nn.Module):
     # No batch norm: on CPUs it would see but a process's share.

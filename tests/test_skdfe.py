@@ -14,9 +14,9 @@ import torch
 from conftest import ROOT
 from torch import Tensor
 
-from speakerkd.data.dataset import Batch
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import write_data_dir, write_table
+from speakerkd.batches.dataset import Batch
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import write_data_dir, write_table
 from speakerkd.kd import METHODS, Clock, Outcome, Parts
 from speakerkd.kd.none import NoneConf, NoTeacher
 from speakerkd.kd.refine import Fusion, Pyramid, SelfTeacher, fit, grow, probe, shrink
@@ -319,7 +319,7 @@ def test_resumed_is_uninterrupted(small: Path, sh: Callable[..., subprocess.Comp
     sh(*words("exp/whole", 4))
     # Stopped: last.pt of the middle of an epoch is put where a killed run would have left it.
     (small / "stop.py").write_text(
-        "import sys, speakerkd.train as t\n"
+        "import sys, speakerkd.train.loop as t\n"
         "sys.path.insert(0, 'local')\n"
         "real, seen = t.one_step, []\n"
         "def step(*a):\n"

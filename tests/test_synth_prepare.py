@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from egs.synth.v1 import face, prepare_data, voice
-from speakerkd.data.tables import read_table
+from speakerkd.files.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from speakerkd.data.tables import (
+from speakerkd.files.tables import (
     Segment,
     read_segments,
     read_table,
@@ -112,7 +112,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the full disk."""
     (tmp_path / "t").write_text("old\n")
     script = (
-        "import resource, signal, sys; from speakerkd.data.tables import write_table\n"
+        "import resource, signal, sys; from speakerkd.files.tables import write_table\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "write_table(sys.argv[1], {f'a{i}': i for i in range(10000)})"
     )

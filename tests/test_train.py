@@ -16,10 +16,10 @@ import torch
 from conftest import environment
 from toy import DIM, SPEAKERS, UTTERANCES, command, same, weights
 
-from speakerkd.data.kaldi import ArkWriter, Scp
-from speakerkd.data.tables import write_table
+from speakerkd.files.kaldi import ArkWriter, Scp
+from speakerkd.files.tables import write_table
 from speakerkd.models import load_net
-from speakerkd.train import TrainConf, in_bf16, learning_rate
+from speakerkd.train.loop import TrainConf, in_bf16, learning_rate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -113,12 +113,12 @@ def test_a_second_run_in_one_folder_is_refused(recipe: Path, data: Path, sh: Run
 
 SMALL_RUN = """
 import sys, torch
-from speakerkd.data.dataset import Batches, View
-from speakerkd.data.utterances import Utterances
+from speakerkd.batches.dataset import Batches, View
+from speakerkd.batches.utterances import Utterances
 from speakerkd.kd.base import Distiller, Outcome
 from speakerkd.parallel import start
-from speakerkd.runfolder import RunFolder
-from speakerkd.train import Pace, TrainConf, train
+from speakerkd.train.runfolder import RunFolder
+from speakerkd.train.loop import Pace, TrainConf, train
 
 class Means(Distiller):
     # No batch norm: it would see but a process's share.

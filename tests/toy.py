@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from conftest import ROOT
 
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import write_data_dir, write_table
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import write_data_dir, write_table
 from speakerkd.models import load_net
 from speakerkd.models.vectormap import load_map
 

@@ -1,4 +1,4 @@
-"""The methods, by the name that a conf file gives: --type=none."""
+"""The methods of distillation: in goes a batch, out come named losses. METHODS lists them by the --type of a conf file."""
 
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
 from speakerkd.kd.dino import DINO

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerkd.data.dataset import Batch, View
+from speakerkd.batches.dataset import Batch, View
 from speakerkd.kd.teacher import Teacher
 from speakerkd.losses.margin import margin_ramp
 from speakerkd.models.base import Encoded, SpeakerNet

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch, View
 from speakerkd.kd.base import Clock, Needs, Outcome, Parts
 from speakerkd.kd.ema import Branch, Prototypes, SelfTaught, SelfTaughtConf
 from speakerkd.losses.prototype import entropy, other_views_cross_entropy

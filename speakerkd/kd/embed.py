@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch
 from speakerkd.kd.base import Parts, TeacherStudent
 from speakerkd.losses.distill import cosine_distance, relation_distance, squared_distance
 from speakerkd.models.base import Encoded

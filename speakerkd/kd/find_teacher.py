@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from speakerkd.data.frontend import recorded
-from speakerkd.data.source import departure
-from speakerkd.data.utterances import Utterances
+from speakerkd.batches.utterances import Utterances
+from speakerkd.feats.frontend import recorded
+from speakerkd.feats.source import departure
+from speakerkd.files.vectors import read_vectors
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models.base import SpeakerNet, load_net
-from speakerkd.score.vectors import read_vectors
 
 
 def find_teacher(

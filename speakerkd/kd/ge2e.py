@@ -13,8 +13,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts, Supervised
 from speakerkd.losses.contrastive import Scale, ge2e, ge2e_xs, own_cosines, own_scores, prototype_cosines
 from speakerkd.parallel import gather_rows

@@ -17,8 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch
 from speakerkd.kd.base import Parts, TeacherStudent
 from speakerkd.kd.teacher import require_known
 from speakerkd.losses.distill import label_kl, others_kl, target_kl

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch
 from speakerkd.kd.base import Clock, Needs, Outcome, Parts, TeacherStudent, of_samples
 from speakerkd.kd.embed import MSE, Cosine, EmbedConf, Relation
 from speakerkd.kd.label import DKD, KLD, DKDConf

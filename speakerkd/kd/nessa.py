@@ -20,13 +20,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch
+from speakerkd.files.backend import read_matrix
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
 from speakerkd.losses.contrastive import LOSSES, Scale, cross_cosines, own_cosines, own_scores
 from speakerkd.models.vectormap import VectorMap
 from speakerkd.parallel import gather_rows
-from speakerkd.score.files import read_matrix
 
 MODES = ("two-sided", "test-to-enroll", "linear")
 SIDES = ("enroll", "test")

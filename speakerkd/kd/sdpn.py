@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch, View
 from speakerkd.kd.base import Clock, Needs, Outcome, Parts
 from speakerkd.kd.ema import Prototypes, SelfTaught, SelfTaughtConf
 from speakerkd.losses.prototype import cross_entropy, entropy, koleo, me_max, sinkhorn

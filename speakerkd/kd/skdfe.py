@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch
 from speakerkd.kd.base import Clock, Outcome, Parts, Supervised
 from speakerkd.kd.refine import SelfTeacher
 from speakerkd.losses.distill import label_kl

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import first_few
-from speakerkd.data.dataset import Batch
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models.base import Encoded, SpeakerNet
 

@@ -1,1 +1,1 @@
-"""Losses: margin softmax (margin.py) and what distillation compares (distill.py)."""
+"""Tensors to losses: in go logits or embeddings, out comes a number to minimise."""

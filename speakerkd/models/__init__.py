@@ -1,4 +1,4 @@
-"""The models, by the name that a conf file gives: --type=xvector."""
+"""The models: in go features, out come embeddings, and clusters of them. MODELS lists them by the --type of a conf file."""
 
 from pathlib import Path
 from typing import Any

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from speakerkd.conf import first_few, from_json
-from speakerkd.data.tables import replacing
+from speakerkd.files.tables import replacing
 from speakerkd.losses.margin import MarginConf, MarginHead
 
 FORMAT = "speakerkd-net-1"

@@ -1,7 +1,7 @@
 """The d-vector: LSTM layers, the last frame's output, an affine layer, ReLU, length one (Wan et al. 2018, GE2E).
 
 Sizes and the ReLU are Resemblyzer's. It was trained on windows of 160 frames and is read in such windows
-(speakerkd/data/frontend.py); any length can be given.
+(speakerkd/feats/frontend.py); any length can be given.
 """
 
 from dataclasses import dataclass

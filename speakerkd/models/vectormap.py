@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerkd.conf import first_few
-from speakerkd.data.tables import replacing
+from speakerkd.files.backend import write_matrix
+from speakerkd.files.tables import replacing
 from speakerkd.models.base import check_weights
-from speakerkd.score.files import write_matrix
 
 FORMAT = "speakerkd-map-1"
 KINDS = ("identity", "linear", "mlp")

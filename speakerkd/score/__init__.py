@@ -1,1 +1,1 @@
-"""Scores of trials and what they are worth: numpy only, no torch."""
+"""Trials to figures: in go vectors and trials, out come scores, error rates and intervals. NumPy only, no PyTorch."""

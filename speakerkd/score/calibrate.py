@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from speakerkd.conf import read_conf
-from speakerkd.data.tables import replacing
+from speakerkd.files.tables import replacing
 from speakerkd.score.trials import Speakers
 
 NUM_FOLDS = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerkd.data.tables import replacing
+from speakerkd.files.tables import replacing
 from speakerkd.score.bootstrap import FEW_SPEAKERS, draw_speakers, intervals, replicate
 from speakerkd.score.calibrate import NUM_FOLDS, Calibration, cross_validate
 from speakerkd.score.metrics import PRIORS, act_dcf, cllr, eer, kaldi_eer, min_cllr, min_dcf, roc

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerkd.data.tables import replacing
+from speakerkd.files.backend import binary_array, read_arrays
+from speakerkd.files.tables import replacing
 from speakerkd.score.cosine import length_normalise, score_trials
-from speakerkd.score.files import binary_array, read_arrays
 
 
 def _descending_eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from speakerkd.conf import first_few
+from speakerkd.files.backend import read_spk2utt, read_vector
+from speakerkd.files.vectors import Vectors, average, read_vectors
 from speakerkd.score.cosine import length_normalise
-from speakerkd.score.files import read_spk2utt, read_vector
-from speakerkd.score.vectors import Vectors, average, read_vectors
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import first_few
-from speakerkd.data.tables import replacing
+from speakerkd.files.tables import replacing
 
 LABELS = {"target": True, "nontarget": False}
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import typed_conf
-from speakerkd.data.dataset import Batch
 from speakerkd.kd import METHODS, Clock, Distiller, Parts
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
-from speakerkd.train import TrainConf, make_optimizer, one_step
+from speakerkd.train.loop import TrainConf, make_optimizer, one_step
 from tools.benchmarks.common import Options, Row, compare
 from tools.benchmarks.training import MODEL
 

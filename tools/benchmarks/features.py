@@ -17,9 +17,9 @@ def fbank(options: Options, folder: Path) -> list[Row]:
     import soundfile
     import torch
 
-    from speakerkd.data.audio import mono, read_audio
-    from speakerkd.data.fbank import Fbank, FbankConf
-    from speakerkd.data.kaldi import ArkWriter
+    from speakerkd.audio.recordings import mono, read_audio
+    from speakerkd.feats.fbank import Fbank, FbankConf
+    from speakerkd.files.kaldi import ArkWriter
 
     torch.set_num_threads(1)
     length, rng = 10, np.random.default_rng(0)
@@ -61,7 +61,7 @@ def fbank(options: Options, folder: Path) -> list[Row]:
 def load(options: Options, folder: Path) -> list[Row]:
     import kaldiio
 
-    from speakerkd.data.kaldi import ArkWriter, Scp
+    from speakerkd.files.kaldi import ArkWriter, Scp
 
     rng = np.random.default_rng(0)
     with ArkWriter(folder / "feats", compress=True) as write:
@@ -120,7 +120,7 @@ def _memory(pids: list[int]) -> float:
 
 
 def _index_memory(path: str, sending: Connection) -> None:
-    from speakerkd.data.kaldi import Scp
+    from speakerkd.files.kaldi import Scp
 
     before = _memory([os.getpid()])
     start = time.perf_counter()

@@ -90,9 +90,9 @@ def stage1(options: Options, folder: Path) -> list[Row]:
 
 def vectors(folder: Path, name: str, sizes: tuple[int, int], seed: int) -> tuple[list[str], np.ndarray]:
     """Writes <folder>/data/<name>/{utt2spk,spk2utt} and <folder>/xvectors_<name>; returns the names and their speakers."""
-    from speakerkd.data.kaldi import ArkWriter
-    from speakerkd.data.tables import write_data_dir
-    from speakerkd.score.files import write_text_vector
+    from speakerkd.files.backend import write_text_vector
+    from speakerkd.files.kaldi import ArkWriter
+    from speakerkd.files.tables import write_data_dir
 
     speakers, utterances = sizes
     rng = np.random.default_rng(seed)
@@ -153,7 +153,7 @@ def stage6(options: Options, folder: Path) -> list[Row]:
 
 def stage7(options: Options, folder: Path) -> list[Row]:
     """local/align.sh as run.sh calls it: the maps are trained for the first list, and are there for the second."""
-    from speakerkd.data.kaldi import ArkWriter, Scp
+    from speakerkd.files.kaldi import ArkWriter, Scp
 
     old, new = folder / "old", folder / "new"
     speakers = max(160, small(VOXCELEB2, options.scale)[0])  # 100 are held out, a batch takes 32

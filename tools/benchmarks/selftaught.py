@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from speakerkd.batches.dataset import Batch
 from speakerkd.conf import typed_conf
-from speakerkd.data.dataset import Batch
 from speakerkd.kd import METHODS, Clock, Parts
 from speakerkd.kd.sdpn import SDPN
 from speakerkd.models import make_net
-from speakerkd.train import TrainConf, make_optimizer, one_step
+from speakerkd.train.loop import TrainConf, make_optimizer, one_step
 from tools.benchmarks.common import Options, Row, compare
 from tools.benchmarks.training import MODEL
 

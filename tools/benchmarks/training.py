@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from speakerkd.data.dataset import Batch, Batches, View
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import write_data_dir, write_table
-from speakerkd.data.utterances import Utterances
+from speakerkd.batches.dataset import Batch, Batches, View
+from speakerkd.batches.utterances import Utterances
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import write_data_dir, write_table
 from speakerkd.kd import Clock, Distiller, Parts
 from speakerkd.kd.none import NoneConf, NoTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
 from speakerkd.parallel import World
-from speakerkd.runfolder import RunFolder
-from speakerkd.train import Pace, TrainConf, make_optimizer, one_step
-from speakerkd.train import train as run_training
+from speakerkd.train.loop import Pace, TrainConf, make_optimizer, one_step
+from speakerkd.train.loop import train as run_training
+from speakerkd.train.runfolder import RunFolder
 from tools.benchmarks.common import Options, Row, compare
 
 MODEL = Path(__file__).resolve().parents[2] / "egs/mini/v1/conf/model/xvector.conf"

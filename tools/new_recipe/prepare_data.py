@@ -22,7 +22,7 @@ from itertools import combinations
 from pathlib import Path
 
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.data.corpus import Recordings, audio_names, names, write_corpus, write_trials
+from speakerkd.files.corpus import Recordings, audio_names, names, write_corpus, write_trials
 
 LOG = logging.getLogger("prepare_data")
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from speakerkd.data.audio import AudioError, read_audio
-from speakerkd.data.corpus import audio_names
-from speakerkd.data.tables import temporary_beside
+from speakerkd.audio.recordings import AudioError, read_audio
+from speakerkd.files.corpus import audio_names
+from speakerkd.files.tables import temporary_beside
 
 
 class Job(NamedTuple):

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from joining import Job, Joined, join_short  # type: ignore[import-not-found]
 
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.data.corpus import (
+from speakerkd.files.corpus import (
     Cohort,
     Recordings,
     audio_names,
@@ -37,7 +37,7 @@ from speakerkd.data.corpus import (
     write_corpus,
     write_trials,
 )
-from speakerkd.data.tables import read_lines, write_table
+from speakerkd.files.tables import read_lines, write_table
 from speakerkd.processes import in_processes
 
 LOG = logging.getLogger("prepare_data")

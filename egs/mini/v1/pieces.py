@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from speakerkd.data.audio import AudioError, read_audio, resample
+from speakerkd.audio.recordings import AudioError, read_audio, resample
 
 VERSION = 1  # of what is made here; a new number makes it all again
 RATE = 16000

@@ -25,7 +25,7 @@ from debs import unpack_packages  # type: ignore[import-not-found]
 from pieces import VERSION, Job, Pieces, make_pieces  # type: ignore[import-not-found]
 
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.data.tables import check_id, read_lines, replacing, spk2utt, write_data_dir, write_table
+from speakerkd.files.tables import check_id, read_lines, replacing, spk2utt, write_data_dir, write_table
 from speakerkd.processes import in_processes
 
 LOG = logging.getLogger("prepare_data")

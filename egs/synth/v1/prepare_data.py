@@ -27,8 +27,8 @@ import soundfile
 from egs.synth.v1.face import Faces, draw_face
 from egs.synth.v1.voice import RATE, SESSION, SPEECH, draw_session, generator, person_of, speak, voice_of
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.tables import replacing, spk2utt, write_data_dir, write_table
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import replacing, spk2utt, write_data_dir, write_table
 from speakerkd.processes import in_processes
 
 FIRST_TEST_SPEAKER = 9001  # so the test set is the same whatever the number of training speakers

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.data.corpus import (
+from speakerkd.files.corpus import (
     Cohort,
     Recordings,
     audio_names,
@@ -36,7 +36,7 @@ from speakerkd.data.corpus import (
     write_corpus,
     write_trials,
 )
-from speakerkd.data.tables import read_lines
+from speakerkd.files.tables import read_lines
 
 LOG = logging.getLogger("prepare_data")
 LISTS = {

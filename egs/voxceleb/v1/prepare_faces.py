@@ -18,8 +18,8 @@ from itertools import groupby
 from pathlib import Path
 
 from speakerkd.conf import parse_args, run
-from speakerkd.data.corpus import names
-from speakerkd.data.tables import read_lines, replacing
+from speakerkd.files.corpus import names
+from speakerkd.files.tables import read_lines, replacing
 
 PICTURES = (".jpg", ".jpeg", ".png")
 

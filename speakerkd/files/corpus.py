@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from speakerkd.data.tables import check_id, remove_features, replacing, write_table
+from speakerkd.files.tables import check_id, remove_features, replacing, write_table
 
 AUDIO = (".wav", ".flac", ".m4a")
 

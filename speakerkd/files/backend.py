@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerkd.data.tables import read_table, replacing
+from speakerkd.files.tables import read_table, replacing
 
 
 def read_arrays(path: str | Path) -> list[np.ndarray]:

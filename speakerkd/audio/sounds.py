@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import soundfile
 
+from speakerkd.audio.augment import Speed, number, parse
+from speakerkd.audio.recordings import AudioError, read_audio
+from speakerkd.audio.rooms import NOISE_SECONDS
 from speakerkd.conf import first_few
-from speakerkd.data.audio import AudioError, read_audio
-from speakerkd.data.augment import Speed, number, parse
-from speakerkd.data.rooms import NOISE_SECONDS
-from speakerkd.data.tables import read_segments, read_table, without_speed
+from speakerkd.files.tables import read_segments, read_table, without_speed
 
 GENERATED_NOISES = ("white", "pink", "brown", "band", "hum", "clicks", "surge")
 GENERATED_SEEDS = 32  # of each: what is generated is kept, and all of it together is to fit into the Augmenter's cache

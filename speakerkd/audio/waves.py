@@ -1,16 +1,15 @@
 """The waves of a data directory: recordings of wav.scp, cut by segments, changed by utt2aug, mono and at one rate."""
 
 import logging
-import zlib
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
 
-from speakerkd.data.audio import AudioError, mono, read_audio, resample
-from speakerkd.data.augment import Augmenter
-from speakerkd.data.tables import Segment, read_segments, read_table
+from speakerkd.audio.augment import Augmenter
+from speakerkd.audio.recordings import AudioError, mono, read_audio, resample
+from speakerkd.files.tables import Segment, read_segments, read_table
 
 
 class Waves:
@@ -41,16 +40,6 @@ class Waves:
         """What was done to recordings without being asked for."""
         for note, count in self._recordings.notes.items():
             logging.warning("%d recording(s) have %s", count, note)
-
-
-def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndarray], utterance: str) -> np.ndarray:
-    """(T, F), not empty and finite; the utterance's name seeds the dither."""
-    features = front_end(wave, zlib.crc32(utterance.encode()))
-    if len(features) == 0:
-        raise AudioError(f"is shorter than a frame ({len(wave)} samples)")
-    if not np.isfinite(features.sum(dtype=np.float64)):
-        raise AudioError("gives features that are not finite")
-    return features
 
 
 class Recordings:

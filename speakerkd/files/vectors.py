@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import first_few
-from speakerkd.data.kaldi import Scp
+from speakerkd.files.kaldi import Scp
 
 
 @dataclass(frozen=True)

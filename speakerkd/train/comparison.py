@@ -14,10 +14,10 @@ from speakerkd.kd import METHODS
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import read_model
 from speakerkd.models.base import load_net
-from speakerkd.runfolder import flat
 from speakerkd.score.bootstrap import replicate
 from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores
+from speakerkd.train.runfolder import flat
 
 PRIOR = 0.01
 

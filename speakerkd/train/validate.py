@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from speakerkd.data.utterances import Utterances
-from speakerkd.extract import embed
+from speakerkd.batches.utterances import Utterances
 from speakerkd.models.base import SpeakerNet
+from speakerkd.models.extract import embed
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.metrics import eer, roc
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from speakerkd.data.tables import replacing
+from speakerkd.files.tables import replacing
 from speakerkd.parallel import World
 
 

@@ -31,9 +31,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from speakerkd.data import rooms
-from speakerkd.data.audio import AudioError, check_riff, mono, read_audio, resample
-from speakerkd.data.rooms import power, reverberate
+from speakerkd.audio import rooms
+from speakerkd.audio.recordings import AudioError, check_riff, mono, read_audio, resample
+from speakerkd.audio.rooms import power, reverberate
 
 
 def number(value: float) -> str:

@@ -1,17 +1,19 @@
 """The features of a data directory as a model was trained to hear them: those on disk, or computed from the recordings."""
 
 import dataclasses
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from speakerkd.audio.recordings import AudioError
+from speakerkd.audio.waves import Waves
 from speakerkd.conf import build, read_conf, text_of
-from speakerkd.data.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, name_of
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import read_lines
-from speakerkd.data.waves import Waves, features_of
+from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, name_of
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import read_lines
 
 
 class Source(Protocol):
@@ -59,6 +61,16 @@ class Computed:
 
     def say(self) -> None:
         self._waves.say()
+
+
+def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndarray], utterance: str) -> np.ndarray:
+    """(T, F), not empty and finite; the utterance's name seeds the dither."""
+    features = front_end(wave, zlib.crc32(utterance.encode()))
+    if len(features) == 0:
+        raise AudioError(f"is shorter than a frame ({len(wave)} samples)")
+    if not np.isfinite(features.sum(dtype=np.float64)):
+        raise AudioError("gives features that are not finite")
+    return features
 
 
 def list_of(folder: str | Path) -> Path:

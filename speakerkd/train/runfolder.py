@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from speakerkd.conf import text_of
-from speakerkd.data.tables import replacing
+from speakerkd.files.tables import replacing
 
 
 class RunFolder:

@@ -1,7 +1,7 @@
 """Front ends: from a wave to what a model was trained to hear. A conf file describes one, its --type names the class.
 
 A checkpoint records the front end of its training as info["front_end"], and extraction honours it: features on disk serve
-where they are the model's own, else the model's features are computed from the recordings (speakerkd/data/source.py).
+where they are the model's own, else the model's features are computed from the recordings (speakerkd/feats/source.py).
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from speakerkd.conf import build, from_json, opt, text_of, typed_conf
-from speakerkd.data.fbank import Fbank, FbankConf
-from speakerkd.data.spectrogram import MelPower, slaney_mel, speechbrain_mel
+from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.feats.spectrogram import MelPower, slaney_mel, speechbrain_mel
 
 MEANS = ("utterance", "none")
 

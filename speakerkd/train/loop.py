@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from speakerkd.batches.dataset import Batch, Batches
 from speakerkd.conf import opt
-from speakerkd.data.dataset import Batch, Batches
 from speakerkd.kd.base import Clock, Distiller, Outcome
 from speakerkd.parallel import World
-from speakerkd.runfolder import RunFolder
-from speakerkd.trainlog import TrainLog, draw_curves
+from speakerkd.train.runfolder import RunFolder
+from speakerkd.train.trainlog import TrainLog, draw_curves
 
 
 @dataclass(frozen=True)

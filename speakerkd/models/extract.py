@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from speakerkd.data.audio import AudioError
-from speakerkd.data.frontend import Reading
-from speakerkd.data.kaldi import ArkWriter
-from speakerkd.data.source import Source
-from speakerkd.data.tables import write_table
+from speakerkd.audio.recordings import AudioError
+from speakerkd.feats.frontend import Reading
+from speakerkd.feats.source import Source
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import write_table
 from speakerkd.models.base import SpeakerNet
 
 WINDOWS = 64  # of an utterance, in one batch

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speakerkd.data.speakerorder import SpeakerOrder
-from speakerkd.data.utterances import Utterances
+from speakerkd.batches.speakerorder import SpeakerOrder
+from speakerkd.batches.utterances import Utterances
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from speakerkd.batches.attached import Attached, attach
 from speakerkd.conf import first_few
-from speakerkd.data.attached import Attached, attach
-from speakerkd.data.kaldi import Scp
-from speakerkd.data.tables import FIX, read_lines, without_speed
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import FIX, read_lines, without_speed
 
 
 class Utterances:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import first_few
-from speakerkd.data.tables import read_table
-from speakerkd.score.vectors import read_vectors
+from speakerkd.files.tables import read_table
+from speakerkd.files.vectors import read_vectors
 
 MISSING = ("error", "zero", "skip")
 

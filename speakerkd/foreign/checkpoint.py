@@ -1,7 +1,7 @@
 """Public checkpoints of other toolkits: what their weights are called there, and here.
 
 A layout's rows are applied to a name one after the other, as regular expressions; what they make of it must be a weight of
-our model (speakerkd/models/*.py). The options of the model are read off the shapes (speakerkd/models/infer.py).
+our model (speakerkd/models/*.py). The options of the model are read off the shapes (speakerkd/foreign/infer.py).
 """
 
 import pickle

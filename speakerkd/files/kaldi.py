@@ -18,7 +18,7 @@ from typing import Any
 import kaldiio
 import numpy as np
 
-from speakerkd.data.tables import FIX, check_id, read_lines, temporary_beside
+from speakerkd.files.tables import FIX, check_id, read_lines, temporary_beside
 
 _CM2_HEADER = struct.Struct("<ffii")
 

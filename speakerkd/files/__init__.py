@@ -1,0 +1,1 @@
+"""Files on disk: in go paths, out come tables, archives, vectors and Kaldi's back-end objects, and back again."""
