@@ -3,9 +3,14 @@
 #
 # Usage: local/launch.sh <node from 1> <nodes> <processes of a node> <exp-dir> <script> [arguments]
 #   local/launch.sh 1 1 4 exp/x local/train.py --model conf/model/xvector.conf data/train exp/x
+#
+# local/train.sh calls it, once for each node. The processes of a node share its cores: each has as many threads as
+# there are cores for it, or OMP_NUM_THREADS. With several nodes the first one writes its address into
+# <exp-dir>/log/rendezvous, and the others wait up to 10 minutes for it.
 set -euo pipefail
 
-[ $# -ge 5 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+case "${1:-}" in --help | -h) . "$(dirname "$0")/../utils/parse_options.sh" --help ;; esac
+[ $# -ge 5 ] || { "$0" --help >&2; exit 1; }
 node=$1 nodes=$2 processes=$3 out=$4
 shift 4
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# All tests: lint, then pytest. It makes the environment that it needs.
+# All tests: lint, then pytest. Makes the environment that they need.
 #
 # Usage: tests/run.sh [pytest arguments]
 #   tests/run.sh                      # everything, a file on each core
 #   tests/run.sh tests/test_fbank.py  # without lint
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+case "${1:-}" in --help | -h) . "$root/utils/parse_options.sh" --help ;; esac
+cd "$root"
 # shellcheck disable=SC2034  # read by env.sh
 extras="dev plot onnx face"
 . tools/env.sh

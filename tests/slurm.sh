@@ -112,8 +112,9 @@ case "${1:-} $#" in
     start "$(cd "$2" && pwd)" || { stop "$2"; exit 1; }
     ;;
   "stop 2") stop "$2" ;;
+  "--help 1" | "-h 1") . "$(dirname "$0")/../utils/parse_options.sh" --help ;;
   *)
-    sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2
+    "$0" --help >&2
     exit 1
     ;;
 esac

@@ -105,6 +105,21 @@ def test_a_typo_in_a_config_is_an_error(run, tmp_path):
     assert "my.conf: no option 'stgae'" in done.stderr
 
 
+def test_after_a_config_help_and_errors_are_still_those_of_the_script(run, tmp_path):
+    (tmp_path / "my.conf").write_text("# Not the help.\n# Of a config file.\nstage=7\n")
+    assert run("--config", "my.conf", "--help").stdout.startswith("Do the thing.\n")
+    done = run("--config", "my.conf", "--stag", "3")
+    assert done.returncode == 1
+    assert "no option '--stag' (allowed: --empty --kd_type --normalize --stage )" in done.stderr
+
+
+def test_a_config_may_not_set_the_variables_of_this_file(run, tmp_path):
+    (tmp_path / "my.conf").write_text("_po_i=7\n")
+    done = run("--config", "my.conf", "--stage", "3")
+    assert done.returncode == 1
+    assert "my.conf: no option '_po_i' (allowed: --empty --kd_type --normalize --stage )" in done.stderr
+
+
 @pytest.mark.parametrize("word", ["--help", "-h"])
 def test_help_is_the_header(run, word):
     done = run("--stage", "1", word)

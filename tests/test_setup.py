@@ -129,3 +129,36 @@ def test_active_environment_with_the_packages_is_used(clone: Path) -> None:
     assert "setup --extras dev plot" in done.stderr and done.stdout.splitlines()[-1].startswith(
         f"{clone}/tools/venv/bin:"
     )
+
+
+HELPED = ("tools/bench.py", "tests/run.sh", "tools/lint.sh", "local/launch.sh", "utils/slurm_jobs.sh", "tests/slurm.sh")
+
+
+@pytest.mark.parametrize("script", HELPED)
+@pytest.mark.parametrize("link", [False, True], ids=["by its path", "through a link"])
+def test_help_installs_nothing_and_works_from_anywhere(tmp_path: Path, script: str, link: bool) -> None:
+    """With a Python that has no packages, in a folder outside the repository."""
+    root = tmp_path / "clone"
+    for folder in ("tools", "utils", "local", "tests", "speakerkd"):
+        ignored = shutil.ignore_patterns("venv", "data", "__pycache__")
+        shutil.copytree(ROOT / folder, root / folder, ignore=ignored, symlinks=True)
+    setup = root / "tools/setup.sh"
+    setup.write_text('#!/bin/sh\necho "set-up was started" >&2; exit 1\n')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    empty = tmp_path / "empty"
+    subprocess.run(["python3", "-m", "venv", "--without-pip", empty], check=True)
+    folder = root / script.split("/")[0]
+    if link:  # as a recipe has local and utils
+        (elsewhere / "here").symlink_to(folder)
+        folder = Path("here")
+    command = [str(folder / script.split("/")[1]), "--help"]
+    if not link:
+        command[0] = os.path.relpath(command[0], elsewhere)
+    done = subprocess.run(
+        command, cwd=elsewhere, env={"PATH": f"{empty}/bin:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    header = [line for line in (ROOT / script).read_text().splitlines()[1:] if line.startswith(('"""', "# "))]
+    assert done.stdout.splitlines()[0] == header[0].lstrip('#" ')
+    assert "\nUsage: " in done.stdout

@@ -28,9 +28,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
-if "SPEAKERKD_BENCH" not in os.environ:  # begin again in the environment of the recipes
-    start = 'extras=dev; . "$0/env.sh" && exec python3 "$0/bench.py" "$@"'
+if "SPEAKERKD_BENCH" not in os.environ:  # start again, in the environment of the recipes
     os.environ["SPEAKERKD_BENCH"] = "started"
+    if {"--help", "-h"} & set(sys.argv[1:]):  # the help needs no package, so nothing is installed for it
+        os.environ["PYTHONPATH"] = str(TOOLS.parent)
+        os.execv(sys.executable, [sys.executable, __file__, *sys.argv[1:]])
+    start = 'extras=dev; . "$0/env.sh" && exec python3 "$0/bench.py" "$@"'
     os.execvp("bash", ["bash", "-c", start, str(TOOLS), *sys.argv[1:]])
 
 from speakerkd.conf import parse_args, run  # noqa: E402

@@ -2,12 +2,15 @@
 # What every commit must pass: ruff (style and format), mypy (types), shellcheck (shell).
 #
 # Usage: tools/lint.sh [--fix true]
+#   --fix true   first correct what ruff can correct
 set -euo pipefail
 
 fix=false
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. utils/parse_options.sh
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/utils/parse_options.sh"
+[ $# -eq 0 ] || { echo "$0: unexpected argument '$1' (see --help)" >&2; exit 1; }
+cd "$root"
 extras=dev
 . tools/env.sh
 

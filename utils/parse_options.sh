@@ -7,12 +7,12 @@
 #   . utils/parse_options.sh
 # Then "--stage 3 --nj 8 a b" sets stage=3 and nj=8 and leaves "a b" as the arguments.
 #
-# - "--foo-bar v" and "--foo_bar v" both set foo_bar. The variable must have a default; a typo is an error that
-#   lists the options there are.
+# - "--foo-bar v" and "--foo_bar v" both set foo_bar. The variable must have a default. A typo is an error that lists
+#   the options.
 # - A variable whose default is true or false takes only true or false.
-# - "--config file" is sourced before the other options are looked at, so that the command line wins. It may set only
-#   variables that have a default.
-# - "--help" prints $help_message, or where there is none the comment at the head of the script.
+# - "--config file" is sourced before the other options are read, so the command line wins. It may set only variables
+#   that have a default.
+# - "--help" prints $help_message. If there is none, it prints the comment at the head of the script.
 
 _po_file=$0
 [ -r "$_po_file" ] || _po_file=./${0##*/}   # called by a relative path, and gone into its own folder since
@@ -41,14 +41,15 @@ for ((_po_i = 1; _po_i <= $#; _po_i += 2)); do
   esac
   _po_j=$((_po_i + 1))
   [ "$_po_j" -le $# ] || _po_die "--config needs a file"
-  _po_file=${!_po_j}
-  [ -f "$_po_file" ] && [ -r "$_po_file" ] || _po_die "--config: no such file: $_po_file"
+  _po_config=${!_po_j}
+  [ -f "$_po_config" ] && [ -r "$_po_config" ] || _po_die "--config: no such file: $_po_config"
   while IFS= read -r _po_name; do
-    [ -n "${!_po_name+set}" ] || _po_die "$_po_file: no option '$_po_name' (allowed: $(_po_allowed))"
-  done < <(sed -n 's/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/\1/p' "$_po_file")
-  case "$_po_file" in */*) ;; *) _po_file=./$_po_file ;; esac  # without a slash, "." would search PATH
+    [[ $_po_name != _po_* ]] && [ -n "${!_po_name+set}" ] ||
+      _po_die "$_po_config: no option '$_po_name' (allowed: $(_po_allowed))"
+  done < <(sed -n 's/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/\1/p' "$_po_config")
+  case "$_po_config" in */*) ;; *) _po_config=./$_po_config ;; esac  # without a slash, "." would search PATH
   # shellcheck disable=SC1090
-  . "$_po_file"
+  . "$_po_config"
 done
 
 while [ $# -gt 0 ]; do
@@ -81,6 +82,6 @@ while [ $# -gt 0 ]; do
 done
 
 [ -z "${cmd+set}" ] || [ -n "$cmd" ] || _po_die "--cmd is empty; name a job runner such as utils/run_jobs.sh"
-unset _po_i _po_j _po_name _po_file
+unset _po_i _po_j _po_name _po_file _po_config
 unset -f _po_die _po_allowed _po_help
 true
