@@ -13,17 +13,15 @@ The "FLOPs" in WeSpeaker's README are multiply-accumulates of 2 seconds, so abou
 2 % more, since batch norm is counted there, and 7 % for CAM++, whose masks are computed once per segment here.
 """
 
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.models import MODELS, Encoder, load_net, read_model
+from speakerkd.models.cost import count_macs, num_parameters, time_run
 
 FRAMES_PER_SECOND = 100
 
@@ -44,31 +42,6 @@ def encoder_of(path: str, feat_dim: int) -> Encoder:
         return MODELS[name](conf, feat_dim)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def num_parameters(encoder: nn.Module) -> int:
-    return sum(weight.numel() for weight in encoder.parameters())
-
-
-def count_macs(encoder: nn.Module, feat_dim: int, frames: int) -> int:
-    """Multiply-accumulates for one utterance. Nothing is computed: the encoder moves to "meta", losing its weights."""
-    encoder.to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder(torch.empty(1, frames, feat_dim, device="meta"))
-    return counter.get_total_flops() // 2  # it counts a multiplication and an addition
-
-
-def time_run(encoder: nn.Module, feat_dim: int, frames: int, runs: int) -> float:
-    """Median seconds for one utterance, after a run that isn't counted."""
-    feats = torch.randn(1, frames, feat_dim)
-    taken = []
-    encoder.eval()
-    with torch.no_grad():
-        for _ in range(runs + 1):
-            start = time.perf_counter()
-            encoder(feats)
-            taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
 
 
 def describe(path: str, options: Options) -> list[str]:

@@ -10,7 +10,7 @@ root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 case "${1:-}" in --help | -h) . "$root/utils/parse_options.sh" --help ;; esac
 cd "$root"
 # shellcheck disable=SC2034  # read by env.sh
-extras="dev plot onnx face"
+extras="dev plot onnx face app export"
 . tools/env.sh
 
 [ $# -eq 0 ] || exec python3 -m pytest "$@"

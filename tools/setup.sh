@@ -5,7 +5,7 @@
 #   tools/setup.sh                       # what the recipes need
 #   tools/setup.sh --extras "dev plot"   # and what tests and pictures need
 # Options:
-#   --extras "a b"   extras of pyproject.toml: plot, face, onnx, dev
+#   --extras "a b"   extras of pyproject.toml: plot, face, onnx, app, export, dev
 #   --python x       the interpreter to use; without it the first of python3.12, 3.11, 3.10, python3 that will do
 #
 # It can be run at any time: it does nothing when the environment is complete, adds what is missing, and begins afresh
@@ -25,8 +25,8 @@ done_file=$venv/.speakerkd-setup   # written last: its absence means that a set-
 wanted=$(printf '%s\n' $extras | LC_ALL=C sort -u | tr '\n' ' ')
 for extra in $wanted; do
   case "$extra" in
-    plot | face | onnx | dev) ;;
-    *) echo "$0: no extra '$extra' (there are: plot face onnx dev)" >&2; exit 1 ;;
+    plot | face | onnx | app | export | dev) ;;
+    *) echo "$0: no extra '$extra' (there are: plot face onnx app export dev)" >&2; exit 1 ;;
   esac
 done
 

@@ -1,1 +1,1 @@
-"""Networks from elsewhere: in goes a public checkpoint or an ONNX file, out comes a model or a vector of ours."""
+"""Networks from elsewhere and for elsewhere: in go checkpoints and ONNX files, out come models of ours, and ONNX of them."""

@@ -47,6 +47,18 @@ class Front(nn.Module):
         return F.relu(self.norm2(self.conv2(maps))).flatten(1, 2)  # (B, C·F/8, T)
 
 
+def segment_means(frames: Tensor) -> Tensor:
+    """(B, C, T) -> (B, C, segments); the last segment may be shorter.
+
+    ONNX Runtime divides the last segment's sum by a whole segment's length, so the export divides by the length itself.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return F.avg_pool1d(frames, SEGMENT, SEGMENT, ceil_mode=True)
+    inside = torch.ones_like(frames[:, :1])
+    sums, counts = (F.avg_pool1d(F.pad(each, (0, SEGMENT - 1)), SEGMENT, SEGMENT) for each in (frames, inside))
+    return sums / counts
+
+
 class ContextMask(nn.Module):
     """A convolution over time whose channels are masked by the mean of the utterance and of the segment."""
 
@@ -58,7 +70,7 @@ class ContextMask(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         length = frames.shape[-1]  # (B, C, T)
-        segments = F.avg_pool1d(frames, SEGMENT, SEGMENT, ceil_mode=True)
+        segments = segment_means(frames)
         # one context for a segment, so the mask is computed per segment and only then spread over its frames
         context = frames.mean(-1, keepdim=True) + segments
         mask = self.linear2(F.relu(self.linear1(context))).sigmoid()

@@ -1,0 +1,181 @@
+"""A net as ONNX: fp32 by PyTorch's exporter, int8 by ONNX Runtime's static quantisation.
+
+The graph takes raw features `feats` (B, T, F) and gives embeddings `embs` (B, D). It subtracts the utterance's mean itself
+if the net was trained so. Features whose mean has been subtracted already give the same embeddings.
+
+The packages onnx and onnxruntime are optional (the extra `export`).
+"""
+
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speakerkd.models.base import SpeakerNet
+from speakerkd.models.dvector import DVector
+from speakerkd.verify.encoder import open_session
+
+OPSET = 17
+MIN_FRAMES = 48  # half a second; shorter input must be repeated before it is given to the graph
+ALIKE = 0.99  # mean cosine of int8 to fp32 embeddings below which layers are left in fp32
+KINDS = ("Conv", "Gemm", "MatMul")  # what is quantised
+Feats = Sequence[np.ndarray]  # each (T, F)
+
+
+class FromRawFeatures(nn.Module):
+    def __init__(self, net: SpeakerNet, subtract_mean: bool) -> None:
+        super().__init__()
+        self.encoder, self.subtract_mean = net.encoder, subtract_mean
+
+    def forward(self, feats: Tensor) -> Tensor:
+        if self.subtract_mean:
+            feats = feats - feats.mean(1, keepdim=True)
+        return self.encoder(feats).embedding
+
+
+def need_packages() -> Any:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"onnx and onnxruntime are needed for the export ({error}); tools/setup.sh --extras export installs them into "
+            "tools/venv, pip install onnx onnxruntime into an environment of your own"
+        ) from error
+    return onnx
+
+
+def check_exportable(net: SpeakerNet, where: str) -> None:
+    if isinstance(net.encoder, DVector):
+        raise ValueError(
+            f"{where}: the d-vector's LSTM reads windows of 160 frames, whose vectors are averaged outside the network; "
+            "one ONNX graph can't do that. Distil it into another model and export that one"
+        )
+
+
+def write_onnx(net: SpeakerNet, path: Path, subtract_mean: bool, metadata: Mapping[str, str]) -> None:
+    """The net in fp32, any number of utterances of any length from MIN_FRAMES on."""
+    onnx = need_packages()
+    graph = FromRawFeatures(copy.deepcopy(net).cpu().float(), subtract_mean).eval()
+    example = torch.randn(2, 200, net.feat_dim, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing, which the comparison with the net checks
+        torch.onnx.export(
+            graph, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["feats"], output_names=["embs"],
+            dynamic_axes={"feats": {0: "B", 1: "T"}, "embs": {0: "B"}},
+        )  # fmt: skip
+    model = onnx.load(str(path))
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.save(model, str(path))
+
+
+@torch.inference_mode()
+def least_cosine(net: SpeakerNet, session: Any, batches: Iterator[np.ndarray], subtract_mean: bool) -> float:
+    """The smallest cosine between an embedding of the graph and that of the net. batches: each (B, T, F)."""
+    graph = FromRawFeatures(net, subtract_mean).eval()
+    least = 1.0
+    for batch in batches:
+        wanted = graph(torch.from_numpy(batch)).double().numpy()
+        found = session.run(["embs"], {"feats": batch})[0].astype(np.float64)
+        least = min(least, float(cosines(wanted, found).min()))
+    return least
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / np.maximum(lengths, 1e-12)
+
+
+def pieces(feats: Feats, lengths: Sequence[int], batch: int) -> Iterator[np.ndarray]:
+    """Batches of (batch, T, F) for each length: rows of the utterances joined, from one place to the next."""
+    joined = np.concatenate(list(feats))
+    joined = np.tile(joined, (-(-2 * max(lengths) // len(joined)), 1))
+    place = 0
+    for length in lengths:
+        rows = []
+        for _ in range(batch):
+            place = place if place + length <= len(joined) else 0
+            rows.append(joined[place : place + length])
+            place += length
+        yield np.ascontiguousarray(np.stack(rows), np.float32)
+
+
+def write_int8(fp32: Path, path: Path, crops: Feats, check: Feats) -> tuple[float, list[str]]:
+    """Static quantisation, per channel, calibrated on crops. Returns the mean cosine to fp32 on `check`, and the layers
+    that stay in fp32 since they cost accuracy."""
+    need_packages()
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._crops = iter(crops)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            crop = next(self._crops, None)
+            return None if crop is None else {"feats": np.ascontiguousarray(crop[None], np.float32)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        logging.getLogger().setLevel(logging.ERROR)  # its hints about pre-processing are not for our users
+        try:
+            quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+
+            def quantise(out: Path, left_out: Sequence[str]) -> None:
+                quantize_static(
+                    str(prepared), str(out), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+                    activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, nodes_to_exclude=list(left_out),
+                    op_types_to_quantize=list(KINDS), extra_options={"ActivationSymmetric": False},
+                )  # fmt: skip
+
+            return _search(prepared, path, quantise, check)
+        finally:
+            logging.getLogger().setLevel(logging.INFO)
+
+
+def _search(prepared: Path, path: Path, quantise: Any, check: Feats) -> tuple[float, list[str]]:
+    """Leave out the layer that helps most, again and again, until the embeddings are alike enough."""
+    layers = layers_of(prepared)
+    wanted = embeddings_of(prepared, check)
+
+    def likeness(left_out: list[str]) -> float:
+        quantise(path, left_out)
+        return float(cosines(wanted, embeddings_of(path, check)).mean())
+
+    left_out: list[str] = []
+    reached = likeness(left_out)
+    while reached < ALIKE and len(left_out) < len(layers) // 2:
+        # The first and the last layers cost most as a rule, and all would take long in a deep net.
+        rest = [each for each in layers if each not in left_out]
+        tried = rest if len(rest) <= 12 else [*rest[:3], *rest[-3:]]
+        gains = {each: likeness([*left_out, each]) for each in tried}
+        best = max(gains, key=lambda each: gains[each])
+        left_out.append(best)
+        reached = likeness(left_out)
+    return reached, left_out
+
+
+def layers_of(path: Path) -> list[str]:
+    """Names of the nodes that can be quantised, in the order of the graph."""
+    onnx = need_packages()
+    model = onnx.load(str(path))
+    constants = {each.name for each in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in KINDS and any(each in constants for each in node.input)
+    ]
+
+
+def embeddings_of(path: Path, feats: Feats) -> np.ndarray:
+    session = open_session(path, 1)
+    return np.concatenate([session.run(["embs"], {"feats": np.ascontiguousarray(each[None])})[0] for each in feats])

@@ -1,0 +1,268 @@
+"""Export to ONNX: the graphs against PyTorch, the card, the thresholds, int8, and sherpa-onnx on the result."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, environment, write_wav
+
+from speakerkd.audio.recordings import resample as resample_by_torchaudio
+from speakerkd.feats.frontend import KaldiConf, KaldiFrontEnd, record
+from speakerkd.files.tables import write_data_dir
+from speakerkd.foreign import onnx_export
+from speakerkd.models import MODELS, SpeakerNet, save_net
+from speakerkd.models.campplus import SEGMENT
+from speakerkd.verify.card import Condition, choose_condition, conditions_of
+from speakerkd.verify.encoder import Encoder, Features, open_session, unit
+from speakerkd.verify.resample import resample
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SMALL = {
+    "xvector": {"channels": 16, "stats_channels": 24, "embedding_dim": 12},
+    "resnet": {"blocks": (1, 1, 1, 1), "base_channels": 4, "embedding_dim": 12},
+    "ecapa": {"channels": 16, "joined_channels": 24, "scale": 4, "embedding_dim": 12},
+    "campplus": {"front_channels": 4, "channels": 8, "growth": 4, "layers": (2, 2, 2), "embedding_dim": 12},
+}
+FBANK = KaldiConf(num_mel_bins=80, high_freq=7600.0, dither=0.0)
+
+
+def make_net(name: str, front_end: KaldiConf = FBANK, seed: int = 0) -> SpeakerNet:
+    """Random weights, and statistics of batch norm that are not those of a fresh net."""
+    torch.manual_seed(seed)
+    net = SpeakerNet(MODELS[name](MODELS[name].Conf(**SMALL.get(name, {})), front_end.num_mel_bins))
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    net.info = {"front_end": record(KaldiFrontEnd(front_end))}
+    return net.eval()
+
+
+def voice(speaker: int, seed: int, seconds: float, rate: int = 16000) -> np.ndarray:
+    """A buzz with the speaker's own resonances, with pauses."""
+    rng, own = np.random.default_rng([speaker, seed]), np.random.default_rng(speaker)
+    time = np.arange(round(seconds * rate)) / rate
+    pitch = own.uniform(90, 250) * (1 + 0.05 * np.sin(2 * np.pi * rng.uniform(1, 3) * time + rng.uniform(0, 6)))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    weights = own.uniform(0.05, 1, 20)
+    wave = sum(weight * np.sin((number + 1) * phase) for number, weight in enumerate(weights))
+    envelope = np.repeat(rng.random(-(-len(time) // 4000)) > 0.3, 4000)[: len(time)]
+    return (0.05 * wave * envelope + 0.0005 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def centre(net: SpeakerNet) -> None:
+    """Move the mean embedding of some voices to zero, so that cosines tell them apart."""
+    front_end = KaldiFrontEnd(FBANK)
+    layers = net.encoder.embedding  # type: ignore[attr-defined]
+    with torch.no_grad():
+        feats = [torch.from_numpy(front_end(voice(speaker, 0, 3))[None]) for speaker in range(5)]
+        layers.linear2.bias -= torch.cat([net(each - each.mean(1)).embedding for each in feats]).mean(0)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe folder with data/test (waves, features, trials), exp/x/final.pt and exp/x/export."""
+    recipe = tmp_path_factory.mktemp("export")
+    for name in ("local", "utils"):
+        (recipe / name).symlink_to(ROOT / name)
+    (recipe / "conf").symlink_to(ROOT / "egs/mini/v1/conf")
+    names = [f"s{speaker}-{number}" for speaker in range(5) for number in range(8)]
+    waves = {
+        name: str(write_wav(recipe / f"wav/{name}.wav", voice(int(name[1]), int(name[3:]), 4.5))) for name in names
+    }
+    write_data_dir(recipe / "data/test", waves, {name: name[:2] for name in names})
+    pairs = [(a, b) for index, a in enumerate(names) for b in names[index + 1 :]]
+    (recipe / "data/test/trials").write_text(
+        "".join(f"{a} {b} {'target' if a[:2] == b[:2] else 'nontarget'}\n" for a, b in pairs)
+    )
+    run_in(recipe, "local/make_fbank.sh", "--nj", "1", "data/test")
+    (recipe / "exp/x").mkdir(parents=True)
+    net = make_net("xvector")
+    centre(net)
+    save_net(recipe / "exp/x/final.pt", net)
+    done = run_in(recipe, *EXPORT, "exp/x", "exp/x/export")
+    (recipe / "said").write_text(done.stdout + done.stderr)
+    return recipe
+
+
+EXPORT = (
+    "local/export_onnx.py", "--train-dir", "data/test", "--num-bootstrap", "50", "--data", "buzzes", "--licence", "CC0",
+    "--taught-by", "nobody",
+)  # fmt: skip
+
+
+def run_in(recipe: Path, *words: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=300)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_graphs_give_the_embeddings_of_pytorch(name: str, tmp_path: Path) -> None:
+    """Any length and batch; raw features and features without their mean give the same embeddings."""
+    net, path = make_net(name), tmp_path / "model.onnx"
+    onnx_export.write_onnx(net, path, True, {"framework": "wespeaker"})
+    session = open_session(path, 1)
+    assert session.get_modelmeta().custom_metadata_map["framework"] == "wespeaker"
+    rng = np.random.default_rng(0)
+    # CAM++ averages over segments: lengths (after halving) just below, at and above their multiples.
+    for batch, frames in ((1, 48), (8, 77), (2, 2 * SEGMENT - 2), (2, 2 * SEGMENT), (1, 2 * SEGMENT + 1), (1, 2000)):
+        feats = (3 * rng.standard_normal((batch, frames, 80)) + 5).astype(np.float32)
+        without = feats - feats.mean(1, keepdims=True)
+        with torch.inference_mode():
+            wanted = net(torch.from_numpy(without)).embedding.numpy()
+        for given in (feats, without):
+            found = session.run(["embs"], {"feats": given})[0]
+            assert found == pytest.approx(wanted, abs=1e-4 * float(np.abs(wanted).max())), (batch, frames)
+
+
+def test_a_graph_without_mean_subtraction(tmp_path: Path) -> None:
+    net = make_net("xvector")
+    onnx_export.write_onnx(net, tmp_path / "model.onnx", False, {})
+    feats = (np.random.default_rng(0).standard_normal((1, 100, 80)) + 5).astype(np.float32)
+    with torch.inference_mode():
+        wanted = net(torch.from_numpy(feats)).embedding.numpy()
+    assert open_session(tmp_path / "model.onnx", 1).run(None, {"feats": feats})[0] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_what_a_folder_holds(exported: Path) -> None:
+    out = exported / "exp/x/export"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "card.json", "card.md", "model.int8.onnx", "model.onnx", "verify_example.py",
+    ]  # fmt: skip
+    card = json.loads((out / "card.json").read_text())
+    assert (card["taught_by"], card["data"], card["licence"]) == ("nobody", "buzzes", "CC0")
+    assert card["files"]["int8"]["bytes"] < card["files"]["fp32"]["bytes"]
+    encoder = make_net("xvector").encoder
+    assert isinstance(encoder, torch.nn.Module)
+    assert card["parameters"] == sum(each.numel() for each in encoder.parameters())
+    assert {each["system"] for each in card["eer"]} == {"PyTorch", "fp32", "int8"}
+    rates = {each["system"]: each["eer"] for each in card["eer"]}
+    assert rates["fp32"] == pytest.approx(rates["PyTorch"], abs=0.2)  # a trial or two of 780
+    assert {(each.label, each.noise) for each in conditions_of(card)} == {
+        (label, noise) for label in ("1 s", "2 s", "4 s", "whole recordings") for noise in ("clean", "10 dB")
+    }
+    text = (out / "card.md").read_text()
+    assert "real-time factor" in text and "CC0" in text and "whole recordings" in text
+
+
+def test_int8_is_like_fp32_or_keeps_layers(exported: Path) -> None:
+    card = json.loads((exported / "exp/x/export/card.json").read_text())
+    assert card["int8_cosine"] >= onnx_export.ALIKE or card["int8_kept_in_fp32"]
+    one, other = (Encoder(exported / "exp/x/export", precision) for precision in ("fp32", "int8"))
+    wave = voice(0, 0, 3)
+    assert float(one(wave) @ other(wave)) > 0.9
+    assert one.digest != other.digest
+
+
+def test_nothing_is_written_where_the_graph_is_wrong(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sys.path.insert(0, str(ROOT))
+    from local import export_onnx
+
+    monkeypatch.chdir(exported)
+    monkeypatch.setattr(onnx_export, "least_cosine", lambda *_: 0.9999)
+    with pytest.raises(ValueError, match="not PyTorch's"):
+        export_onnx.main([*EXPORT[1:], "exp/x", str(tmp_path / "out")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_systems_that_cannot_be_exported(exported: Path, tmp_path: Path) -> None:
+    said = run_in(exported, *EXPORT, str(tmp_path), str(tmp_path / "out"), fails=True).stderr
+    assert "final.pt: no such file" in said
+    torch.manual_seed(0)
+    net = SpeakerNet(MODELS["dvector"](MODELS["dvector"].Conf(hidden=8, layers=1, embedding_dim=4), 40))
+    net.info = {"front_end": {"type": "resemblyzer"}}
+    save_net(tmp_path / "final.pt", net)
+    assert "LSTM" in run_in(exported, *EXPORT, str(tmp_path), str(tmp_path / "out"), fails=True).stderr
+    net = make_net("xvector")
+    net.info = {}
+    save_net(tmp_path / "final.pt", net)
+    said = run_in(exported, *EXPORT, str(tmp_path), str(tmp_path / "out"), fails=True).stderr
+    assert "does not say which features" in said
+
+
+def test_the_search_leaves_out_what_costs_most(tmp_path: Path) -> None:
+    """A stand-in for quantisation: layer 'b' turns the embedding round, 'a' changes it a little."""
+    vectors = {(): [0.0, 1.0], ("b",): [1.0, 0.02], ("a",): [0.05, 1.0], ("b", "a"): [1.0, 0.0]}
+    state: dict[str, tuple[str, ...]] = {}
+    calls: list[tuple[str, ...]] = []
+
+    def quantise(out: Path, left_out: list[str]) -> None:
+        state["left"] = tuple(left_out)
+        calls.append(tuple(left_out))
+
+    def embeddings(path: Path, _: object) -> np.ndarray:
+        return np.array([[1.0, 0.0] if path.name == "prepared" else vectors[state["left"]]])
+
+    patch = pytest.MonkeyPatch()
+    with patch.context() as context:
+        context.setattr(onnx_export, "embeddings_of", embeddings)
+        context.setattr(onnx_export, "layers_of", lambda _: ["a", "b"])
+        reached, left = onnx_export._search(tmp_path / "prepared", tmp_path / "out", quantise, [])
+    assert left == ["b"] and reached > onnx_export.ALIKE and calls[-1] == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("rate", "new"), [(8000, 16000), (44100, 16000), (48000, 16000), (16000, 8000), (22050, 16000)]
+)
+def test_resampling_is_that_of_torchaudio(rate: int, new: int, rng: np.random.Generator) -> None:
+    for length in (1, 17, 20011):
+        wave = rng.standard_normal(length).astype(np.float32)
+        assert resample(wave, rate, new) == pytest.approx(resample_by_torchaudio(wave, rate, new), abs=2e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"snip_edges": False}, {"window_type": "hamming", "waveform_scale": 1.0}])
+def test_features_without_torch_are_those_of_training(changes: dict[str, object]) -> None:
+    conf = KaldiConf(**{**FBANK.__dict__, **changes})  # type: ignore[arg-type]
+    front_end = KaldiFrontEnd(conf)
+    wave = voice(1, 1, 1.5)
+    wanted, found = front_end(wave), Features(record(front_end))(wave)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() < 0.02
+
+
+def test_sherpa_onnx_runs_it_unchanged(exported: Path) -> None:
+    """Its framing is --snip-edges=false: a model that was trained so gets the same vectors, others nearly so."""
+    sherpa_onnx = pytest.importorskip("sherpa_onnx")
+    folder = exported / "exp/x/export"
+    save_net(exported / "edges.pt", make_net("xvector", KaldiConf(**{**FBANK.__dict__, "snip_edges": False})))
+    options = ("--int8", "false", "--trials", "", "--test-dir", "data/none", "--train-dir", "data/test")
+    run_in(exported, EXPORT[0], *options, "edges.pt", "edges")
+    for name, least in ((folder, 0.995), (exported / "edges", 0.99999)):
+        config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(model=str(name / "model.onnx"))
+        extractor, encoder = sherpa_onnx.SpeakerEmbeddingExtractor(config), Encoder(name)
+        assert extractor.dim == encoder.dim
+        for number in range(50):
+            wave = voice(number % 5, number, 2 + number / 10)
+            stream = extractor.create_stream()
+            stream.accept_waveform(16000, wave)
+            stream.input_finished()
+            assert float(unit(np.array(extractor.compute(stream))) @ encoder(wave)) >= least, (name, number)
+
+
+def test_conditions_and_thresholds_by_hand() -> None:
+    accepts = ((0.1, 0.2), (0.01, 0.4), (0.001, 0.8))
+    one = Condition(1.0, "1 s", "clean", 10.0, -5.0, 9.0, accepts, 5, 10, 100)
+    other = Condition(3.0, "4 s", "clean", 10.0, -5.0, 3.0, accepts, 5, 10, 100)
+    noisy = Condition(3.0, "4 s", "10 dB", 10.0, -5.0, 5.0, accepts, 5, 10, 100)
+    every = [one, other, noisy]
+    assert choose_condition(every, 0.7, True) is one and choose_condition(every, 2.0, True) is one
+    assert choose_condition(every, 2.9, True) is other and choose_condition(every, 9, False) is noisy
+    assert one.ratio(0.7) == pytest.approx(2.0)
+    assert one.threshold_of_prior(0.5) == pytest.approx(0.5)
+    assert one.threshold_of_prior(0.01) == pytest.approx((np.log(99) + 5) / 10)
+    assert one.threshold_of_false_accepts(0.01) == pytest.approx(0.4)
+    assert one.threshold_of_false_accepts(10**-1.5) == pytest.approx(0.3)
+    with pytest.raises(ValueError, match=r"0\.001 to 0\.1"):
+        one.threshold_of_false_accepts(0.0005)
+    with pytest.raises(ValueError, match="exported without thresholds"):
+        choose_condition([], 1, True)

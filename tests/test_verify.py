@@ -1,0 +1,143 @@
+"""local/verify.py as a user runs it: recordings of many kinds, profiles, operating points, and no PyTorch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, environment, write_wav
+from test_export import exported, run_in, voice
+
+from speakerkd.verify.resample import resample
+
+__all__ = ["exported"]
+VERIFY = ("local/verify.py", "--model", "exp/x/export")
+
+
+def score_of(done: subprocess.CompletedProcess[str]) -> float:
+    return float(done.stdout.split()[1])
+
+
+def test_two_recordings(exported: Path) -> None:
+    same = run_in(exported, *VERIFY, "wav/s0-0.wav", "wav/s0-1.wav")
+    other = run_in(exported, *VERIFY, "wav/s0-0.wav", "wav/s3-1.wav")
+    assert score_of(same) > score_of(other)
+    for word in ("score", "LLR", "decision", "threshold", "measured on 5 other speakers"):
+        assert word in same.stdout
+    itself = run_in(exported, *VERIFY, "--far", "0.05", "wav/s0-0.wav", "wav/s0-0.wav")
+    assert score_of(itself) == pytest.approx(1, abs=1e-3)
+    assert "same speaker, at a false-acceptance rate of 5 %" in itself.stdout
+
+
+def test_rates_channels_and_formats_give_nearly_the_same_vector(exported: Path, tmp_path: Path) -> None:
+    wave = voice(2, 0, 4)
+    write_wav(tmp_path / "a.wav", wave)
+    write_wav(tmp_path / "stereo.wav", np.stack([wave, wave], 1))
+    soundfile.write(tmp_path / "a.flac", wave, 16000)
+    soundfile.write(tmp_path / "a.ogg", wave, 16000)
+    write_wav(tmp_path / "48k.wav", resample(wave, 16000, 48000), 48000)
+    # Vorbis changes the faint noise between the partials, which a net of random weights hears well: only that it is read.
+    for name, least in (("stereo.wav", 0.999), ("a.flac", 0.999), ("a.ogg", -1), ("48k.wav", 0.95)):
+        done = run_in(exported, *VERIFY, str(tmp_path / "a.wav"), str(tmp_path / name))
+        assert score_of(done) >= least, name
+
+
+def test_recordings_that_are_refused_or_warned_of(exported: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "short.wav", 0.1 * np.sin(np.arange(4800) / 5).astype(np.float32))
+    write_wav(tmp_path / "silent.wav", np.zeros(32000, np.float32))
+    (tmp_path / "text.wav").write_text("no audio at all, whatever the name says")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    for name, said in (
+        ("short.wav", "0.5 s are needed"),
+        ("silent.wav", "is silent"),
+        ("text.wav", "ffmpeg"),
+        ("empty.wav", ""),
+        ("missing.wav", "no such file"),
+    ):
+        done = run_in(exported, *VERIFY, "wav/s0-0.wav", str(tmp_path / name), fails=True)
+        assert name in done.stderr and said in done.stderr, done.stderr
+    write_wav(tmp_path / "clipped.wav", np.clip(60 * voice(0, 0, 3), -1, 1))
+    assert "clipped" in run_in(exported, *VERIFY, "wav/s0-0.wav", str(tmp_path / "clipped.wav")).stderr
+
+
+def test_options_that_are_refused(exported: Path) -> None:
+    pair = ("wav/s0-0.wav", "wav/s0-1.wav")
+    assert "were measured" in run_in(exported, *VERIFY, "--far", "1e-7", *pair, fails=True).stderr
+    assert "between 0 and 1" in run_in(exported, *VERIFY, "--prior", "1", *pair, fails=True).stderr
+    assert "none of auto" in run_in(exported, *VERIFY, "--condition", "loud", *pair, fails=True).stderr
+    assert "2 recording(s)" in run_in(exported, *VERIFY, pair[0], fails=True).stderr
+    assert "fp32 int8" in run_in(exported, *VERIFY, "--precision", "fp16", *pair, fails=True).stderr
+
+
+def test_profiles(exported: Path, tmp_path: Path) -> None:
+    people = ("--profiles", str(tmp_path / "people"))
+    for speaker in (0, 3):
+        files = ",".join(f"wav/s{speaker}-{number}.wav" for number in range(3))
+        assert "3 recording(s)" in run_in(exported, *VERIFY, *people, "--enroll", f"p{speaker}={files}").stdout
+    ranked = run_in(exported, *VERIFY, *people, "--identify", "wav/s3-5.wav").stdout.splitlines()
+    assert ranked[0].startswith("p3 ") and ranked[1].startswith("p0 ")
+    claimed = run_in(exported, *VERIFY, *people, "--claim", "p3", "wav/s3-5.wav")
+    assert score_of(claimed) == pytest.approx(float(ranked[0].split()[2]), abs=1e-3)
+    for name in ("../p3", ".p3", "a/b", ""):
+        assert run_in(exported, *VERIFY, *people, "--enroll", f"{name}=wav/s0-0.wav", fails=True).stderr
+    other = run_in(exported, *VERIFY, *people, "--precision", "int8", "--claim", "p3", "wav/s3-5.wav", fails=True)
+    assert "another model" in other.stderr
+    (tmp_path / "people/p3.json").write_text("{")
+    assert "damaged" in run_in(exported, *VERIFY, *people, "--claim", "p3", "wav/s3-5.wav", fails=True).stderr
+    none = run_in(exported, *VERIFY, "--profiles", str(tmp_path / "nobody"), "--identify", "wav/s3-5.wav", fails=True)
+    assert "holds no profiles" in none.stderr
+
+
+def test_folders_that_are_no_export(exported: Path, tmp_path: Path) -> None:
+    pair = ("wav/s0-0.wav", "wav/s0-1.wav")
+
+    def said(folder: Path) -> str:
+        return run_in(exported, "local/verify.py", "--model", str(folder), *pair, fails=True).stderr
+
+    assert "is no folder" in said(tmp_path / "none")
+    assert "has no card.json" in said(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(exported / "exp/x/export", copy)
+    shutil.copy(copy / "model.int8.onnx", copy / "model.onnx")  # not the file of the card
+    assert "not the file that card.json describes" in said(copy)
+    card = json.loads((copy / "card.json").read_text())
+    (copy / "card.json").write_text(json.dumps({**card, "front_end": {"type": "speechbrain"}}))
+    shutil.copy(exported / "exp/x/export/model.onnx", copy / "model.onnx")
+    assert "can't be computed without PyTorch" in said(copy)
+    (copy / "card.json").write_text(json.dumps({**card, "format": "something else"}))
+    assert "no card of an exported model" in said(copy)
+    (copy / "card.json").write_text("{")
+    assert "is damaged" in said(copy)
+
+
+def test_it_needs_no_torch(exported: Path) -> None:
+    """Torch is made impossible to import; another rate makes it resample as well."""
+    write_wav(exported / "8k.wav", voice(0, 9, 3, 8000), 8000)
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['torchaudio'] = None\n"
+        "from speakerkd.verify.__main__ import main\n"
+        "main(['--model', 'exp/x/export', '8k.wav', 'wav/s0-1.wav'])\n"
+    )
+    done = run_in(exported, sys.executable, "-c", code)
+    assert "decision" in done.stdout
+
+
+def test_the_program_in_the_folder_gives_the_same_score(exported: Path) -> None:
+    pair = ("wav/s1-0.wav", "wav/s1-1.wav")
+    ours = score_of(run_in(exported, *VERIFY, *pair))
+    theirs = run_in(exported, sys.executable, "exp/x/export/verify_example.py", *pair).stdout
+    assert float(theirs.split()[1].rstrip(",")) == pytest.approx(ours, abs=2e-3)
+    lines = (ROOT / "local/verify_example.py").read_text().splitlines()
+    assert len(lines) <= 50
+
+
+def test_python_m(exported: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "speakerkd.verify", "--model", "exp/x/export", "wav/s0-0.wav", "wav/s0-1.wav"],
+        cwd=exported, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "decision" in done.stdout, done.stderr
