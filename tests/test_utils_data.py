@@ -417,6 +417,21 @@ def test_subset_of_speakers_is_whole_and_repeatable(run, make, tmp_path):
     assert chosen[0] == chosen[1]
     assert [len(line.split()) for line in chosen[0]] == [6] * 5  # whole speakers, and no more than needed
     assert [line.split()[0] for line in chosen[0]] != speakers[:5]
+    more = make("more", {"utt2spk": "".join(sorted([*utt2spk.splitlines(True), "r-1 r\n", "t-1 t\n"]))})
+    run("subset_data_dir.sh", "--speakers", more, 25, tmp_path / "three")
+    names = {line.split()[0] for line in read(tmp_path / "three")["spk2utt"].splitlines()}
+    assert {line.split()[0] for line in chosen[0]} <= names | {"r", "t"}  # the others kept their order
+
+
+def test_subset_of_speakers_favours_nobody(run, make, tmp_path):
+    """The first speaker was always chosen; here each of five should be about 12 of 60 times."""
+    times = dict.fromkeys(range(5), 0)
+    for name in range(60):
+        data = make(f"data{name}", {"utt2spk": "".join(f"{name:02d}é{i}-1 {name:02d}é{i}\n" for i in range(5))})
+        run("subset_data_dir.sh", "--speakers", data, 1, tmp_path / "sub")
+        (line,) = read(tmp_path / "sub")["spk2utt"].splitlines()
+        times[int(line.split()[0][-1])] += 1
+    assert all(4 <= count <= 22 for count in times.values()), times
 
 
 @pytest.mark.parametrize(

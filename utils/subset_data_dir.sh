@@ -10,7 +10,7 @@
 #   --first, --last  the first or last <n>
 #   --per-spk        at most <n> of each speaker, evenly spread over the speaker's
 #   --shortest       the <n> shortest, by utt2num_frames, utt2dur or segments
-#   --speakers       all of some randomly chosen speakers (the same ones each time), until there are <n> utterances
+#   --speakers       all utterances of some speakers, drawn at random (the same ones each time), until there are <n>
 #   --spk-list, --utt-list   those named in the first column of a file
 
 . "$(dirname "$0")/data_lib.sh"
@@ -67,12 +67,20 @@ case "$mode" in
     ;;
   --shortest) by_length | sort -s -k2,2g | awk -v num="$num" 'NR <= num' ;;
   --speakers)
-    # The generator is written out because awks differ in theirs.
+    # In an order that a hash of the names gives, as random as Kaldi's shuffle and the same with every awk. A speaker
+    # keeps its place when others are added.
     awk '
+      BEGIN { for (i = 1; i < 256; i++) code[sprintf("%c", i)] = i }
+      function hash(name,   i, x) {
+        x = 777
+        for (i = 1; i <= length(name); i++) x = (x * 65599 + code[substr(name, i, 1)]) % 2147483647
+        for (i = 0; i < 4; i++) x = (x % 46339 * int(x / 46339) + x * 16807) % 2147483647  # not linear, so well mixed
+        return x
+      }
       !($2 in total) { name[++num] = $2 }
       { total[$2]++ }
-      END { x = 1; for (i = 1; i <= num; i++) { x = (x * 16807) % 2147483647; printf "%.0f %s %d\n", x, name[i], total[name[i]] } }
-      ' "$src/utt2spk" | sort -k1,1n | awk -v num="$num" 'sum < num { print $2; sum += $3 }' > "$tmp/.spks"
+      END { for (i = 1; i <= num; i++) printf "%.0f %s %d\n", hash(name[i]), name[i], total[name[i]] }
+      ' "$src/utt2spk" | sort -k1,1n -k2,2 | awk -v num="$num" 'sum < num { print $2; sum += $3 }' > "$tmp/.spks"
     filter "$tmp/.spks" 2 < "$src/utt2spk"
     ;;
   --spk-list) filter "$list" 2 < "$src/utt2spk" ;;
