@@ -1,53 +1,43 @@
 #!/usr/bin/env python3
 """Speech decisions of some utterances by Kaldi's energy rule: one job of compute_vad.sh.
 
-Usage: local/compute_vad.py [options] <feats.scp> <out-prefix>
-  local/compute_vad.py --vad-config conf/vad.conf data/train/log/feats.1 data/train/data/vad_train.1
+Usage: local/compute_vad.py [options] <data-dir> <feats.scp> <out-prefix>
+  local/compute_vad.py --vad-config conf/vad.conf data/train data/train/log/feats.1 data/train/data/vad_train.1
 
-Written are <out-prefix>.ark and .scp: a vector of 1 (speech) and 0 for each utterance.
+<feats.scp> is that of the data directory or a part of it. The result is <out-prefix>.ark and .scp: for each utterance a
+vector of 1 (speech) and 0. compute_vad.sh says where the energies come from.
 """
 
 import logging
 from dataclasses import dataclass
 
+import torch
+
 from speakerkd.conf import build, opt, parse_args, read_conf, run
-from speakerkd.feats.fbank import Fbank, FbankConf
-from speakerkd.feats.vad import VadConf, energy_vad, log_energy_of_fbank
-from speakerkd.files.kaldi import ArkWriter, Scp
+from speakerkd.feats.vad import VadConf, energy_of, energy_vad
+from speakerkd.files.kaldi import ArkWriter
 
 
 @dataclass
 class Options:
     vad_config: str = opt("", "conf file with Kaldi's options of compute-vad")
-    fbank_config: str = opt(
-        "", "how the features were made; without it the first column is the log energy, as in Kaldi"
-    )
 
 
 def main(argv: list[str]) -> None:
-    options, (feats, prefix) = parse_args(Options, argv, __doc__, 2)
+    options, (folder, listed, prefix) = parse_args(Options, argv, __doc__, 3)
+    torch.set_num_threads(1)  # the jobs are the parallelism
     conf = build(VadConf, read_conf(options.vad_config), options.vad_config) if options.vad_config else VadConf()
-    padded, column = 0, 0
-    if options.fbank_config:
-        fbank = build(FbankConf, read_conf(options.fbank_config), options.fbank_config)
-        if not fbank.use_energy:
-            padded = Fbank(fbank).padded
-        elif fbank.htk_compat:
-            column = -1
-    logging.info("log energy: %s", "the sum of the filters" if padded else f"column {column}")
-    scp = Scp(feats)
-    frames = speech = 0
+    energy = energy_of(folder, listed)
+    logging.info("log energy: %s", energy.what)
+    utterances = frames = speech = 0
     with ArkWriter(prefix, ragged=True) as write:
-        for index, utterance in enumerate(scp):
-            features = scp.read(index)
-            if features.ndim != 2:
-                raise ValueError(f"{feats}: '{utterance}' is a vector, not a matrix of features")
-            energy = log_energy_of_fbank(features, padded) if padded else features[:, column]
-            decisions = energy_vad(energy, conf)
+        for utterance in energy:
+            decisions = energy_vad(energy(utterance), conf)
             write(utterance, decisions)
+            utterances += 1
             frames += len(decisions)
             speech += int(decisions.sum())
-    logging.info("%d utterances, %d frames, %.1f %% speech", len(scp), frames, 100 * speech / frames)
+    logging.info("%d utterances, %d frames, %d of speech", utterances, frames, speech)
 
 
 if __name__ == "__main__":

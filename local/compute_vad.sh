@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Speech decisions for each frame of a data directory, by Kaldi's energy rule.
+# Speech decisions for each frame of a data directory, by Kaldi's energy rule. They equal those of Kaldi's compute-vad
+# on MFCCs with the same vad.conf.
 #
 # Usage: local/compute_vad.sh [options] <data-dir> [<log-dir> [<vad-dir>]]
 #   local/compute_vad.sh --nj 8 --vad-config conf/vad.conf data/train
@@ -8,8 +9,11 @@
 #   --cmd utils/run_jobs.sh      what runs them
 #   --vad-config conf/vad.conf   a file that Kaldi's compute-vad reads too
 #
-# Reads feats.scp, and conf/fbank.conf of the data directory where it exists: features without an energy column have
-# their log energy taken from the filters. Writes vad.scp into the data directory and its arks into <vad-dir>.
+# Reads feats.scp and conf/fbank.conf of the data directory. Features that were made with --use-energy=true have a column
+# for the log energy, and so have features of Kaldi's own (MFCCs; no conf/fbank.conf). For all others it is computed from
+# the recordings: wav.scp and, if they exist, segments, utt2aug and aug.scp. It is the raw energy, which Kaldi takes by
+# default: before pre-emphasis and window.
+# Writes vad.scp into the data directory and its arks into <vad-dir> (<data-dir>/data): vectors of 1 (speech) and 0.
 set -euo pipefail
 export LC_ALL=C
 
@@ -30,9 +34,8 @@ fail() { echo "$0: $*" >&2; exit 1; }
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
 total=$(wc -l < "$data/feats.scp")
 [ "$nj" -le "$total" ] || nj=$total
-fbank_config=()
-[ ! -f "$data/conf/fbank.conf" ] || fbank_config=(--fbank-config "$data/conf/fbank.conf")
 local/check_python.sh
+utils/check_copies.sh "$data"
 { mkdir -p "$logs" "$out" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
   fail "can't write into $data, $logs or $out; check the rights of the folders"
 if command -v flock >/dev/null; then
@@ -46,8 +49,11 @@ for ((job = 1; job <= nj; job++)); do parts+=("$logs/vad_feats_$name.$job"); don
 utils/split_scp.sh "$data/feats.scp" "${parts[@]}"
 # shellcheck disable=SC2086  # cmd may carry options
 $cmd JOB=1:"$nj" "$logs/compute_vad_$name.JOB.log" \
-  local/compute_vad.py --vad-config "$vad_config" "${fbank_config[@]}" "$logs/vad_feats_$name.JOB" "$out/vad_$name.JOB"
+  local/compute_vad.py --vad-config "$vad_config" "$data" "$logs/vad_feats_$name.JOB" "$out/vad_$name.JOB"
 for ((job = 1; job <= nj; job++)); do cat "$out/vad_$name.$job.scp"; done > "$data/.vad.scp.tmp"
 mv "$data/.vad.scp.tmp" "$data/vad.scp"
 rm -f "${parts[@]}"
-echo "$0: Succeeded creating speech decisions for $name: $(wc -l < "$data/vad.scp") of $total utterances"
+sed -n 's/^compute_vad.py: log energy: /log energy: /p' "$logs/compute_vad_$name.1.log" | sed "1!d; s|^|$0: |"
+share=$(for ((job = 1; job <= nj; job++)); do cat "$logs/compute_vad_$name.$job.log"; done |
+  awk '/^compute_vad.py: [0-9]+ utterances, / { frames += $4; speech += $6 } END { printf "%.1f", 100 * speech / frames }')
+echo "$0: Succeeded creating speech decisions for $name: $(wc -l < "$data/vad.scp") of $total utterances, $share % speech"

@@ -12,7 +12,7 @@
 #
 # Reads wav.scp (paths and pipes) and, where they exist, segments, utt2aug and aug.scp.
 # Writes feats.scp, utt2num_frames, utt2dur, frame_shift, conf/fbank.conf and lost_utts (utterance, reason) into the data
-# directory, the arks into <fbank-dir> (<data-dir>/data), logs into <log-dir> (<data-dir>/log).
+# directory, the arks and their conf file into <fbank-dir> (<data-dir>/data), logs into <log-dir> (<data-dir>/log).
 set -euo pipefail
 export LC_ALL=C
 
@@ -37,6 +37,7 @@ fail() { echo "$0: $*" >&2; exit 1; }
 [[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
 case "$data$logs$out" in *[[:space:]]*) fail "the paths $data, $logs, $out must hold no white space: scp files can't name them" ;; esac
 local/check_python.sh
+utils/check_copies.sh "$data"
 list=$data/wav.scp
 [ ! -f "$data/segments" ] || list=$data/segments
 total=$(awk 'NF {n++} END {print n + 0}' "$list")
@@ -81,6 +82,7 @@ for file in "$out/raw_fbank_$name".*; do   # what is no longer needed, and arks 
     *) rm -f "$file" ;;
   esac
 done
+cp "$fbank_config" "$out/raw_fbank_$name.conf"   # beside the arks too: Kaldi's utils leave conf/ out of what they copy
 gather scp feats.scp   # last: it says that the rest is there
 made=$(wc -l < "$data/feats.scp")
 [ $((made + lost)) -eq "$total" ] || { rm "$data/feats.scp"; fail "$made utterances made and $lost lost are not the $total of $list; run it again"; }

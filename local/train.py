@@ -21,6 +21,7 @@ import torch
 from speakerkd.batches.dataset import Batches
 from speakerkd.batches.utterances import Utterances, hold_out
 from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
+from speakerkd.feats.source import feature_conf
 from speakerkd.kd import METHODS, Distiller, Needs, Parts
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import Teacher
@@ -216,8 +217,8 @@ def digest(path: str) -> str:
 
 def front_end(data_dir: Path) -> dict[str, Any]:
     """How the features were made, for whoever uses the net on others."""
-    path = data_dir / "conf/fbank.conf"
-    return {"fbank": read_conf(path) if path.exists() else {}, "cmn": "utterance"}
+    path = feature_conf(data_dir)
+    return {"fbank": read_conf(path) if path else {}, "cmn": "utterance"}
 
 
 def tell(data: Utterances, entries: np.ndarray, batches: Batches, net: Any, world: World, amp: str) -> None:

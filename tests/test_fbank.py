@@ -1,4 +1,4 @@
-"""Filterbanks and speech decisions: against Kaldi's own values, kaldi-native-fbank's and torchaudio's."""
+"""Filterbanks: against Kaldi's own values, kaldi-native-fbank's and torchaudio's."""
 
 import inspect
 import itertools
@@ -15,7 +15,7 @@ from conftest import ROOT, noise
 from speakerkd.audio.recordings import mono, read_audio
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
-from speakerkd.feats.vad import VadConf, energy_vad, log_energy_of_fbank
+from speakerkd.feats.vad import VadConf
 
 GOLDEN = ROOT / "tests/data/kaldi-golden"
 PLAIN = FbankConf(dither=0.0)
@@ -177,54 +177,3 @@ def test_recipes_conf_files_hold_options_of_kaldi() -> None:
         Fbank(build(FbankConf, read_conf(path), str(path)))
     for path in ROOT.glob("egs/*/v1/conf/vad.conf"):
         build(VadConf, read_conf(path), str(path))
-
-
-def golden_text(name: str) -> dict[str, np.ndarray]:
-    entries: dict[str, list[str]] = {}
-    for line in (GOLDEN / name).read_text().splitlines():
-        if "[" in line:
-            key = line.split()[0]
-            entries[key] = []
-        entries[key].append(line.split("[")[-1].replace("]", ""))
-    return {key: np.array([row.split() for row in rows if row.split()], np.float32) for key, rows in entries.items()}
-
-
-GOLDEN_VAD = VadConf(5.5, 0.5, 2, 0.12)  # as COMMANDS says
-
-
-def test_vad_equals_kaldi() -> None:
-    decisions = golden_text("vad-energy.txt")
-    for key, features in kaldiio.load_ark(str(GOLDEN / "fbank64-energy.ark")):
-        assert np.array_equal(energy_vad(features[:, 0], GOLDEN_VAD), decisions[key][0])
-    decisions = golden_text("vad-mfcc.txt")
-    for key, features in golden_text("mfcc30.txt").items():
-        assert np.array_equal(energy_vad(features[:, 0], GOLDEN_VAD), decisions[key][0])
-
-
-def test_vad_by_hand() -> None:
-    energy = np.array([0, 0, 9, 0, 0, 0, 0, 0, 0, 0], np.float32)
-    none = VadConf(5.0, 0.0, 0, 0.6)
-    assert energy_vad(energy, none).tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
-    # One of five frames, of four at 1 and of three at 0 is above: 0.2, 0.25, 0.33.
-    assert (
-        energy_vad(energy, replace(none, vad_frames_context=2, vad_proportion_threshold=0.2)).tolist()
-        == [1, 1, 1, 1, 1] + [0] * 5
-    )
-    assert (
-        energy_vad(energy, replace(none, vad_frames_context=2, vad_proportion_threshold=0.24)).tolist()
-        == [1, 1] + [0] * 8
-    )
-    assert energy_vad(energy + 5, replace(none, vad_energy_mean_scale=0.5)).tolist()[:4] == [0, 0, 1, 0]
-    with pytest.raises(ValueError, match="proportion"):
-        VadConf(vad_proportion_threshold=1.0)
-
-
-def test_energy_of_filters_stands_in_for_the_energy_column() -> None:
-    """Speech between digital silence: the decisions are those of the energy column but for a few frames."""
-    wave = np.concatenate([np.zeros(16000), speechlike(16000, 16000), np.zeros(8000)]).astype(np.float32)
-    wave += 1e-5 * noise(2.5, seed=9)
-    column = Fbank(replace(PLAIN, num_mel_bins=64, use_energy=True, raw_energy=False))(wave)
-    filters = Fbank(replace(PLAIN, num_mel_bins=64))
-    estimate = log_energy_of_fbank(filters(wave), filters.padded)
-    assert np.abs(estimate - column[:, 0])[110:190].max() < 0.5
-    assert (energy_vad(estimate, GOLDEN_VAD) == energy_vad(column[:, 0], GOLDEN_VAD)).mean() > 0.98

@@ -138,5 +138,7 @@ for f in "$data"/trials*; do
 done
 [ "$faults" = 0 ] || exit 1
 
+"$utils/check_copies.sh" "$data" 2> "$tmp/.copies" || true  # the features that are there may be right
+[ ! -s "$tmp/.copies" ] || warn "WARNING: do not make features in $data: $(sed 's/^[^ ]*: //; s/^WARNING: //' "$tmp/.copies")"
 [ "$(count "$tmp/.spks")" -gt 1 ] || warn "WARNING: $data has one speaker only"
 log "$data is valid: $(count "$tmp/utt2spk") utterances of $(count "$tmp/.spks") speakers"

@@ -1,10 +1,15 @@
 """Log mel filterbanks with Kaldi's arithmetic.
 
-torchaudio.compliance.kaldi computes the same values; here the window and the mel matrix are made once instead of for each
-utterance and the power spectrum is summed inside the product with the mel matrix, which makes it several times as fast.
+torchaudio.compliance.kaldi computes the same values. Here the window and the mel matrix are made once, not for each
+utterance, and the power spectrum is summed inside the product with the mel matrix: several times as fast.
+
+How close to Kaldi's compute-fbank-feats, on its own output for speech (float32 on both sides): 99 % of the values differ by
+less than 1.4e-4. A filter 30 nepers below the frame's loudest holds only rounding; there the difference is up to 0.2 (from
+the same computed in float64, ours is 0.073 away at most, Kaldi's 0.130).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,26 +83,46 @@ class Fbank:
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray, seed: int = 0) -> np.ndarray:
         """wave: (samples,) in [-1, 1) at self.rate, as soundfile reads it; scaled to 16-bit integers' range as in Kaldi."""
+        features = torch.empty(self.num_frames(len(wave)), self.dim)
+        for first, samples in self._blocks(wave, seed):
+            self._compute(samples, features[first : first + BLOCK])
+        return features.numpy()
+
+    @torch.inference_mode()
+    def raw_log_energy(self, wave: np.ndarray, seed: int = 0) -> np.ndarray:
+        """(frames,): the energy that Kaldi's VAD takes by default, of the frame before pre-emphasis and window.
+
+        It is the first column of features with --use-energy=true --raw-energy=true and no floor, without the filters.
+        """
+        energy = torch.empty(self.num_frames(len(wave)))
+        for first, samples in self._blocks(wave, seed):
+            energy[first : first + BLOCK] = _log_energy(self._scaled(samples), 0.0)
+        return energy.numpy()
+
+    def _blocks(self, wave: np.ndarray, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """(first frame, samples of at most BLOCK frames), with the dither."""
         samples = torch.from_numpy(wave)
         if self.conf.dither:  # of the wave, not of each frame as in Kaldi: the same noise, drawn 2.5 times less often
             noise = torch.randn(len(wave), generator=torch.Generator().manual_seed(seed))
             samples = samples + noise * (self.conf.dither / 32768)
         count = self.num_frames(len(wave))
-        features = torch.empty(count, self.dim)
         if count:
             frames = self._frames(samples, count)  # (T, length)
             for first in range(0, count, BLOCK):
-                self._compute(frames[first : first + BLOCK], features[first : first + BLOCK])
-        return features.numpy()
+                yield first, frames[first : first + BLOCK]
+
+    def _scaled(self, samples: torch.Tensor) -> torch.Tensor:
+        """In the range of 16-bit integers, without each frame's mean; in a buffer."""
+        frames = torch.mul(samples, 32768, out=self._frame_buffer[: len(samples)])
+        if self.conf.remove_dc_offset:
+            frames -= frames.mean(1, keepdim=True)
+        return frames
 
     def _compute(self, samples: torch.Tensor, features: torch.Tensor) -> None:
         """At most BLOCK frames, in buffers that stay in the processor's cache; new memory would cost more than the sums."""
         conf, count = self.conf, len(samples)
-        frames, padded = self._frame_buffer[:count], self._padded_buffer[:count]
-        spectrum = self._spectrum_buffer[:count]
-        torch.mul(samples, 32768, out=frames)
-        if conf.remove_dc_offset:
-            frames -= frames.mean(1, keepdim=True)
+        padded, spectrum = self._padded_buffer[:count], self._spectrum_buffer[:count]
+        frames = self._scaled(samples)
         energy = _log_energy(frames, conf.energy_floor) if conf.use_energy and conf.raw_energy else None
         emphasised = padded[:, : self.length]
         torch.sub(frames[:, 1:], frames[:, :-1], alpha=conf.preemphasis_coefficient, out=emphasised[:, 1:])

@@ -1,6 +1,7 @@
 """The features of a data directory as a model was trained to hear them: those on disk, or computed from the recordings."""
 
 import dataclasses
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,8 +49,7 @@ class Computed:
     def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
         self._front_end = front_end
         self._utterances = [line.split()[0] for _, line in read_lines(listed)]
-        path = folder / "conf/fbank.conf"
-        known = path if path.exists() else None
+        known = feature_conf(folder)
         channel = build(KaldiConf, read_conf(known), str(known)).channel if known else -1
         self._waves = Waves(folder, front_end.rate, channel, set(self._utterances))
 
@@ -71,6 +71,22 @@ def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndar
     if not np.isfinite(features.sum(dtype=np.float64)):
         raise AudioError("gives features that are not finite")
     return features
+
+
+def feature_conf(folder: str | Path) -> Path | None:
+    """The conf file that the features of a data directory were made with; None: nobody recorded it.
+
+    local/make_fbank.sh writes it into the data directory, and beside the archives: Kaldi's own utils leave conf/ out when
+    they copy, combine or split a directory, but keep feats.scp, whose first line leads there.
+    """
+    folder = Path(folder)
+    if (folder / "conf/fbank.conf").exists():
+        return folder / "conf/fbank.conf"
+    if not (folder / "feats.scp").exists():
+        return None
+    _, line = next(read_lines(folder / "feats.scp"), (0, ""))
+    archive = re.fullmatch(r"\S+\s+(.+)\.\d+\.ark:\d+", line.rstrip())
+    return path if archive and (path := Path(f"{archive[1]}.conf")).exists() else None
 
 
 def list_of(folder: str | Path) -> Path:
@@ -103,10 +119,10 @@ def source_of(front_end: FrontEnd | None, folder: str | Path, listed: str | Path
 
 def departure(front_end: FrontEnd, folder: str | Path) -> str:
     """In what the features of a data directory are not those of the front end; '' where they are, or nothing is known."""
-    path = Path(folder) / "conf/fbank.conf"
+    path = feature_conf(folder)
     if not isinstance(front_end, KaldiFrontEnd):
         return f"they are Kaldi's fbank, not {name_of(front_end)}'s"
-    if not path.exists():
+    if path is None:
         return ""
     theirs = decisive(build(KaldiConf, read_conf(path), str(path)))
     ours = decisive(front_end.conf)

@@ -1,10 +1,25 @@
-"""Kaldi's energy rule for speech activity."""
+"""Kaldi's energy rule for speech activity, and the log energies that it is applied to.
 
+Kaldi's compute-vad reads the first column of the features, in its recipes the raw log energy of MFCCs: that of a frame
+before pre-emphasis and window. Filterbank features have no such column unless they were made with --use-energy=true, and
+what the filters hold does not replace it: it is the energy after pre-emphasis. So it is computed from the recordings.
+"""
+
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from speakerkd.conf import opt
+from speakerkd.audio.recordings import AudioError
+from speakerkd.audio.waves import Waves
+from speakerkd.conf import build, opt, read_conf
+from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.feats.source import feature_conf
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import read_lines, read_table
 
 
 @dataclass(frozen=True)
@@ -12,7 +27,7 @@ class VadConf:
     """Kaldi's options and defaults, so that compute-vad reads the same file."""
 
     vad_energy_threshold: float = opt(5.0, "constant part of the threshold on the log energy")
-    vad_energy_mean_scale: float = opt(0.5, "plus this times the utterance's mean log energy")
+    vad_energy_mean_scale: float = opt(0.5, "the utterance's mean log energy times this is added to the threshold")
     vad_frames_context: int = opt(0, "frames on either side that vote")
     vad_proportion_threshold: float = opt(
         0.6, "share of the voting frames above the threshold that makes a frame speech"
@@ -36,11 +51,92 @@ def energy_vad(log_energy: np.ndarray, conf: VadConf) -> np.ndarray:
     return (above[end] - above[first] >= (end - first).astype(np.float32) * share).astype(np.float32)
 
 
-def log_energy_of_fbank(features: np.ndarray, padded: int) -> np.ndarray:
-    """(T,) log energy of frames whose features are log mel powers without an energy column.
+class Energy(Protocol):
+    """Iterates over utterances; called with one, gives its log energies (T,). `what` says where they come from."""
 
-    Neighbouring triangles add up to about one, so the filters' sum is the power between the lowest and the highest
-    filter; by Parseval half of `padded` times the energy of the emphasised, windowed frame.
-    """
-    top = features.max(1, keepdims=True)
-    return top[:, 0] + np.log(np.exp(features - top).sum(1)) - np.log(padded / 2)
+    what: str
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __call__(self, utterance: str) -> np.ndarray: ...
+
+
+class ColumnEnergy:
+    """A column of the features."""
+
+    def __init__(self, listed: str | Path, column: int, what: str) -> None:
+        self.what = what
+        self._scp, self._column = Scp(listed), column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scp)
+
+    def __call__(self, utterance: str) -> np.ndarray:
+        features = self._scp.read(self._scp.find(utterance))
+        if features.ndim != 2:
+            raise ValueError(f"{self._scp.path}: '{utterance}' is a vector, not a matrix of features")
+        return features[:, self._column]
+
+
+class RecordedEnergy:
+    """The raw log energy of the recordings, one value for each frame of the features."""
+
+    what = "the raw energy of the recordings (wav.scp)"
+
+    def __init__(self, folder: Path, listed: str | Path, conf: FbankConf) -> None:
+        self._folder, self._fbank, self._scp = folder, Fbank(conf), Scp(listed)
+        names = {line.split()[0] for _, line in read_lines(listed)}
+        counts = folder / "utt2num_frames"
+        self._frames = read_table(counts, 2, only=names) if counts.exists() else {}
+        self._waves = Waves(folder, self._fbank.rate, conf.channel, names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scp)
+
+    def __call__(self, utterance: str) -> np.ndarray:
+        try:
+            wave = self._waves(utterance)
+        except AudioError as error:
+            raise ValueError(
+                f"{self._folder}: '{utterance}' has features, but its recording {error}; bring the recording back, or take "
+                "the utterance out (utils/fix_data_dir.sh)"
+            ) from error
+        energy = self._fbank.raw_log_energy(wave, zlib.crc32(utterance.encode()))  # the seed that its features have
+        if len(energy) != (expected := self._rows(utterance)):
+            raise ValueError(
+                f"{self._folder}: '{utterance}' has features of {expected} frames, its recording gives {len(energy)}: "
+                "wav.scp, segments or utt2aug are not those the features were made from; run local/make_fbank.sh "
+                f"{self._folder} again"
+            )
+        return energy
+
+    def _rows(self, utterance: str) -> int:
+        if utterance in self._frames:
+            return int(self._frames[utterance])
+        return len(self._scp.read(self._scp.find(utterance)))
+
+
+def energy_of(folder: str | Path, listed: str | Path) -> Energy:
+    """Where the log energies of the utterances of feats.scp, or of a part of it, come from."""
+    folder = Path(folder)
+    path = feature_conf(folder)
+    if path is None:
+        _, line = next(read_lines(listed))
+        archive = Path(line.split(None, 1)[-1].strip()).name
+        if archive.startswith("raw_fbank_"):
+            raise ValueError(
+                f"{folder}: the features are filterbanks ({archive}), and conf/fbank.conf, which says how they were made, "
+                "is missing (Kaldi's utils leave it out when they copy a data directory). Copy conf/ from the directory "
+                "that the features were made in; without it the first filter would be taken for the energy"
+            )
+        return ColumnEnergy(listed, 0, "column 0 of the features, as in Kaldi (there is no conf/fbank.conf)")
+    conf = build(FbankConf, read_conf(path), str(path))
+    if conf.use_energy:
+        column = -1 if conf.htk_compat else 0
+        return ColumnEnergy(listed, column, f"column {column} of the features (--use-energy=true in {path})")
+    if not (folder / "wav.scp").exists():
+        raise ValueError(
+            f"{folder}: the features have no energy column, and there is no wav.scp to compute the energy from; take a "
+            "directory that has one, or make the features with --use-energy=true"
+        )
+    return RecordedEnergy(folder, listed, conf)
