@@ -251,3 +251,50 @@ def test_a_signal_ends_what_the_jobs_started(tmp_path, sent, stubborn):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not (tmp_path / "x.3.log").exists()
+
+
+def on_a_terminal(words: list[str], folder: Path, seconds: float = 30, **env: str) -> tuple[int, str]:
+    """Exit status and what a user's terminal receives."""
+    import pty
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execve(words[0], words, {**os.environ, "TERM": "xterm", **env})
+    received, ends = b"", time.monotonic() + seconds
+    while time.monotonic() < ends:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # the terminal's way of saying that nobody writes any more
+            break
+        if not part:
+            break
+        received += part
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), received.decode()
+
+
+def test_a_terminal_sees_how_far_the_jobs_are(tmp_path: Path) -> None:
+    work = "echo train.py: epoch JOB of 9; sleep 2.5"
+    words = [str(RUN_JOBS), "--max-jobs-run", "1", "JOB=1:2", "log/train.JOB.log", *work.replace(";", " ; ").split()]
+    code, seen = on_a_terminal(words, tmp_path)
+    assert code == 0
+    assert (
+        "train: 0 of 2 jobs" in seen
+        and "train: 1 of 2 jobs" in seen
+        and "epoch 1 of 9" in seen
+        and "epoch 2 of 9" in seen
+    )
+    assert seen.endswith("\r\x1b[K")  # the line is taken away at the end
+    code, seen = on_a_terminal(words, tmp_path, SPEAKERKD_PROGRESS="false")
+    assert code == 0 and seen == ""
+
+
+def test_a_failure_on_a_terminal_shows_the_end_of_the_log(tmp_path: Path) -> None:
+    words = [str(RUN_JOBS), "log/x.log", "echo", "the", "reason", ";", "sleep", "1.5", ";", "exit", "3"]
+    code, seen = on_a_terminal(words, tmp_path)
+    assert code == 1 and "| the reason" in seen
+
+
+def test_no_progress_without_a_terminal(run, tmp_path):
+    done = run("log/x.log", "sleep", "1.5")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

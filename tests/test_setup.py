@@ -106,7 +106,7 @@ def test_two_at_a_time_install_once(clone: Path) -> None:
 
 def test_unusable_words(clone: Path) -> None:
     code, error = finish(start(clone, "--extras", "devel"))
-    assert code == 1 and "no extra 'devel' (there are: plot face onnx dev)" in error
+    assert code == 1 and "no extra 'devel' (there are: plot face onnx app export dev)" in error
     code, error = finish(start(clone, "--python", "/no/such/python"))
     assert code == 1 and "'/no/such/python' is not a Python 3.10 to 3.12" in error
 

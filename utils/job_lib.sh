@@ -117,9 +117,44 @@ run_one_job() {
   mv "$status_dir/$id.part" "$status_dir/$id"
 }
 
+# start_progress: on a terminal, one live line says how many jobs have ended and what the newest log says last. It never
+# shows where stderr is a file or a pipe, or where SPEAKERKD_PROGRESS=false.
+progress_pid=
+start_progress() {
+  [ -t 2 ] && [ "${SPEAKERKD_PROGRESS:-true}" != false ] || return 0
+  show_progress &
+  progress_pid=$!
+}
+
+show_progress() {
+  local ended newest log logs said total=$((end - start + 1)) width begun=$SECONDS
+  trap 'exit 0' TERM INT HUP
+  while sleep 1; do
+    [ -d "$status_dir" ] || exit 0
+    ended=$(find "$status_dir" -type f ! -name '*.part' 2> /dev/null | wc -l)
+    mapfile -t logs < <(compgen -G "$(log_of '*')" || true)
+    newest=
+    for log in "${logs[@]}"; do [ -n "$newest" ] && [ "$newest" -nt "$log" ] || newest=$log; done
+    said=
+    [ -z "$newest" ] || said=$(tail -n 1 -- "$newest" 2> /dev/null | tr -d '\r' | sed 's/^[A-Za-z_]*\.py: //; /^#/d')
+    width=$(tput cols 2> /dev/null || echo 80)
+    said="  $(basename "${logfile%%."${jobname:-log}"*}" .log): $([ "$total" = 1 ] || echo "$ended of $total jobs, ")$((SECONDS - begun)) s${said:+; $said}"
+    printf '\r\033[K%s' "${said:0:width - 1}" >&2
+  done
+}
+
+stop_progress() {
+  [ -n "$progress_pid" ] || return 0
+  kill "$progress_pid" 2> /dev/null || true
+  wait "$progress_pid" 2> /dev/null || true
+  progress_pid=
+  printf '\r\033[K' >&2
+}
+
 # report_jobs: status 0 if all jobs ended with 0; else says which did not, and shows the end of the first one's log.
 report_jobs() {
   local id code first failed=() unknown=() total=$((end - start + 1))
+  stop_progress
   for ((id = start; id <= end; id++)); do
     code=
     [ ! -f "$status_dir/$id" ] || read -r code < "$status_dir/$id"

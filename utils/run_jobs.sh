@@ -50,6 +50,7 @@ pids=()  # of the job in each of the max_jobs_run places
 set -m
 stop() {
   trap '' INT TERM HUP
+  stop_progress
   local pid tries
   exec 3>&2 2> /dev/null  # bash would report each of them as terminated
   for pid in "${pids[@]}"; do kill -s TERM -- "-$pid" 2> /dev/null || true; done
@@ -81,6 +82,7 @@ run_in_place() {
   run_one_job "$2"
 }
 
+start_progress
 for ((id = start; id <= end; id++)); do
   place=
   while [ -z "$place" ]; do
@@ -92,5 +94,6 @@ for ((id = start; id <= end; id++)); do
   run_in_place "$place" "$id" &
   pids[place]=$!
 done
-wait
+# Not all children: one of them shows the progress.
+wait "${pids[@]}" || true
 report_jobs

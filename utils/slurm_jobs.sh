@@ -91,6 +91,7 @@ for ((id = start; id <= end; id++)); do rm -f "$(log_of "$id")"; done
 slurm_id=
 stop() {
   trap '' INT TERM HUP
+  stop_progress
   [ -z "$slurm_id" ] || scancel "$slurm_id" || true
   warn "stopped by SIG$1; Slurm job ${slurm_id:-(none yet)} was cancelled"
   rm -rf "$status_dir"
@@ -105,6 +106,7 @@ trap 'rm -rf "$status_dir"' EXIT
 slurm_id=$("${sbatch[@]}" --parsable --job-name="${name:-job}" --open-mode=append --output="$slurm_log" "$script") ||
   die "sbatch refused the job (${sbatch[*]}); see its message above, and ${config:-conf/slurm.conf, which would be read}"
 slurm_id=${slurm_id%%;*}
+start_progress
 
 num_ended() { find "$status_dir" -type f ! -name '*.part' | wc -l; }
 
