@@ -230,8 +230,10 @@ def test_frame_shift_however_it_is_written(recipe: Path, data: Path, sh: Run) ->
     assert (data / "frame_shift").read_text() == "0.02\n"
 
 
-def test_damaged_archive_is_named_with_line_and_remedy(data: Path, sh: Run) -> None:
-    sh("local/make_fbank.sh", "--nj", 1, data)
+def test_damaged_archive_is_named_with_line_and_remedy(recipe: Path, data: Path, sh: Run) -> None:
+    """By a VAD that reads the energy from the features."""
+    (recipe / "energy.conf").write_text("--use-energy=true\n--dither=0\n")
+    sh("local/make_fbank.sh", "--nj", 1, "--fbank-config", "energy.conf", data)
     ark = data / "data/raw_fbank_x.1.ark"
     whole = ark.read_bytes()
     ark.write_bytes(whole[: len(whole) // 2])
