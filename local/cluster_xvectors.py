@@ -31,7 +31,8 @@ from speakerkd.files.vectors import read_vectors
 from speakerkd.models.cluster import agglomerate, kmeans, mutual_information, purity
 
 BY_UTTERANCE = (
-    "feats.scp", "vad.scp", "segments", "text", "utt2dur", "utt2num_frames", "utt2uniq", "utt2lang", "utt2aug",
+    "feats.scp", "vad.scp", "waves.scp", "segments", "text", "utt2dur", "utt2num_frames", "utt2num_samples", "utt2uniq",
+    "utt2lang", "utt2aug",
 )  # fmt: skip
 BY_RECORDING = ("wav.scp", "reco2dur")  # by utterance where there are no segments
 WHOLE = ("aug.scp", "frame_shift")

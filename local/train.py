@@ -41,6 +41,7 @@ class Options(TrainConf):
     head: str = opt("conf/head.conf", "conf file of the classifier")
     kd: str = opt("conf/kd/none.conf", "conf file of the method")
     teacher: str = opt("", "for methods that have one: final.pt of a net, or xvector.scp of the training utterances")
+    source: str = opt("feats", "what crops are made of: feats (rows of feats.scp) or waves (waves.scp, else wav.scp)")
     centroids: str = opt("", "spk_xvector.scp of the training speakers, by which the teacher judges them")
     vectors: str = opt(
         "", "for methods that take more: name=file,..., files being an scp of vectors or a table of numbers"
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> None:
     logging.getLogger().setLevel(logging.INFO if world.first else logging.ERROR)
     name, method_class, method_conf = typed_conf(options.kd, METHODS)
     needs = method_class.needs_of(method_conf)
-    data = Utterances(data_dir, labels=needs.labels, audio=bool(needs.views))
+    data = Utterances(data_dir, labels=needs.labels, audio=bool(needs.views), source=options.source)
     entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
     check_speakers(data, entries)
     classifies = needs.labels and needs.classifier
@@ -200,6 +201,7 @@ def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances
         "data": {
             "folder": str(Path(data_dir)), "utterances": len(data), "frames": int(data.frames.sum()),
             "speakers": len(data.speakers), "feat_dim": data.dim,
+            **({} if options.source == "feats" else {"source": options.source}),
         },
     }  # fmt: skip
 

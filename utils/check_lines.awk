@@ -51,7 +51,7 @@ name == "segments" {
   if (!seconds($3) || !(seconds($4) || open_end)) bad("number", "\"" $3 " " $4 "\" are not two times in seconds")
   else if (!open_end && $4 + 0 <= $3 + 0) bad("span", $1 " ends at " $4 ", not after its start " $3)
 }
-name == "utt2num_frames" && ($2 !~ /^[0-9]+$/ || $2 + 0 == 0) { bad("number", "\"" $2 "\" is not a positive whole number") }
+(name == "utt2num_frames" || name == "utt2num_samples") && ($2 !~ /^[0-9]+$/ || $2 + 0 == 0) { bad("number", "\"" $2 "\" is not a positive whole number") }
 name ~ /2dur$/ && (!seconds($2) || $2 + 0 == 0) { bad("number", "\"" $2 "\" is not a positive number of seconds") }
 name == "spk2gender" && $2 != "m" && $2 != "f" { bad("gender", "\"" $2 "\" is neither m nor f") }
 name ~ /^trials/ && $3 != "target" && $3 != "nontarget" { bad("label", "\"" $3 "\" is neither target nor nontarget") }

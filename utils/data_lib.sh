@@ -7,7 +7,7 @@ export LC_ALL=C
 utils=$(dirname "${BASH_SOURCE[0]}")
 
 # The files by what their lines are keyed by. Without segments a recording is an utterance.
-utt_files="utt2spk segments feats.scp vad.scp text utt2dur utt2num_frames utt2uniq utt2lang"
+utt_files="utt2spk segments feats.scp vad.scp waves.scp text utt2dur utt2num_frames utt2num_samples utt2uniq utt2lang"
 part_files="utt2aug"                     # keyed by utterance too, but an utterance need not have a line
 reco_files="wav.scp reco2dur"
 spk_files="spk2gender cmvn.scp"          # and spk2utt, which is always made from utt2spk
@@ -150,7 +150,7 @@ check_lines() {
 # fields_of NAME: the least and most fields of a line of that file (most 0: no limit).
 fields_of() {
   case "$1" in
-    utt2spk | utt2dur | utt2num_frames | utt2uniq | reco2dur | spk2gender) echo 2 2 ;;
+    utt2spk | utt2dur | utt2num_frames | utt2num_samples | utt2uniq | reco2dur | spk2gender) echo 2 2 ;;
     trials*) echo 3 3 ;;
     segments) echo 4 4 ;;
     text) echo 1 0 ;;

@@ -1,9 +1,9 @@
 """Crops for training out of a data directory: which utterance, which copy, which frames is a function of the seed alone.
 
 The utterances of an epoch are the groups of utt2uniq (an original and its augmented copies; without the file, each
-utterance by itself): a view is a random crop of a random copy. Features lie raw on disk; the mean of the crop is
-subtracted here. What is drawn depends on (seed, epoch, utterance), not on workers, processes or what was drawn before, so
-that batch number `step` can be made at any time: a run goes on where another one stopped.
+utterance by itself): a view is a random crop of a random copy. The data's Crops (speakerkd/batches/crops.py) say what stands
+there. What is drawn depends on (seed, epoch, utterance), not on workers, processes or what was drawn before, so that batch
+number `step` can be made at any time: a run goes on where another one stopped.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speakerkd.batches.crops import Places
 from speakerkd.batches.speakerorder import SpeakerOrder
 from speakerkd.batches.utterances import Utterances
 
@@ -31,6 +32,9 @@ class Batch:
     feats: list[Tensor]  # one (B, T, F) per view
     labels: Tensor | None = None  # (B,)
     vectors: dict[str, Tensor] = field(default_factory=dict)  # name -> (B, D)
+    heard: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # teacher's name -> (B, ...): the first view by its front end
 
     def to(self, device: torch.device) -> "Batch":
         return replace(
@@ -38,6 +42,7 @@ class Batch:
             feats=[each.to(device, non_blocking=True) for each in self.feats],
             labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
             vectors={name: each.to(device, non_blocking=True) for name, each in self.vectors.items()},
+            heard={name: each.to(device, non_blocking=True) for name, each in self.heard.items()},
         )
 
     def pin_memory(self) -> "Batch":
@@ -46,6 +51,7 @@ class Batch:
             feats=[each.pin_memory() for each in self.feats],
             labels=None if self.labels is None else self.labels.pin_memory(),
             vectors={name: each.pin_memory() for name, each in self.vectors.items()},
+            heard={name: each.pin_memory() for name, each in self.heard.items()},
         )
 
 
@@ -101,17 +107,19 @@ class Batches(torch.utils.data.Dataset[Batch]):
             self._epoch = epoch
         groups = self._permutation[position * self.batch_size :][self._share]
         feats: list[Tensor] = []
+        heard: dict[str, Tensor] = {}
         first_view = self._copies(self._all, epoch, groups, 0)
         for number, view in enumerate(self.views):
             chosen = self._copies(self._clean if view.clean else self._all, epoch, groups, 6 * number)
-            crops = self._crops(chosen, self.lengths[number], uniform(self.seed, epoch, groups, 6 * number + 1))
+            cut = self.data.crops.cut(self._places(chosen, number, epoch, groups))
             if not view.clean:
-                self._hide(crops, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
-            feats.append(torch.from_numpy(crops))
+                self._hide(cut.feats, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
+            feats.append(torch.from_numpy(cut.feats))
+            heard |= {name: torch.from_numpy(each) for name, each in cut.heard.items()}
             first_view = chosen if number == 0 else first_view
         labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[first_view].astype(np.int64))
         vectors = {name: torch.from_numpy(each.of(first_view)) for name, each in self.data.vectors.items()}
-        return Batch([self.data.scp.key(int(entry)) for entry in first_view], feats, labels, vectors)
+        return Batch([self.data.scp.key(int(entry)) for entry in first_view], feats, labels, vectors, heard)
 
     def __len__(self) -> int:
         return self.per_epoch
@@ -124,16 +132,12 @@ class Batches(torch.utils.data.Dataset[Batch]):
         part = uniform(self.seed, epoch, groups, stream)
         return order[first[groups] + (part * (first[groups + 1] - first[groups])).astype(np.int64)]
 
-    def _crops(self, entries: np.ndarray, length: int, where: np.ndarray) -> np.ndarray:
-        crops = np.empty((len(entries), length, self.data.dim), np.float32)
-        for crop, entry, part in zip(crops, entries.tolist(), where.tolist(), strict=True):
-            room = int(self.data.frames[entry]) - length
-            start = int(part * (room + 1)) if room > 0 else 0
-            rows = self.data.scp.read(entry, start, start + length)
-            if rows.shape != crop.shape:
-                rows = self._repeated(rows, entry, length)
-            np.subtract(rows, rows.mean(0), out=crop)
-        return crops
+    def _places(self, entries: np.ndarray, number: int, epoch: int, groups: np.ndarray) -> Places:
+        """Where the crops of view `number` start: anywhere in the utterance, or at 0 if it is shorter than a crop."""
+        length, view = self.lengths[number], self.views[number]
+        starts = uniform(self.seed, epoch, groups, 6 * number + 1) * (self.data.frames[entries] - length + 1)
+        seeds = hashed(self.seed, epoch, groups, 6 * number + 1)
+        return Places(entries, starts.clip(0).astype(np.int64), length, seeds, view.clean, number == 0)
 
     def _hide(self, crops: np.ndarray, draws: list[np.ndarray]) -> None:
         """SpecAugment: a stretch of frames and one of bins, of random width and place, become the mean, which is 0."""
@@ -146,20 +150,6 @@ class Batches(torch.utils.data.Dataset[Batch]):
                 hidden = (place >= first[:, None]) & (place < (first + width)[:, None])
                 crops[np.broadcast_to(hidden[:, :, None] if axis == 1 else hidden[:, None, :], crops.shape)] = 0
 
-    def _repeated(self, rows: np.ndarray, entry: int, length: int) -> np.ndarray:
-        """A short utterance is repeated until it fills the crop."""
-        if (
-            rows.ndim != 2
-            or rows.shape[1] != self.data.dim
-            or len(rows) == 0
-            or len(rows) < min(self.data.frames[entry], length)
-        ):
-            raise ValueError(
-                f"{self.data.folder}/feats.scp: '{self.data.scp.key(entry)}' gives rows of shape {rows.shape} for a crop of "
-                f"{length}; it should have {self.data.frames[entry]} frames of {self.data.dim}: make the features again"
-            )
-        return np.tile(rows, (-(-length // len(rows)), 1))[:length]
-
 
 def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(entries sorted by group, where each group starts, and the end); groups are renumbered without gaps."""
@@ -170,10 +160,15 @@ def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.
 
 def uniform(seed: int, epoch: int, numbers: np.ndarray, stream: int) -> np.ndarray:
     """One number in [0, 1) for each of `numbers`: a hash (splitmix64), so that none depends on the others."""
+    return (hashed(seed, epoch, numbers, stream) >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def hashed(seed: int, epoch: int, numbers: np.ndarray, stream: int) -> np.ndarray:
+    """64 random bits for each of `numbers`, as uint64."""
     mixed = numbers.astype(np.uint64)
     for salt in (seed, epoch, stream):
         mixed = _mix(mixed ^ _mix(np.array([salt], np.uint64)))
-    return (mixed >> np.uint64(11)).astype(np.float64) / 2**53
+    return mixed
 
 
 def _mix(value: np.ndarray) -> np.ndarray:

@@ -1,38 +1,40 @@
 """The utterances of a data directory in flat arrays, what is attached to them, and speakers held out of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from speakerkd.batches.attached import Attached, attach
+from speakerkd.batches.crops import ArkCrops, Crops, NoCrops, column
+from speakerkd.batches.wavecrops import WaveCrops
 from speakerkd.conf import first_few
-from speakerkd.files.kaldi import Scp
-from speakerkd.files.tables import FIX, read_lines, without_speed
+from speakerkd.files.tables import without_speed
+
+SOURCES: dict[str, Callable[[Path], Crops]] = {"feats": ArkCrops, "waves": WaveCrops}
 
 
 class Utterances:
-    """A data directory in flat arrays, in the order of its feats.scp; without audio in that of utt2spk, names alone."""
+    """A data directory in flat arrays, in the order of the scp that its crops come from."""
 
-    def __init__(self, folder: str | Path, labels: bool = True, audio: bool = True) -> None:
+    def __init__(self, folder: str | Path, labels: bool = True, audio: bool = True, source: str = "feats") -> None:
         folder = Path(folder)
         self.folder, self.audio = folder, audio
-        self.scp = Scp(folder / ("feats.scp" if audio else "utt2spk"))
-        lengths = _column(folder / "utt2num_frames", self.scp) if audio else ["0"] * len(self.scp)
-        self.frames = np.fromiter(lengths, np.int32, len(self.scp))
+        self.crops: Crops = open_crops(folder, audio, source)
+        self.scp, self.frames, self.dim = self.crops.scp, self.crops.frames, self.crops.dim
         self.speakers: tuple[str, ...] = ()
         self.labels: np.ndarray | None = None
         if labels:
-            names = list(_column(folder / "utt2spk", self.scp))
+            names = list(column(folder / "utt2spk", self.scp))
             self.speakers = tuple(sorted(set(names)))
             number = {name: index for index, name in enumerate(self.speakers)}
             self.labels = np.fromiter((number[name] for name in names), np.int32, len(names))
         uniq = folder / "utt2uniq"
-        names = list(_column(uniq, self.scp)) if uniq.exists() else list(self.scp)
+        names = list(column(uniq, self.scp)) if uniq.exists() else list(self.scp)
         self.original = np.fromiter((name == key for name, key in zip(names, self.scp, strict=True)), bool, len(names))
         groups = {name: index for index, name in enumerate(sorted(set(names)))}
         self.group_of = np.fromiter((groups[name] for name in names), np.int32, len(names))
         self.vectors: dict[str, Attached] = {}
-        self.dim = int(self.scp.read(0, 0, 1).shape[1]) if audio else 0
 
     def __len__(self) -> int:
         return len(self.scp)
@@ -43,7 +45,7 @@ class Utterances:
         Where it is all that there is of an utterance, an augmented copy must have its own: the original's won't do.
         """
         keys, uniq = list(self.scp), self.folder / "utt2uniq"
-        originals = list(_column(uniq, self.scp)) if self.audio and uniq.exists() else keys
+        originals = list(column(uniq, self.scp)) if self.audio and uniq.exists() else keys
         self.vectors[name] = attach(name, path, keys, originals, missing)
 
     def complete(self) -> np.ndarray:
@@ -51,18 +53,11 @@ class Utterances:
         return np.logical_and.reduce([np.ones(len(self), bool), *(each.present for each in self.vectors.values())])
 
 
-def _column(path: Path, scp: Scp) -> "list[str]":
-    """The second column of a table that must have the utterances of the scp, in its order."""
-    values = []
-    for index, (number, line) in enumerate(read_lines(path)):
-        key, _, value = line.partition(" ")
-        if index >= len(scp) or key != scp.key(index):
-            expected = scp.key(index) if index < len(scp) else "the end"
-            raise ValueError(f"{path}:{number}: '{key}' where {Path(scp.path).name} has '{expected}'; {FIX}")
-        values.append(value.strip())
-    if len(values) != len(scp):
-        raise ValueError(f"{path}: {len(values)} lines, {Path(scp.path).name} has {len(scp)}; {FIX}")
-    return values
+def open_crops(folder: Path, audio: bool, source: str) -> Crops:
+    """source: feats (the rows of feats.scp) or waves (samples, of which features are computed)."""
+    if source not in SOURCES:
+        raise ValueError(f"--source={source} is none of {' '.join(SOURCES)}")
+    return SOURCES[source](folder) if audio else NoCrops(folder)
 
 
 def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

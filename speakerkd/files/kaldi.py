@@ -50,15 +50,18 @@ class ArkWriter:
         return self
 
     def __call__(self, key: str, value: np.ndarray) -> None:
-        check_id(key, str(self.ark))
-        if self._last is not None and key <= self._last:
-            raise ValueError(f"{self.ark}: '{key}' is written after '{self._last}': keys must ascend and be unique")
         shape = value.shape[1:] if value.ndim == 2 else value.shape
         if self._last is None:
             self._shape = (value.ndim, *shape)
         elif self._shape != (value.ndim, *shape) and not self._ragged:
             raise ValueError(f"{self.ark}: '{key}' has shape {value.shape}, unlike those before it {self._shape[1:]}")
-        data = pack(value, self._compress, f"{self.ark}: '{key}'")
+        self.put(key, pack(value, self._compress, f"{self.ark}: '{key}'"))
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object that is packed already."""
+        check_id(key, str(self.ark))
+        if self._last is not None and key <= self._last:
+            raise ValueError(f"{self.ark}: '{key}' is written after '{self._last}': keys must ascend and be unique")
         head = f"{key} ".encode()
         try:
             self._ark_file.write(head + data)
@@ -180,6 +183,10 @@ class Scp:
             else:
                 high = middle
         return low if low < len(self) and self.key(low) == key else -1
+
+    def place(self, index: int) -> tuple[str, int]:
+        """(file or pipe, byte in it) of an entry; -1 if the line names no byte."""
+        return self._sources[self._source[index]], int(self._offset[index])
 
     def read(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start to stop of a matrix, or a vector, as float32."""

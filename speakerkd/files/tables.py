@@ -157,7 +157,10 @@ def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(sorted(groups.items()))
 
 
-DERIVED = ("feats.scp", "vad.scp", "cmvn.scp", "utt2num_frames", "frame_shift", "lost_utts", "conf/fbank.conf")
+DERIVED = (
+    "feats.scp", "vad.scp", "cmvn.scp", "utt2num_frames", "frame_shift", "lost_utts", "conf/fbank.conf", "waves.scp",
+    "utt2num_samples", "lost_waves",
+)  # fmt: skip
 
 
 def remove_features(folder: Path) -> None:

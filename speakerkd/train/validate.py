@@ -31,7 +31,7 @@ class Validation:
         net = exports["final"]
         assert isinstance(net, SpeakerNet)
         net.eval()
-        vectors = [embed(net, self.data.scp.read(int(entry), 0, 1000), self.device) for entry in self.entries]
+        vectors = [embed(net, self.data.crops.rows(int(entry), 0, 1000), self.device) for entry in self.entries]
         unit = length_normalise(np.stack(vectors))
         first, second = self.pairs
         return float(eer(roc((unit @ unit.T)[first, second], self.target))[0])

@@ -1,0 +1,125 @@
+"""What stands at a place of an utterance: rows of feats.scp (ArkCrops), or features of samples (WaveCrops, wavecrops.py)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from speakerkd.feats.frontend import FrontEnd
+from speakerkd.files.kaldi import Scp
+from speakerkd.files.tables import FIX, read_lines
+
+
+@dataclass(frozen=True)
+class Places:
+    """Crops of one view of a batch: crop i is `length` frames of entry entries[i], from frame starts[i] on."""
+
+    entries: np.ndarray  # (B,)
+    starts: np.ndarray  # (B,)
+    length: int
+    seeds: np.ndarray  # (B,) uint64: what is drawn anew for a crop, such as noise, depends on this alone
+    clean: bool = False  # nothing is added to the waves
+    heard: bool = False  # teachers hear this view
+
+
+class Cut(NamedTuple):
+    feats: np.ndarray  # (B, T, F) float32, minus the mean of each crop
+    heard: Mapping[str, np.ndarray]  # teacher's name -> (B, ...): what its own front end makes of the crops
+
+
+class Crops(Protocol):
+    """Where crops come from. The entries are those of `scp`, in its order."""
+
+    folder: Path
+    scp: Scp
+    frames: np.ndarray  # (entries,) int32
+    dim: int  # of a frame
+
+    def cut(self, places: Places) -> Cut: ...
+
+    def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(T, F) float32: raw features, without any change to the recording."""
+        ...
+
+    def listen(self, name: str, front_end: FrontEnd) -> None:
+        """From now on cut() also gives what this front end makes of the crops that teachers hear."""
+        ...
+
+
+class ArkCrops:
+    """Rows of feats.scp, which lie raw on disk."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.scp = Scp(self.folder / "feats.scp")
+        lengths = column(self.folder / "utt2num_frames", self.scp)
+        self.frames = np.fromiter(lengths, np.int32, len(self.scp))
+        self.dim = int(self.scp.read(0, 0, 1).shape[1])
+
+    def cut(self, places: Places) -> Cut:
+        length = places.length
+        crops = np.empty((len(places.entries), length, self.dim), np.float32)
+        for crop, entry, start in zip(crops, places.entries.tolist(), places.starts.tolist(), strict=True):
+            rows = self.rows(entry, start, start + length)
+            if rows.shape != crop.shape:
+                rows = self._repeated(rows, entry, length)
+            np.subtract(rows, rows.mean(0), out=crop)
+        return Cut(crops, {})
+
+    def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self.scp.read(entry, start, stop)
+
+    def listen(self, name: str, front_end: FrontEnd) -> None:
+        raise ValueError(
+            f"{name}: has a front end of its own and hears the recording, but --source=feats has features alone; train "
+            f"with --source waves (local/make_wave_ark.sh {self.folder}), or make vectors with it "
+            "(local/extract_xvectors.sh) and give their xvector.scp as --teacher"
+        )
+
+    def _repeated(self, rows: np.ndarray, entry: int, length: int) -> np.ndarray:
+        """A short utterance is repeated until it fills the crop."""
+        if rows.ndim != 2 or rows.shape[1] != self.dim or len(rows) == 0 or len(rows) < min(self.frames[entry], length):
+            raise ValueError(
+                f"{self.folder}/feats.scp: '{self.scp.key(entry)}' gives rows of shape {rows.shape} for a crop of "
+                f"{length}; it should have {self.frames[entry]} frames of {self.dim}: make the features again"
+            )
+        return np.tile(rows, (-(-length // len(rows)), 1))[:length]
+
+
+@dataclass
+class NoCrops:
+    """No audio: the utterances of utt2spk, of which vectors are all that there is."""
+
+    folder: Path
+    dim: int = 0
+    scp: Scp = field(init=False)
+    frames: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scp = Scp(self.folder / "utt2spk")
+        self.frames = np.zeros(len(self.scp), np.int32)
+
+    def cut(self, places: Places) -> Cut:
+        raise AssertionError("a method without views asks for no crops")
+
+    def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        raise AssertionError("there is no audio")
+
+    def listen(self, name: str, front_end: FrontEnd) -> None:
+        raise ValueError(f"{name}: the method takes no audio, so there is nothing that this teacher could hear")
+
+
+def column(path: Path, scp: Scp) -> "list[str]":
+    """The second column of a table that must have the utterances of the scp, in its order."""
+    values = []
+    for index, (number, line) in enumerate(read_lines(path)):
+        key, _, value = line.partition(" ")
+        if index >= len(scp) or key != scp.key(index):
+            expected = scp.key(index) if index < len(scp) else "the end"
+            raise ValueError(f"{path}:{number}: '{key}' where {Path(scp.path).name} has '{expected}'; {FIX}")
+        values.append(value.strip())
+    if len(values) != len(scp):
+        raise ValueError(f"{path}: {len(values)} lines, {Path(scp.path).name} has {len(scp)}; {FIX}")
+    return values

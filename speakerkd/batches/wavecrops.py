@@ -1,0 +1,115 @@
+"""Crops of waves: the samples of a stretch of frames, and the features computed from them.
+
+A crop of T frames takes exactly the samples of these frames. So its features are the rows that feats.scp has there, up to
+the two-byte rounding of the archive. Teachers with other front ends hear the same samples.
+
+The waves are those of waves.scp (local/make_wave_ark.sh), else the WAV and FLAC files of wav.scp.
+"""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+
+from speakerkd.audio.ranges import REMEDY, WaveRanges
+from speakerkd.batches.crops import Cut, Places, column
+from speakerkd.conf import build, read_conf
+from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.feats.frontend import FrontEnd
+
+
+class WaveCrops:
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        conf = self.folder / "conf/fbank.conf"
+        if not conf.exists():
+            raise ValueError(f"{conf} is missing, which says what features the student takes; {REMEDY}, and writes it")
+        self.conf = build(FbankConf, read_conf(conf), str(conf))
+        # The stretch holds whole frames alone, whatever is done at the ends of an utterance.
+        self._fbank = Fbank(dataclasses.replace(self.conf, snip_edges=True))
+        self._whole = Fbank(self.conf)
+        self.dim = self._fbank.dim
+        self._waves = WaveRanges(self._list(), self._fbank.rate, self.conf.channel)
+        self.scp = self._waves.scp
+        self.samples = self._lengths()
+        self.frames = np.fromiter(map(self._whole.num_frames, self.samples.tolist()), np.int32, len(self.scp))
+        short = int((self.frames < 1).sum())
+        if short:
+            raise ValueError(
+                f"{self.scp.path}: {short} utterance(s) are shorter than a frame, such as "
+                f"{self.scp.key(int(np.argmax(self.frames < 1)))}; leave them out (utils/subset_data_dir.sh)"
+            )
+        self._front_ends: dict[str, FrontEnd] = {}
+
+    def cut(self, places: Places) -> Cut:
+        feats = np.empty((len(places.entries), places.length, self.dim), np.float32)
+        heard: dict[str, list[np.ndarray]] = {name: [] for name in self._front_ends if places.heard}
+        for number, (entry, start) in enumerate(zip(places.entries.tolist(), places.starts.tolist(), strict=True)):
+            wave = self.wave(entry, start, places.length)
+            seed = int(places.seeds[number] >> np.uint64(1))
+            rows = self._fbank(wave, seed)
+            np.subtract(rows, rows.mean(0), out=feats[number])
+            for name in heard:
+                heard[name].append(self._front_ends[name](wave, seed))
+        return Cut(feats, {name: np.stack(each) for name, each in heard.items()})
+
+    def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        wave = self._waves(entry, 0, int(self.samples[entry]))
+        return self._whole(wave)[start:stop]
+
+    def listen(self, name: str, front_end: FrontEnd) -> None:
+        if front_end.rate != self._fbank.rate:
+            raise ValueError(
+                f"{name}: hears {front_end.rate} Hz, the waves of {self.folder} have {self._fbank.rate} Hz: make them and "
+                f"the features at {front_end.rate} Hz, or make vectors with it (local/extract_xvectors.sh) and give their "
+                "xvector.scp as --teacher"
+            )
+        self._front_ends[name] = front_end
+
+    def wave(self, entry: int, start: int, length: int) -> np.ndarray:
+        """The samples of `length` frames from frame `start` on. A short utterance is repeated until it fills them."""
+        shift = self._fbank.shift
+        frames = int(self.frames[entry])
+        if frames < length:
+            period = self._stretch(entry, 0, frames)[: frames * shift]
+            return np.resize(period, (length - 1) * shift + self._fbank.length)
+        return self._stretch(entry, start, length)
+
+    def _stretch(self, entry: int, start: int, length: int) -> np.ndarray:
+        """Where frames reach over the ends of the utterance, its samples are reflected, as Fbank does it."""
+        fbank, count = self._fbank, int(self.samples[entry])
+        first = start * fbank.shift - (0 if self.conf.snip_edges else fbank.length // 2 - fbank.shift // 2)
+        last = first + (length - 1) * fbank.shift + fbank.length
+        if first >= 0 and last <= count:
+            return self._waves(entry, first, last)
+        place = np.arange(first, last) % (2 * count)
+        place = np.minimum(place, 2 * count - 1 - place)
+        low, high = int(place.min()), int(place.max()) + 1
+        return self._waves(entry, low, high)[place - low]
+
+    def _list(self) -> Path:
+        """The file that names the waves."""
+        if (self.folder / "waves.scp").exists():
+            return self.folder / "waves.scp"
+        for name in ("segments", "utt2aug"):
+            if (self.folder / name).exists():
+                raise ValueError(
+                    f"{self.folder}/{name} changes the recordings of wav.scp, so crops need an archive; {REMEDY}"
+                )
+        if not (self.folder / "wav.scp").exists():
+            raise ValueError(f"{self.folder} has neither waves.scp nor wav.scp; {REMEDY}")
+        return self.folder / "wav.scp"
+
+    def _lengths(self) -> np.ndarray:
+        """(entries,) int64: samples."""
+        table = self.folder / "utt2num_samples"
+        if table.exists():
+            return np.fromiter(map(int, column(table, self.scp)), np.int64, len(self.scp))
+        began = time.monotonic()
+        lengths = np.fromiter(map(self._waves.num_samples, range(len(self.scp))), np.int64, len(self.scp))
+        logging.info(
+            "%s: %d headers were read for the lengths (%.0f s)", self.scp.path, len(self.scp), time.monotonic() - began
+        )
+        return lengths
