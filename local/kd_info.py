@@ -3,32 +3,89 @@
 
 Usage: local/kd_info.py <conf/kd/*.conf> [...]
   local/kd_info.py --words true conf/kd/enskd.conf     # for scripts: labels teacher audio
+
+The first call for a conf file loads the methods, and with them PyTorch, which takes seconds. What they say is then kept in
+speakerkd/kd/__pycache__, as Python keeps its compiled modules, until a file of speakerkd/kd or the conf file changes.
 """
 
-from dataclasses import dataclass
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import speakerkd
 from speakerkd.conf import opt, parse_args, run, typed_conf
-from speakerkd.kd import METHODS
+from speakerkd.files.tables import replacing
+
+FOLDER = Path(speakerkd.__file__).parent / "kd"
+KEPT = FOLDER / "__pycache__/needs.json"
 
 
 @dataclass
 class Options:
-    words: bool = opt(False, "only what is needed, for scripts")
+    words: bool = opt(False, "print what is needed, and nothing else: for scripts")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a conf file of a method says."""
+
+    type: str
+    cls: str  # "DKD of speakerkd/kd/label.py"
+    words: Sequence[str]  # labels teacher audio vectors:<name> may-have:<name> utts_per_speaker:<n>
+    classifier: bool  # the student is given one, by conf/head.conf
+
+
+def methods(paths: Sequence[str]) -> list[Method]:
+    """Without loading PyTorch, where nothing has changed since the last time."""
+    code = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(FOLDER.glob("*.py"))]
+    version = hashlib.sha256(f"{code}{Path(__file__).read_text()}".encode()).hexdigest()
+    kept: dict[str, dict[str, object]] = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):  # there may be none yet
+        stored = json.loads(KEPT.read_text())
+        kept = stored["methods"] if stored["version"] == version else {}
+    keys = [hashlib.sha256(_text(path)).hexdigest() for path in paths]
+    if not set(keys) <= set(kept):
+        kept |= {key: asdict(_load(path)) for key, path in zip(keys, paths, strict=True)}
+        with suppress(OSError):  # in a read-only installation it takes longer, that is all
+            KEPT.parent.mkdir(exist_ok=True)
+            with replacing(KEPT) as file:
+                json.dump({"version": version, "methods": kept}, file)
+    return [Method(**kept[key]) for key in keys]  # type: ignore[arg-type]
+
+
+def _text(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: can't read this conf file ({error.strerror})") from error
+
+
+def _load(path: str) -> Method:
+    from speakerkd.kd import METHODS
+
+    name, kind, conf = typed_conf(path, METHODS)
+    needs = kind.needs_of(conf)
+    having = {"labels": needs.labels, "teacher": needs.teacher, "audio": bool(needs.views)}
+    words = [word for word, needed in having.items() if needed] + [f"vectors:{each}" for each in needs.vectors]
+    words += [f"may-have:{each}" for each in needs.may_have]
+    words += [f"utts_per_speaker:{needs.utts_per_speaker}"] if needs.utts_per_speaker else []
+    file = Path(inspect.getfile(kind)).relative_to(FOLDER.parent.parent)
+    return Method(name, f"{kind.__name__} of {file}", words, needs.labels and needs.classifier)
 
 
 def main(argv: list[str]) -> None:
     options, paths = parse_args(Options, argv, __doc__, None)
     if not paths:
         raise ValueError("give one or more files of conf/kd")
-    for path in paths:
-        name, kind, conf = typed_conf(path, METHODS)
-        needs = kind.needs_of(conf)
-        having = {"labels": needs.labels, "teacher": needs.teacher, "audio": bool(needs.views)}
-        words = [word for word, needed in having.items() if needed] + [f"vectors:{each}" for each in needs.vectors]
-        words += [f"may-have:{each}" for each in needs.may_have]
-        words += [f"utts_per_speaker:{needs.utts_per_speaker}"] if needs.utts_per_speaker else []
-        print(" ".join(words) if options.words else f"{Path(path).stem:<16} --type={name:<8} needs {', '.join(words)}")
+    for path, method in zip(paths, methods(paths), strict=True):
+        needed = ", ".join(method.words)
+        print(
+            " ".join(method.words) if options.words else f"{Path(path).stem:<16} --type={method.type:<8} needs {needed}"
+        )
 
 
 if __name__ == "__main__":

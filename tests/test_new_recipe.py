@@ -37,10 +37,15 @@ def test_a_new_recipe_runs_its_first_stage(root: Path, tmp_path: Path) -> None:
     recipe = root / "egs/mycorpus/v1"
     bare = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run([recipe / "run.sh", "--help"], env=bare, capture_output=True, text=True)
-    assert "--corpus /corpora/mycorpus" in done.stdout and "debs" not in done.stdout
-    for name in ("cmd.sh", "path.sh", "README.md", "RESULTS.md", "conf/train.conf", "conf/kd/enskd.conf"):
+    for text in ("--corpus /corpora/mycorpus", "--test_share 0.1", "--train_config", "--train_options"):
+        assert text in done.stdout
+    for name in ("run.sh", "cmd.sh", "path.sh", "README.md", "RESULTS.md", "conf/train.conf", "conf/kd/enskd.conf"):
         assert "@NAME@" not in (recipe / name).read_text(), name
-    assert not [path for path in recipe.rglob("*") if path.is_symlink() and not path.exists()]
+    # Its settings are its own: changing one changes no other recipe.
+    assert [path.name for path in recipe.rglob("*") if path.is_symlink()] == ["local", "utils"]
+    before = (ROOT / "egs/mini/v1/conf/model/xvector_tiny.conf").read_text()
+    (recipe / "conf/model/xvector_tiny.conf").write_text("")
+    assert (ROOT / "egs/mini/v1/conf/model/xvector_tiny.conf").read_text() == before
     # Names that would make bad ids: spaces, hyphens, one that is the start of another.
     corpus = make_wavs(tmp_path / "wavs", ("Ann", "Ann-Marie", "Bo", "von Otto", "Zoë", "x"))
     command = [recipe / "run.sh", "--corpus", corpus, "--stop_stage", "1"]
@@ -55,6 +60,12 @@ def test_a_new_recipe_runs_its_first_stage(root: Path, tmp_path: Path) -> None:
     assert labels.count("target") == 6 and labels.count("nontarget") == 9
     # Two speeds of 12, and a room and a noise for each of the 36.
     assert len(read_table(recipe / "data/train_aug/utt2aug")) == 24 + 72
+    assert "2 of 6 speakers are kept for testing" in done.stderr and "--test-share 0.5 makes it 3" in done.stderr
+    done = subprocess.run(
+        [*command, "--test_share", "0.5"], env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert "data/test is valid: 9 utterances of 3 speakers" in done.stdout, done.stderr
+    assert "more speakers are needed" in done.stderr
 
 
 def test_bad_names_are_refused(root: Path) -> None:

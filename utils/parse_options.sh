@@ -13,21 +13,28 @@
 # - "--config file" is sourced before the other options are read, so the command line wins. It may set only variables
 #   that have a default.
 # - "--help" prints $help_message. If there is none, it prints the comment at the head of the script.
+# - A file of options that several scripts source sets _po_shared to its own path before. Its comment and its names are
+#   then part of "--help" and of the list of options, after the script's own.
 
 _po_file=$0
 [ -r "$_po_file" ] || _po_file=./${0##*/}   # called by a relative path, and gone into its own folder since
+_po_files=("$_po_file" ${_po_shared:+"$_po_shared"})
 _po_die() { echo "$0: $*" >&2; exit 1; }
 
-# The variables that the script sets before it sources this file.
+# The variables that the script, and the file of shared options, set before this file is sourced.
 _po_allowed() {
-  sed -n '/^[^#]*parse_options\.sh/q; s/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/--\1/p' "$_po_file" | sort -u | tr '\n' ' '
+  local file
+  for file in "${_po_files[@]}"; do
+    sed -n '/^[^#]*parse_options\.sh/q; /^_po_/d; s/^ *\([a-zA-Z_][a-zA-Z0-9_]*\)=.*/--\1/p' "$file"
+  done | sort -u | tr '\n' ' '
 }
 
 _po_help() {
   if [ -n "${help_message:-}" ]; then
     printf '%s\n' "$help_message"
   else
-    sed -n '2,${/^#/!q; /^# shellcheck /d; s/^# \{0,1\}//; p;}' "$_po_file"
+    local file
+    for file in "${_po_files[@]}"; do sed -n '2,${/^#/!q; /^# shellcheck /d; s/^# \{0,1\}//; p;}' "$file"; done
   fi
 }
 
@@ -73,6 +80,13 @@ while [ $# -gt 0 ]; do
             *) _po_die "option $1 takes true or false, not '$2'" ;;
           esac
           ;;
+        *)
+          if [[ ${!_po_name} =~ ^-?[0-9]+$ ]]; then
+            [[ $2 =~ ^-?(0|[1-9][0-9]*)$ ]] || _po_die "option $1 takes a whole number, not '$2'"
+          elif [[ ${!_po_name} =~ ^-?[0-9]*\.[0-9]+$ ]]; then
+            [[ $2 =~ ^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$ ]] || _po_die "option $1 takes a number, not '$2'"
+          fi
+          ;;
       esac
       printf -v "$_po_name" '%s' "$2"
       shift 2
@@ -82,6 +96,6 @@ while [ $# -gt 0 ]; do
 done
 
 [ -z "${cmd+set}" ] || [ -n "$cmd" ] || _po_die "--cmd is empty; name a job runner such as utils/run_jobs.sh"
-unset _po_i _po_j _po_name _po_file _po_config
+unset _po_i _po_j _po_name _po_file _po_files _po_shared _po_config
 unset -f _po_die _po_allowed _po_help
 true

@@ -25,19 +25,20 @@ from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.corpus import Recordings, audio_names, names, write_corpus, write_trials
 
 LOG = logging.getLogger("prepare_data")
+FEW_SPEAKERS = 20  # to test on: fewer, and an error rate is mostly a matter of who they are
 
 
 @dataclass
 class Options:
-    test_share: float = opt(0.1, "share of the speakers that are for testing, two at least")
-    max_trials: int = opt(500000, "of each label, target and nontarget; drawn at random where there are more")
-    seed: int = opt(0, "of this draw")
+    test_share: float = opt(0.1, "share of the speakers that are kept for testing; at least two are")
+    max_trials: int = opt(500000, "most trials of each label, target and nontarget; drawn at random if there are more")
+    seed: int = opt(0, "random seed of this draw")
 
 
 def find_recordings(corpus: Path) -> Iterator[tuple[str, str, Path]]:
     """(speaker, name of the recording among the speaker's, its file): FILL IN for a corpus in other folders.
 
-    Names may hold anything; what ids can't hold is replaced below. Files are not opened here.
+    Names may hold any character: id_of() replaces those that ids can't hold. Files are not opened here.
     """
     for speaker in names(corpus, folders=True):
         folders = [corpus / speaker]
@@ -50,7 +51,8 @@ def find_recordings(corpus: Path) -> Iterator[tuple[str, str, Path]]:
 
 
 def id_of(name: str) -> str:
-    """What ids may hold: the hyphen only parts a speaker from the rest, so that both are in the same order."""
+    """The name as a part of an id. The hyphen alone separates the speaker from the rest, so that utterances and speakers
+    are in the same order."""
     return re.sub(r"[^\w.]", "_", name)
 
 
@@ -117,6 +119,15 @@ def main(argv: list[str]) -> None:
             "for each speaker is expected there, with .wav, .flac or .m4a files: see find_recordings in prepare_data.py"
         )
     data, test = Path(folder), choose_test(list(speakers), options.test_share)
+    if len(test) < FEW_SPEAKERS:
+        larger = round(min(0.5, FEW_SPEAKERS / len(speakers)), 2)
+        LOG.warning(
+            "%d of %d speakers are kept for testing. Error rates of fewer than %d speakers say little; %s",
+            len(test), len(speakers), FEW_SPEAKERS,
+            f"--test-share {larger} makes it {len(choose_test(list(speakers), larger))}"
+            if larger > options.test_share
+            else "more speakers are needed",
+        )  # fmt: skip
     for part in ("train", "test"):
         mine = [each for name, each in speakers.items() if (name in test) == (part == "test")]
         LOG.info("%s/%s: %d speakers, %d utterances", data, part, *write_corpus(data / part, mine))

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# What the run.sh of all recipes do in the same way. To be sourced by a run.sh once its options are parsed: it checks them,
+# starts the stages, and has local/plan.py work out who is trained by what.
+#
+# A run.sh is then a list of "if runs <number> <title>; then ... fi", the last number being the last stage. It may use
+#   features, validate        for data directories, by their names in data/
+#   train_teacher, train_student, extract, pair           in stages 3, 4, 5 and 7
+#   systems teacher_dir student_dir taught_by needs ...   what the plan has found; local/plan.py --help lists it
+# Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors.
+# shellcheck disable=SC2154  # the options and the plan are variables of run.sh
+
+fail() { echo "$0: $*" >&2; exit 1; }
+
+[ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
+last_stage=$(sed -n 's/^if runs \([0-9][0-9]*\) .*/\1/p' "./${0##*/}" | sort -n | tail -n 1)
+for option in stage stop_stage; do
+  [ "${!option}" -ge 1 ] && [ "${!option}" -le "$last_stage" ] || fail "--$option ${!option}: the stages are 1 to $last_stage"
+done
+[ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop_stage $stop_stage: give --stop_stage $stage as well"
+for option in nj gpus seed; do [ "${!option}" -ge 0 ] || fail "--$option ${!option} must not be negative"; done
+[ "$nj" -ge 1 ] || fail "--nj $nj must be 1 or more"
+
+# The stages run in a process of their own, which this one waits for. So a signal to run.sh ends all that it has started: bash
+# by itself would act on it only when the command that it waits for has ended, or die and leave its children at work.
+if [ -z "${_stages_of:-}" ]; then
+  # shellcheck disable=SC2329  # it is, by the traps
+  end_stages() { # signal
+    local tries
+    trap '' INT TERM HUP
+    kill -s TERM -- "-$stages" 2> /dev/null || true
+    for ((tries = 0; tries < 150; tries++)); do
+      kill -s 0 -- "-$stages" 2> /dev/null || break
+      sleep 0.1
+    done
+    kill -s KILL -- "-$stages" 2> /dev/null || true
+    echo "$0: stopped by SIG$1, with all that it had started; the same command goes on from there" >&2
+    trap - "$1"
+    kill -s "$1" $$
+  }
+  set -m   # a process group, which a signal can be sent to
+  _stages_of=$$ "$BASH" "./${0##*/}" "${_po_arguments[@]}" < /dev/null &
+  stages=$!
+  set +m
+  trap 'end_stages INT' INT
+  trap 'end_stages TERM' TERM
+  trap 'end_stages HUP' HUP
+  code=0
+  wait "$stages" || code=$?
+  exit "$code"
+fi
+unset _stages_of
+
+. ./cmd.sh
+. ./path.sh
+plan=$(local/plan.py --stage "$stage" --stop-stage "$stop_stage" --teacher "$teacher" --student "$student" --kd-type "$kd_type" \
+  --vectors "$vectors" --spare-vectors "${spare_vectors:-}" --train-config "$train_config" --train-options "$train_options" \
+  --large-margin "$large_margin" --seed "$seed" --enroll-system "$enroll_system" --test-system "$test_system")
+eval "$plan"
+
+runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && echo "$0: stage $1: $2"; } # number, title
+
+validate() { # options of validate_data_dir.sh, names of data directories
+  local options=()
+  while [[ $1 == -* ]]; do options+=("$1"); shift; done
+  for x; do utils/validate_data_dir.sh "${options[@]}" "data/$x"; done
+}
+
+features() { # names of data directories
+  for x; do
+    local/make_fbank.sh --nj "$nj" --cmd "$train_cmd" "data/$x"
+    utils/fix_data_dir.sh "data/$x"
+  done
+}
+
+tell() { # a text of several lines
+  while IFS= read -r line; do echo "$0:   $line"; done <<< "$1"
+}
+
+train() { # folder, name of the model's conf, name of the method's conf, further options of train.sh
+  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" data/train_all "$1"
+}
+
+train_teacher() {
+  tell "$teacher_chain"
+  case $teacher_kind in
+    trained) train "$teacher_dir" "$teacher_model" none --train-config "$teacher_config" --train-options "--seed $seed" ;;
+    imported) [ -z "$taught_by" ] || teacher_vectors ;;
+  esac
+}
+
+# Vectors of an imported teacher, which has a front end of its own. A copy with noise is taught by the vector of its original,
+# so only originals go through the teacher; a copy at another speed is another speaker, and an original too.
+teacher_vectors() {
+  local originals=data/train_originals hours factor
+  cp data/train_all/utt2spk data/.originals
+  [ ! -f data/train_all/utt2uniq ] || awk '$1 == $2' data/train_all/utt2uniq > data/.originals
+  utils/subset_data_dir.sh --utt-list data/.originals data/train_all "$originals"
+  rm data/.originals
+  hours=$(awk '{ sum += $2 } END { printf "%.1f", sum / 3600 }' < "$originals/utt2dur")
+  factor=$(local/model_info.py --seconds 4 --runs 1 "$teacher_dir/final.pt" | awk 'END { print $NF }')
+  echo "$0: $teacher makes vectors of the $(wc -l < "$originals/utt2spk") originals of $(wc -l < data/train_all/utt2spk)" \
+    "utterances, $hours hours of speech: some $(awk -v hours="$hours" -v factor="$factor" -v nj="$nj" \
+      'BEGIN { print int(hours * 60 * factor / nj) + 1 }') minutes with $nj jobs on as many cores"
+  local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" "$originals" "$(dirname "$taught_by")"
+}
+
+train_student() {
+  tell "$student_chain"
+  [ -z "$taught_by" ] || [ -s "$taught_by" ] || fail "$taught_by: no such teacher; run stage 3"
+  train "$student_dir" "$student" "$kd_type" --teacher "$taught_by" --vectors "$vectors" --train-config "$student_config" \
+    --train-options "--seed $seed${train_options:+ $train_options}"
+  if $large_margin; then
+    train "$fine_tuned" "$student" none --head conf/head_large.conf --train-config conf/train_lm.conf \
+      --train-options "--seed $seed --init $student_dir/final.pt"
+  fi
+}
+
+extract() { # names of data directories
+  local system x
+  for system in "${systems[@]}"; do
+    for x; do
+      local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$system/final.pt" "data/$x" "$system/xvectors_$x"
+    done
+  done
+}
+
+pair() { # are there two systems for stage 7?
+  [ -n "$enroll_system" ] && [ -n "$test_system" ] || { echo "$0: left out: no --enroll_system and --test_system"; return 1; }
+}

@@ -1,0 +1,263 @@
+"""What run.sh works out before its stages: local/options.sh, local/stages.sh and local/plan.py, which all recipes share."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment
+
+from local import kd_info
+from speakerkd.kd import METHODS
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+NAMES = ("--teacher", "resnet_tiny", "--student", "xvector_tiny")
+
+RUN = """#!/usr/bin/env bash
+# A recipe.
+#   --corpus ""    its own option
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. local/options.sh
+teacher=resnet_tiny
+student=xvector_tiny
+corpus=
+. utils/parse_options.sh
+. local/stages.sh
+if runs 1 "jobs"; then
+  utils/run_jobs.sh JOB=1:2 exp/log/JOB.log bash -c 'echo $$ > pid.JOB; exec sleep 300'
+fi
+if runs 2 "nothing"; then echo "corpus $corpus, seed $seed"; fi
+if runs 3 "the teacher"; then train_teacher; fi
+"""
+
+
+@pytest.fixture
+def run_sh(recipe: Path) -> Path:
+    """A recipe of three stages."""
+    (recipe / "run.sh").write_text(RUN)
+    (recipe / "run.sh").chmod(0o755)
+    (recipe / "path.sh").write_text("")
+    (recipe / "cmd.sh").write_text("train_cmd=utils/run_jobs.sh cuda_cmd=utils/run_jobs.sh\n")
+    return recipe / "run.sh"
+
+
+@pytest.fixture
+def own_conf(recipe: Path) -> Path:
+    """A conf folder that may be changed."""
+    (recipe / "conf").unlink()
+    for part in ("kd", "model"):
+        (recipe / "conf" / part).mkdir(parents=True)
+        for file in (ROOT / "egs/mini/v1/conf" / part).iterdir():
+            (recipe / "conf" / part / file.name).symlink_to(file)
+    for name in ("head", "head_large", "train"):
+        (recipe / f"conf/{name}.conf").write_text("")
+    return recipe / "conf"
+
+
+def plan(sh: Run, *words: object) -> dict[str, str]:
+    """Variable: text; an array's elements are joined."""
+    text = sh("local/plan.py", *NAMES, *words).stdout
+    systems = re.search(r"^systems=\((.*)\)$", text, re.MULTILINE)
+    assert systems
+    rest = text.replace(systems[0], "")
+    return {"systems": systems[1], **dict(word.split("=", 1) for word in shlex.split(rest))}
+
+
+def test_bad_options_are_refused_before_anything_is_loaded(run_sh: Path) -> None:
+    """In an environment that has none of the packages."""
+    bare = {"PATH": "/usr/bin:/bin"}
+    for words, told in (
+        (("--stage", "x"), "option --stage takes a whole number, not 'x'"),
+        (("--stage", "3.5"), "option --stage takes a whole number, not '3.5'"),
+        (("--stage", ""), "option --stage takes a whole number, not ''"),
+        (("--stop-stage", "4"), "--stop_stage 4: the stages are 1 to 3"),
+        (("--stage", "0", "--stop_stage", "1"), "--stage 0: the stages are 1 to 3"),
+        (("--stage", "3", "--stop_stage", "2"), "--stage 3 comes after --stop_stage 2"),
+        (("--seed", "0;touch x"), "option --seed takes a whole number, not '0;touch x'"),
+        (("--stop_stage", "1", "--nj", "0"), "--nj 0 must be 1 or more"),
+        (("--stop_stage", "1", "--gpus", "-1"), "--gpus -1 must not be negative"),
+        (("--large_margin", "maybe"), "option --large_margin takes true or false, not 'maybe'"),
+        (("extra",), "unexpected argument 'extra'"),
+    ):
+        done = subprocess.run([run_sh, *words], env=bare, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1 and told in done.stderr and not done.stdout, (words, done.stderr)
+        assert len(done.stderr.splitlines()) == 1
+    done = subprocess.run([run_sh, "--corpora", "x"], env=bare, capture_output=True, text=True, timeout=20)
+    assert "(allowed: --corpus --enroll_system --gpus --kd_type" in done.stderr and "--vectors )" in done.stderr
+    shown = subprocess.run([run_sh, "--help"], env=bare, capture_output=True, text=True, timeout=20).stdout
+    assert shown.index("A recipe.") < shown.index("--corpus") < shown.index("--train_config") < shown.index("--gpus")
+    assert "sourced" not in shown
+
+
+def test_bad_names_are_refused_before_the_first_stage(run_sh: Path) -> None:
+    for words, told in (
+        (("--kd_type", "foo"), "conf/kd/foo.conf: no such method; there are: cosine, dino, enskd, "),
+        (("--student", "foo"), "conf/model/foo.conf: no such model; there are: campplus_micro, "),
+        (
+            ("--kd_type", "enskd", "--teacher", "foo"),
+            "--teacher 'foo' is neither a model of conf/model (campplus_micro, ",
+        ),
+        (("--kd_type", "enskd", "--teacher", ""), "conf/kd/enskd.conf needs a teacher; give --teacher"),
+        (("--kd_type", "nessa"), "conf/kd/nessa.conf trains maps between two systems, which is stage 7"),
+        (("--train_config", "conf/no.conf"), "conf/no.conf: no such file"),
+        (("--large_margin", "true"), "conf/train_lm.conf: no such file"),
+        (("--kd_type", "enskd", "--vectors", "quality=a"), "conf/kd/enskd.conf takes none"),
+        (("--kd_type", "vgsr", "--vectors", "face=a"), "conf/kd/vgsr.conf takes quality=<file> or not"),
+        (("--student", "$(touch ran)"), "--student '$(touch ran)': names may hold letters"),
+        (("--teacher", "a`touch ran`.scp"), "--teacher 'a`touch ran`.scp': names may hold"),
+        (("--teacher", "JOB.scp"), "--teacher 'JOB.scp': names may hold letters, digits"),
+        (("--train_options", "--num-epochs 1;touch ran"), "--train_options '1;touch': names may hold"),
+    ):
+        done = subprocess.run(
+            [run_sh, "--stop_stage", "2", *words], env=environment(), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1 and told in done.stderr and "stage 1" not in done.stdout, (words, done.stderr)
+    assert not (run_sh.parent / "ran").exists()
+    done = subprocess.run(
+        [run_sh, "--stage", "2", "--stop_stage", "2", "--corpus", "a b", "--seed", "7"],
+        env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["./run.sh: stage 2: nothing", "corpus a b, seed 7"], done.stderr
+
+
+def test_who_teaches_whom(recipe: Path, sh: Run) -> None:
+    found = plan(sh)
+    assert found["systems"] == "exp/resnet_tiny_s0 exp/xvector_tiny_none_s0" and found["taught_by"] == ""
+    assert found["teacher_kind"] == "trained" and found["teacher_model"] == "resnet_tiny"
+
+    found = plan(sh, "--kd-type", "enskd", "--seed", 3)
+    assert found["taught_by"] == "exp/resnet_tiny_s3/final.pt"
+    assert found["systems"] == "exp/resnet_tiny_s3 exp/xvector_tiny_enskd_resnet_tiny_s3"
+    assert found["student_chain"].splitlines()[0].split(None, 1) == [
+        "kd_type",
+        "enskd: conf/kd/enskd.conf, --type=dkd, class DKD of speakerkd/kd/label.py",
+    ]
+    rows = dict(line.split(None, 1) for line in found["student_chain"].splitlines())
+    assert rows["teacher"] == "exp/resnet_tiny_s3/final.pt (trained in stage 3)"
+    assert rows["training"] == "conf/train.conf --seed 3" and rows["classifier"] == "conf/head.conf"
+    assert rows["folder"] == "exp/xvector_tiny_enskd_resnet_tiny_s3"
+
+    found = plan(sh, "--kd-type", "skdfe")
+    assert found["systems"] == "exp/xvector_tiny_skdfe_s0" and found["teacher_kind"] == "none"
+    assert found["teacher_chain"] == "kd_type=skdfe needs no teacher"
+
+    found = plan(sh, "--kd-type", "sdpn")
+    assert "classifier   none" in found["student_chain"] and found["student_config"] == "conf/train_sdpn.conf"
+
+    # A folder of exp that is no model of conf/model: its vectors teach. It is scored beside the student.
+    (recipe / "exp/big").mkdir(parents=True)
+    (recipe / "exp/big/final.pt").touch()
+    found = plan(sh, "--kd-type", "enskd", "--teacher", "big")
+    assert found["teacher_kind"] == "imported"
+    assert found["taught_by"] == "exp/big/xvectors_train_originals/xvector.scp"
+    assert found["systems"] == "exp/big exp/xvector_tiny_enskd_big_s0"
+    found = plan(sh, "--teacher", "big")
+    assert found["taught_by"] == "" and found["systems"] == "exp/big exp/xvector_tiny_none_s0"
+
+    # Files, with names of their own or with the user's.
+    found = plan(sh, "--kd-type", "vgsr", "--teacher", "data/train/face.scp", "--spare-vectors", "quality=q,other=o")
+    assert found["systems"] == "exp/xvector_tiny_vgsr_face_s0" and found["vectors"] == "quality=q"
+    found = plan(sh, "--kd-type", "enskd", "--teacher", "faces=data/train/face.scp", "--spare-vectors", "quality=q")
+    assert found["systems"] == "exp/xvector_tiny_enskd_faces_s0" and found["vectors"] == ""
+    found = plan(sh, "--kd-type", "enskd", "--teacher", "old=exp/big/final.pt")
+    assert found["systems"] == "exp/xvector_tiny_enskd_old_s0" and found["teacher_kind"] == "net"
+    assert found["teacher_chain"] == "the teacher is exp/big/final.pt"
+    done = sh("local/plan.py", *NAMES, "--kd-type", "enskd", "--teacher", "exp/no/final.pt", "--stage", 4, fails=True)
+    assert "exp/no/final.pt: no such teacher; run stage 3" in done.stderr
+    done = sh("local/plan.py", *NAMES, "--teacher", "resnet_tiny,big", fails=True)
+    assert "a student has one teacher" in done.stderr
+
+
+def test_systems_of_stage_7(recipe: Path, sh: Run) -> None:
+    (recipe / "exp/a").mkdir(parents=True)
+    (recipe / "exp/a/final.pt").touch()
+    seven = ("local/plan.py", *NAMES, "--stage", 7, "--stop-stage", 7)
+    assert "stage 7 needs --enroll_system and --test_system" in sh(*seven, "--test-system", "a", fails=True).stderr
+    done = sh(*seven, "--enroll-system", "a", "--test-system", "b", fails=True)
+    assert "--test_system 'b': exp/b is not there; there are: a" in done.stderr
+    sh(*seven, "--enroll-system", "a", "--test-system", "a")
+    sh("local/plan.py", *NAMES, "--stage", 4, "--stop-stage", 7, "--enroll-system", "a", "--test-system", "to_be_made")
+
+
+def test_one_rule_for_the_training_conf(own_conf: Path, sh: Run) -> None:
+    assert plan(sh, "--kd-type", "enskd")["student_config"] == "conf/train.conf"
+    (own_conf / "train_enskd.conf").write_text("")
+    found = plan(sh, "--kd-type", "enskd", "--train-options", "--lr 0.1")
+    assert found["student_config"] == "conf/train_enskd.conf" and found["teacher_config"] == "conf/train.conf"
+    assert "training     conf/train_enskd.conf --seed 0 --lr 0.1" in found["student_chain"]
+    assert plan(sh, "--kd-type", "kld")["student_config"] == "conf/train.conf"
+    found = plan(sh, "--kd-type", "enskd", "--train-config", "conf/train.conf")
+    assert found["student_config"] == "conf/train.conf"
+    (own_conf / "train_lm.conf").write_text("")
+    found = plan(sh, "--large-margin", "true", "--kd-type", "enskd")
+    assert found["fine_tuned"] == "exp/xvector_tiny_enskd_resnet_tiny_lm_s0"
+    assert found["systems"].split()[2] == found["fine_tuned"]
+
+
+@pytest.mark.parametrize("recipe_name", ["mini", "synth", "voxceleb", "cnceleb"])
+def test_methods_that_have_settings_of_their_own_are_trained_by_them(recipe_name: str) -> None:
+    """In all recipes: days of training with another method's settings are days lost."""
+    folder = ROOT / "egs" / recipe_name / "v1"
+    (model,) = sorted(folder.glob("conf/model/xvector.conf"))
+    for kd_type in ("sdpn", "dino"):
+        words = ["local/plan.py", "--student", model.stem, "--kd-type", kd_type]
+        done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+        assert f"student_config=conf/train_{kd_type}.conf" in done.stdout
+
+
+def test_what_methods_need_is_known_without_pytorch(
+    recipe: Path, sh: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    conf = str(recipe / "conf/kd/enskd.conf")
+    monkeypatch.setattr(kd_info, "KEPT", tmp_path / "kept/needs.json")
+    (first,) = kd_info.methods([conf])
+    assert first.cls == "DKD of speakerkd/kd/label.py" and tuple(first.words) == ("labels", "teacher", "audio")
+    monkeypatch.setattr(kd_info, "_load", None)  # would be an error
+    assert kd_info.methods([conf]) == [first]
+    stored = json.loads((tmp_path / "kept/needs.json").read_text())
+    (tmp_path / "kept/needs.json").write_text(json.dumps({**stored, "version": "older"}))
+    with pytest.raises(TypeError):
+        kd_info.methods([conf])
+    monkeypatch.undo()
+    for file in sorted((recipe / "conf/kd").glob("*.conf")):  # the same for all, whether it was kept or not
+        fresh, kept = kd_info._load(str(file)), kd_info.methods([str(file)])[0]
+        assert (fresh.type, fresh.cls, [*fresh.words]) == (kept.type, kept.cls, [*kept.words])
+        assert METHODS[fresh.type].__name__ == fresh.cls.split()[0]
+    script = "import sys; from local import plan; plan.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    subprocess.run(
+        ["python3", "-c", script, *NAMES, "--kd-type", "enskd"], cwd=recipe, env=environment(), check=True, timeout=60
+    )
+
+
+def alive(pid: int) -> bool:
+    """Running, and no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_that_run_sh_has_started(run_sh: Path, number: int) -> None:
+    process = subprocess.Popen(
+        [run_sh, "--stop_stage", "1"], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    files = [run_sh.parent / f"pid.{job}" for job in (1, 2)]
+    for _ in range(300):
+        if all(file.exists() and file.read_text().strip() for file in files):
+            break
+        time.sleep(0.1)
+    pids = [int(file.read_text()) for file in files]
+    assert all(alive(pid) for pid in pids)
+    os.kill(process.pid, number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == -number
+    assert "stopped by SIG" in told and "the same command goes on from there" in told
+    assert not any(alive(pid) for pid in pids)
