@@ -19,6 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "models": GROUND | {"files", "audio", "feats", "losses"},
     "foreign": GROUND | {"files", "audio", "feats", "losses", "models", "verify"},
     "kd": GROUND | {"files", "audio", "feats", "batches", "losses", "models"},
+    "report": GROUND | {"files", "score", "losses", "models"},
     "train": GROUND | {"files", "audio", "feats", "batches", "losses", "models", "score", "kd"},
 }
 PACKAGE = ROOT / "speakerkd"
