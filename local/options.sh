@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Options of every recipe:
 #   --stage 1                  first stage
-#   --stop_stage 6             last stage
+#   --stop_stage 6             last stage; --stage 7 or 8 alone is that stage
 #   --teacher name             a model of conf/model, which stage 3 trains; or exp/<name>/final.pt, which is there already
 #                              (local/import_checkpoint.py makes such a folder); or a file: final.pt, or an scp of vectors.
 #                              name=file gives a file the name that it has in the folders of exp

@@ -4,7 +4,7 @@
 #
 # A run.sh is then a list of "if runs <number> <title>; then ... fi", the last number being the last stage. It may use
 #   features, validate        for data directories, by their names in data/
-#   train_teacher, train_student, extract, pair           in stages 3, 4, 5 and 7
+#   train_teacher, train_student, extract, collect, pair, export_student     in stages 3, 4, 5, 6, 7 and 8
 #   systems teacher_dir student_dir taught_by needs ...   what the plan has found; local/plan.py --help lists it
 # Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors.
 # shellcheck disable=SC2154  # the options and the plan are variables of run.sh
@@ -13,6 +13,8 @@ fail() { echo "$0: $*" >&2; exit 1; }
 
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 last_stage=$(sed -n 's/^if runs \([0-9][0-9]*\) .*/\1/p' "./${0##*/}" | sort -n | tail -n 1)
+# --stage 7 or 8 alone means that stage; without it, the run ends with the scores.
+[[ " ${_po_arguments[*]}" == *" --stop"[_-]stage* ]] || [ "$stage" -le "$stop_stage" ] || stop_stage=$stage
 for option in stage stop_stage; do
   [ "${!option}" -ge 1 ] && [ "${!option}" -le "$last_stage" ] || fail "--$option ${!option}: the stages are 1 to $last_stage"
 done
@@ -122,6 +124,18 @@ extract() { # names of data directories
       local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$system/final.pt" "data/$x" "$system/xvectors_$x"
     done
   done
+}
+
+collect() { # the table of all systems, and a page with pictures
+  local/collect_results.py exp
+  local/report.py exp
+}
+
+export_student() { # further options of export_onnx.py
+  local system=$student_dir
+  ! $large_margin || system=$fine_tuned
+  [ -f "$system/final.pt" ] || fail "$system/final.pt: no such file; run stage 4 with the same options"
+  local/export_onnx.py --train-dir data/train_all "$@" "$system" "$system/export"
 }
 
 pair() { # are there two systems for stage 7?

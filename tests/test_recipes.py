@@ -107,8 +107,19 @@ def test_synth_from_nothing_to_a_table(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         name = f"xvector_tiny_{kd_type}_s0" if kd_type == "sdpn" else f"xvector_tiny_{kd_type}_{teacher}_s0"
         assert line in done.stdout and f"| {name} " in done.stdout
+    assert "xvector_tiny_enskd_xvector_tiny_s0" in (recipe / "exp/report.html").read_text()
     log = (recipe / "exp/xvector_tiny_vgsr_faces_s0/log/train.1.log").read_text()
     assert "utterances have no teacher" in log and "the method leaves them out" in log
+
+    # The student leaves the bench: --stage 8 alone is that stage, and what it writes compares two recordings.
+    words = ["./run.sh", "--stage", "8", "--student", "xvector_tiny"]
+    done = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "stage 8" in done.stdout and "stage 6" not in done.stdout
+    waves = [line.split()[1] for line in (recipe / "data/test/wav.scp").read_text().splitlines()[:2]]
+    words = ["local/verify.py", "--model", "exp/xvector_tiny_none_s0/export", *waves]
+    done = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "decision" in done.stdout, done.stderr
 
 
 def test_bench_runs_small() -> None:

@@ -5,7 +5,8 @@
 #   ./run.sh --nj 32 --gpus 2                        # everything
 #   ./run.sh --stage 4 --kd_type enskd --gpus 2      # another method; conf/kd has them, README.md the papers' settings
 #   ./run.sh --stage 4 --kd_type vgsr --teacher data/train/face.scp --vectors quality=data/train/utt2quality
-#   ./run.sh --stage 7 --stop_stage 7 --enroll_system xvector_none_s0 --test_system resnet34_s0
+#   ./run.sh --stage 7 --enroll_system xvector_none_s0 --test_system resnet34_s0
+#   ./run.sh --stage 8                   # the student as ONNX; needs tools/setup.sh --extras "export app"
 # Defaults here: --teacher resnet34 --student xvector --nj 16
 # Options of this recipe:
 #   --cnceleb1, --cnceleb2 folder    as unpacked: CN-Celeb_flac with data/, dev/ and eval/, CN-Celeb2_flac with data/
@@ -65,7 +66,7 @@ if runs 6 "scores"; then
         "$trials" "$test" "$test" "$system/scores"
     done
   done
-  local/collect_results.py exp
+  collect
 fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
@@ -79,3 +80,6 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
   done
 fi
 
+if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
+  export_student --data "CN-Celeb 1 and 2" --trials data/test/trials_concat --calibration-trials data/test/trials_concat
+fi

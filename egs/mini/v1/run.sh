@@ -5,7 +5,8 @@
 #   ./run.sh                             # everything
 #   ./run.sh --stage 4 --kd_type enskd   # another method: conf/kd has them
 #   ./run.sh --stage 4 --student ecapa_tiny
-#   ./run.sh --stage 7 --stop_stage 7 --enroll_system xvector_tiny_none_s0 --test_system resnet_tiny_s0
+#   ./run.sh --stage 7 --enroll_system xvector_tiny_none_s0 --test_system resnet_tiny_s0
+#   ./run.sh --stage 8                   # the student as ONNX; needs tools/setup.sh --extras "export app"
 # Defaults here: --teacher resnet_tiny --student xvector_tiny --nj 2
 # Options of this recipe:
 #   --debs ""                  folder that holds the Debian packages; without it they are downloaded (365 MB)
@@ -46,9 +47,13 @@ if runs 6 "scores"; then
     local/score.py --norm asnorm --top-n 50 --cohort "$cohort/xvector.scp" data/test/trials "$test" "$test" "$system/scores"
     local/score.py --enroll-spk2utt data/test/enroll3_spk2utt data/test/trials_enroll3 "$test" "$test" "$system/scores"
   done
-  local/collect_results.py exp
+  collect
 fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
   local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" data/train data/test data/test/trials
+fi
+
+if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
+  export_student --data "recorded speech of 34 people from Debian packages, licences in README.md"
 fi

@@ -5,7 +5,8 @@
 #   ./run.sh --nj 32 --gpus 2                        # everything
 #   ./run.sh --stage 4 --kd_type enskd --gpus 2      # another method; conf/kd has them, README.md the papers' settings
 #   ./run.sh --stage 4 --kd_type vgsr --teacher data/train/face.scp --vectors quality=data/train/utt2quality
-#   ./run.sh --stage 7 --stop_stage 7 --enroll_system xvector_none_s0 --test_system resnet34_s0
+#   ./run.sh --stage 7 --enroll_system xvector_none_s0 --test_system resnet34_s0
+#   ./run.sh --stage 8                   # the student as ONNX; needs tools/setup.sh --extras "export app"
 # Defaults here: --teacher resnet34 --student xvector --nj 16
 # Options of this recipe:
 #   --voxceleb1, --voxceleb2 folder  as unpacked: wav/idXXXXX/<video>/00001.wav, dev/aac/idXXXXX/<video>/00001.m4a
@@ -64,7 +65,7 @@ if runs 6 "scores"; then
         "$trials" "$test" "$test" "$system/scores"
     done
   done
-  local/collect_results.py exp
+  collect
 fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
@@ -74,4 +75,8 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
       "exp/$enroll_system" "exp/$test_system" data/cohort data/test "$trials"
     for x in md tsv; do mv "$out/matrix.$x" "$out/matrix_${trials##*/trials_}.$x"; done
   done
+fi
+
+if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
+  export_student --data "VoxCeleb2-dev" --trials data/test/trials_O --calibration-trials data/test/trials_O
 fi
