@@ -18,6 +18,7 @@ from speakerkd.feats.frontend import name_of, recorded
 from speakerkd.feats.source import departure
 from speakerkd.kd import METHODS, Parts
 from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.kd.teacher import NetTeacher, Teacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import load_net, make_net
 
@@ -27,6 +28,7 @@ class Options:
     kd: str = opt("conf/kd/enskd.conf", "conf file of the method")
     model: str = opt("conf/model/xvector.conf", "conf file of the student")
     head: str = opt("conf/head.conf", "conf file of the classifier")
+    source: str = opt("feats", "what the student's crops are made of: feats or waves, as for local/train.py")
     centroids: str = opt("", "spk_xvector.scp by which the teacher judges the training speakers")
     missing: str = opt("error", "utterances without a vector: error or zero, as for local/train.py")
 
@@ -58,12 +60,18 @@ def describe_vectors(path: str, data: Utterances) -> list[tuple[str, str]]:
     return [("vectors", f"of {table.dim}, of {found} of the {len(keys)} training utterances by their own names")]
 
 
+def heard(teacher: Teacher) -> str:
+    if not isinstance(teacher, NetTeacher):
+        return "nothing: its vectors were made beforehand"
+    return "the student's features" if teacher.reading is None else "the same samples by its own front end"
+
+
 def main(argv: list[str]) -> None:
     options, (path, folder) = parse_args(Options, argv, __doc__, 2)
     name, kind, conf = typed_conf(options.kd, METHODS)
     if not kind.needs_of(conf).teacher:
         raise ValueError(f"{options.kd}: the method {name} has no teacher")
-    data = Utterances(folder)
+    data = Utterances(folder, source=options.source)
     told = describe_vectors(path, data) if path.endswith(".scp") else describe_net(path, data)
     for what, text in told:
         print(f"{what:<10} {text}")
@@ -72,6 +80,7 @@ def main(argv: list[str]) -> None:
     try:
         teacher = find_teacher(path, options.centroids, data, np.arange(len(data)), head, options.missing)
         kind(conf, Parts(student, data.speakers, teacher, {}))
+        print(f"{'hears':<10} {heard(teacher)}")
     except ValueError as error:
         print(f"can't serve a student {options.model} by {options.kd}: {error}")
         raise SystemExit(1) from None

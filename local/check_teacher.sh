@@ -8,6 +8,7 @@
 #   --kd conf/kd/enskd.conf              the method
 #   --model conf/model/xvector.conf      the student
 #   --head conf/head.conf                the classifier
+#   --source feats                       what the student's crops are made of: feats or waves (waves.scp, else wav.scp)
 #   --centroids ""                       spk_xvector.scp by which the teacher judges the training speakers
 #   --missing error                      utterances without a vector: error or zero
 #   --test ""                            data directory to measure its error rate on, and
@@ -21,6 +22,7 @@ export LC_ALL=C
 kd=conf/kd/enskd.conf
 model=conf/model/xvector.conf
 head=conf/head.conf
+source=feats
 centroids=
 missing=error
 test=
@@ -54,6 +56,6 @@ if [ -n "$test$trials" ]; then
   fi
 fi
 status=0
-local/check_teacher.py --kd "$kd" --model "$model" --head "$head" --centroids "$centroids" --missing "$missing" "$teacher" "$data" \
+local/check_teacher.py --kd "$kd" --model "$model" --head "$head" --source "$source" --centroids "$centroids" --missing "$missing" "$teacher" "$data" \
   || status=1
 exit $status

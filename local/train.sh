@@ -9,6 +9,7 @@
 #   --kd conf/kd/none.conf               the method
 #   --head conf/head.conf                the classifier
 #   --teacher ""                         final.pt of a net, or an xvector.scp, for methods that have one
+#   --source feats                       what crops are made of: feats (feats.scp) or waves (waves.scp, else wav.scp)
 #   --vectors ""                         name=file,... for methods that take more: quality=data/train/utt2quality
 #   --train-config conf/train.conf       optimisation
 #   --train-options ""                   more options of local/train.py, such as "--seed 1 --num-epochs 5"
@@ -25,6 +26,7 @@ model=conf/model/xvector.conf
 kd=conf/kd/none.conf
 head=conf/head.conf
 teacher=
+source=feats
 vectors=
 train_config=conf/train.conf
 train_options=
@@ -39,7 +41,7 @@ out=${2%/}
 
 fail() { echo "$0: $*" >&2; exit 1; }
 local/check_python.sh
-[ -s "$data/feats.scp" ] || { [ -n "$vectors" ] && [ -s "$data/utt2spk" ]; } || fail "$data/feats.scp is missing or empty; run stage 2"
+[ -s "$data/feats.scp" ] || [ "$source" = waves ] || { [ -n "$vectors" ] && [ -s "$data/utt2spk" ]; } || fail "$data/feats.scp is missing or empty; run stage 2"
 for file in "$model" "$kd" "$head" "$train_config"; do
   [ -f "$file" ] || fail "$file: no such file; there are: $(cd "$(dirname "$file")" 2>/dev/null && echo *)"
 done
@@ -55,5 +57,5 @@ rm -f "$out/log/rendezvous"
 # shellcheck disable=SC2086  # cmd may carry options, and train_options are several
 $cmd "${gpu[@]}" JOB=1:"$nodes" "$out/log/train.JOB.log" \
   "${launcher[@]}" local/train.py --config "$train_config" --model "$model" --kd "$kd" --head "$head" \
-  --teacher "$teacher" --vectors "$vectors" $train_options "$data" "$out"
+  --teacher "$teacher" --source "$source" --vectors "$vectors" $train_options "$data" "$out"
 echo "$0: $(grep -h 'is ready\|complete already' "$out"/log/train.*.log | tail -n 1 | sed 's/^[^:]*: //'); the log is $out/log/train.1.log"

@@ -349,7 +349,7 @@ def test_centroids_in_the_place_of_a_classifier(recipe: Path, data: Path, sh: Ru
         ("needless", "the method none has no teacher; leave it out"),
         ("vectors", "--vectors=face=x.scp: the method dkd takes no --vectors"),
         ("no file", "exp/t/none.pt: can't be read"),
-        ("width", f"takes features of {DIM + 1} a frame, data/train has {DIM}: .*make vectors of data/train with it"),
+        ("width", f"takes features of {DIM + 1} a frame, data/train has {DIM}, .*vectors that were made with it"),
         ("front end", r"features of another kind than those of data/train \(--num-mel-bins=8 for 40\)"),
         ("temperature", "--temperature=0.0 must be positive"),
         ("projection", "--projection=never, but the student's embeddings have 6 dimensions, the teacher's 5"),

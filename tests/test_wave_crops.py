@@ -153,9 +153,9 @@ def test_other_front_ends_hear_the_same_samples(tmp_path: Path) -> None:
         for name, each in ears.items():
             assert np.array_equal(batch.heard[name][number].numpy(), each(wave))
     assert batch.heard["big"].shape == (4, 20, 40) and batch.heard["other"].shape[2] == 30
-    with pytest.raises(ValueError, match=r"deep: hears 8000 Hz, the waves of .* have 16000 Hz"):
+    with pytest.raises(ValueError, match=r"deep hears 8000 Hz, and the waves of .* have 16000 Hz"):
         crops.listen("deep", KaldiFrontEnd(KaldiConf(sample_frequency=8000, high_freq=0)))
-    with pytest.raises(ValueError, match=r"big: has a front end of its own .*--source waves \(local/make_wave_ark.sh"):
+    with pytest.raises(ValueError, match=r"big must hear the recording.*--source waves \(local/make_wave_ark.sh"):
         Utterances(folder).crops.listen("big", ears["big"])
 
 

@@ -73,9 +73,9 @@ class ArkCrops:
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(
-            f"{name}: has a front end of its own and hears the recording, but --source=feats has features alone; train "
-            f"with --source waves (local/make_wave_ark.sh {self.folder}), or make vectors with it "
-            "(local/extract_xvectors.sh) and give their xvector.scp as --teacher"
+            f"{name} must hear the recording, and --source=feats has features alone. Train with --source waves "
+            f"(local/make_wave_ark.sh {self.folder}), or make vectors with it (local/extract_xvectors.sh) and give their "
+            "xvector.scp as --teacher"
         )
 
     def _repeated(self, rows: np.ndarray, entry: int, length: int) -> np.ndarray:

@@ -18,23 +18,29 @@ from speakerkd.batches.crops import Cut, Places, column
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.frontend import FrontEnd
+from speakerkd.feats.source import feature_conf
+from speakerkd.feats.stretch import FrameGrid
 
 
 class WaveCrops:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        conf = self.folder / "conf/fbank.conf"
-        if not conf.exists():
-            raise ValueError(f"{conf} is missing, which says what features the student takes; {REMEDY}, and writes it")
+        conf = feature_conf(self.folder)
+        if conf is None:
+            raise ValueError(
+                f"{self.folder}/conf/fbank.conf is missing, which says what features the student takes; {REMEDY}, and "
+                "writes it"
+            )
         self.conf = build(FbankConf, read_conf(conf), str(conf))
         # The stretch holds whole frames alone, whatever is done at the ends of an utterance.
         self._fbank = Fbank(dataclasses.replace(self.conf, snip_edges=True))
         self._whole = Fbank(self.conf)
+        self._grid = FrameGrid.of(self._whole)
         self.dim = self._fbank.dim
         self._waves = WaveRanges(self._list(), self._fbank.rate, self.conf.channel)
         self.scp = self._waves.scp
         self.samples = self._lengths()
-        self.frames = np.fromiter(map(self._whole.num_frames, self.samples.tolist()), np.int32, len(self.scp))
+        self.frames = np.fromiter(map(self._grid.num_frames, self.samples.tolist()), np.int32, len(self.scp))
         short = int((self.frames < 1).sum())
         if short:
             raise ValueError(
@@ -62,32 +68,17 @@ class WaveCrops:
     def listen(self, name: str, front_end: FrontEnd) -> None:
         if front_end.rate != self._fbank.rate:
             raise ValueError(
-                f"{name}: hears {front_end.rate} Hz, the waves of {self.folder} have {self._fbank.rate} Hz: make them and "
-                f"the features at {front_end.rate} Hz, or make vectors with it (local/extract_xvectors.sh) and give their "
-                "xvector.scp as --teacher"
+                f"{name} hears {front_end.rate} Hz, and the waves of {self.folder} have {self._fbank.rate} Hz. Make them "
+                f"and the features at {front_end.rate} Hz, or make vectors with it (local/extract_xvectors.sh) and give "
+                "their xvector.scp as --teacher"
             )
         self._front_ends[name] = front_end
 
     def wave(self, entry: int, start: int, length: int) -> np.ndarray:
-        """The samples of `length` frames from frame `start` on. A short utterance is repeated until it fills them."""
-        shift = self._fbank.shift
-        frames = int(self.frames[entry])
-        if frames < length:
-            period = self._stretch(entry, 0, frames)[: frames * shift]
-            return np.resize(period, (length - 1) * shift + self._fbank.length)
-        return self._stretch(entry, start, length)
-
-    def _stretch(self, entry: int, start: int, length: int) -> np.ndarray:
-        """Where frames reach over the ends of the utterance, its samples are reflected, as Fbank does it."""
-        fbank, count = self._fbank, int(self.samples[entry])
-        first = start * fbank.shift - (0 if self.conf.snip_edges else fbank.length // 2 - fbank.shift // 2)
-        last = first + (length - 1) * fbank.shift + fbank.length
-        if first >= 0 and last <= count:
-            return self._waves(entry, first, last)
-        place = np.arange(first, last) % (2 * count)
-        place = np.minimum(place, 2 * count - 1 - place)
-        low, high = int(place.min()), int(place.max()) + 1
-        return self._waves(entry, low, high)[place - low]
+        """The samples of `length` frames from frame `start` on."""
+        return self._grid.crop(
+            lambda first, last: self._waves(entry, first, last), int(self.samples[entry]), start, length
+        )
 
     def _list(self) -> Path:
         """The file that names the waves."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from speakerkd.batches.utterances import Utterances
-from speakerkd.feats.frontend import recorded
+from speakerkd.feats.frontend import FrontEnd, Reading, recorded
 from speakerkd.feats.source import departure
 from speakerkd.files.vectors import read_vectors
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
@@ -22,8 +22,7 @@ def find_teacher(
         teacher: Teacher = VectorTeacher(path, data.speakers, *mean_vectors(data, entries), conf)
     else:
         net = load_net(path)
-        check_front_end(path, net, data)
-        teacher = NetTeacher(net, path, data.speakers)
+        teacher = NetTeacher(net, path, data.speakers, listen(path, net, data))
     if centroids:
         judge_by_file(teacher, centroids, conf)
     return teacher
@@ -54,27 +53,32 @@ def judge_by_file(teacher: Teacher, path: str, conf: MarginConf) -> None:
     teacher.judge_by(torch.from_numpy(vectors.matrix[rows[rows >= 0]]), torch.from_numpy(rows >= 0), conf)
 
 
-def check_front_end(path: str, net: SpeakerNet, data: Utterances) -> None:
-    """A teacher hears the student's crop, so it must have learnt from features of the same kind."""
-    remedy = (
-        f"make vectors of {data.folder} with it (local/extract_xvectors.sh {path} {data.folder} <dir>), and give their "
-        "xvector.scp as --teacher"
-    )
-    if net.feat_dim != data.dim:
-        raise ValueError(
-            f"{path}: takes features of {net.feat_dim} a frame, {data.folder} has {data.dim}: it can't hear the student's "
-            f"crops; {remedy}"
-        )
+def listen(path: str, net: SpeakerNet, data: Utterances) -> Reading | None:
+    """How the teacher reads features of its own front end, which the crops give from now on; None: it hears the student's.
+
+    It hears the student's if it was trained on such, or if nothing is known of its front end.
+    """
     front_end = recorded(net.info, path)
-    if front_end is None:
-        return
-    if front_end.conf.mean != "utterance" or front_end.conf.window_frames:
+    if front_end is None or not (reason := stranger(front_end, data)):
+        if net.feat_dim != data.dim:
+            raise ValueError(
+                f"{path}: takes features of {net.feat_dim} a frame, {data.folder} has {data.dim}, and the file doesn't "
+                "say how its features are made; import or train it again, or give vectors that were made with it"
+            )
+        return None
+    try:
+        data.crops.listen(path, front_end)
+    except ValueError as error:
         raise ValueError(
-            f"{path}: doesn't hear whole crops minus their mean, as students do (mean {front_end.conf.mean}, windows of "
-            f"{front_end.conf.window_frames} frames); {remedy}"
-        )
-    different = departure(front_end, data.folder)
-    if different:
-        raise ValueError(
-            f"{path}: was trained on features of another kind than those of {data.folder} ({different}); {remedy}"
-        )
+            f"{path}: was trained on features of another kind than those of {data.folder} ({reason}). {error}"
+        ) from error
+    return front_end.conf
+
+
+def stranger(front_end: FrontEnd, data: Utterances) -> str:
+    """Why the student's crops are not what this front end makes of them; '' if they are."""
+    conf = front_end.conf
+    if conf.mean != "utterance" or conf.window_frames:
+        windows = f"windows of {conf.window_frames} frames" if conf.window_frames else "whole crops"
+        return f"students hear whole crops minus their mean, it hears {windows}, mean subtracted: {conf.mean}"
+    return departure(front_end, data.folder)

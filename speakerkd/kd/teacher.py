@@ -1,6 +1,6 @@
 """Teachers: frozen, in eval mode, and no part of the method's modules: neither optimiser, checkpoint nor DDP know them.
 
-NetTeacher     a checkpoint of ours; hears the very crop that the student hears
+NetTeacher     a checkpoint of ours; it hears the crop that the student hears, by the student's features or by its own
 VectorTeacher  vectors of the utterances, made beforehand by any system
 
 Class space. Logits come in the order of the student's speakers: the teacher's rows are picked by the speakers' names, so it
@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import first_few
+from speakerkd.feats.frontend import Reading
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models.base import Encoded, SpeakerNet
+from speakerkd.models.hearing import hear
 
 VECTORS = "teacher"  # their name in a batch
 
@@ -71,9 +73,11 @@ class Teacher(torch.nn.Module):
 
 
 class NetTeacher(Teacher):
-    def __init__(self, net: SpeakerNet, name: str, speakers: Sequence[str]) -> None:
+    """`reading`: how it reads features of its own front end, which batches then hold; None: it hears the student's."""
+
+    def __init__(self, net: SpeakerNet, name: str, speakers: Sequence[str], reading: Reading | None = None) -> None:
         super().__init__(name, speakers)
-        self.net, self.dim = net, net.dim
+        self.net, self.dim, self.reading = net, net.dim, reading
         row = {speaker: index for index, speaker in enumerate(net.speakers)}
         if net.head is not None:
             self.known = torch.tensor([speaker in row for speaker in speakers])
@@ -84,7 +88,9 @@ class NetTeacher(Teacher):
 
     def embed(self, batch: Batch) -> Encoded:
         with torch.no_grad():
-            return self.net(batch.feats[0])
+            if self.reading is None:
+                return self.net(batch.feats[0])
+            return hear(self.net, batch.heard[self.name], self.reading)
 
 
 class VectorTeacher(Teacher):

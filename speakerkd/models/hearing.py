@@ -1,0 +1,26 @@
+"""A net on crops of one length as its own front end makes them: whole crops, or windows whose vectors are averaged."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speakerkd.feats.frontend import Reading
+from speakerkd.models.base import Encoded, SpeakerNet
+
+
+def hear(net: SpeakerNet, feats: Tensor, reading: Reading) -> Encoded:
+    """(B, T, F) raw features -> what the net makes of them if it reads them as it was trained to."""
+    if reading.mean == "utterance":
+        feats = feats - feats.mean(1, keepdim=True)
+    frames = reading.window_frames
+    if not frames:
+        return net(feats)
+    if feats.shape[1] < frames:
+        feats = feats.repeat(1, -(-frames // feats.shape[1]), 1)[:, :frames]
+    shift = reading.window_shift or frames
+    starts = list(range(0, feats.shape[1] - frames + 1, shift))
+    if starts[-1] + frames < feats.shape[1]:
+        starts.append(feats.shape[1] - frames)
+    windows = torch.stack([feats[:, start : start + frames] for start in starts], 1)  # (B, n, frames, F)
+    vectors = net(windows.flatten(0, 1)).embedding.float().unflatten(0, (len(feats), len(starts)))
+    return Encoded(F.normalize(vectors.mean(1), dim=1))
