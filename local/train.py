@@ -25,7 +25,7 @@ from speakerkd.feats.source import feature_conf
 from speakerkd.kd import METHODS, Distiller, Needs, Parts
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import Teacher
-from speakerkd.losses.margin import MarginConf
+from speakerkd.losses.margin import MarginConf, require_margin_schedule
 from speakerkd.models import SpeakerNet, make_net, read_model, save_net
 from speakerkd.models.init import initialise
 from speakerkd.models.vectormap import VectorMap, save_map, system_of
@@ -73,6 +73,8 @@ def main(argv: list[str]) -> None:
     check_speakers(data, entries)
     classifies = needs.labels and needs.classifier
     head = build(MarginConf, read_conf(options.head), options.head) if classifies else None
+    if head is not None:
+        require_margin_schedule(head)
     teacher = attach(options, name, needs, data, entries, head)
     if options.missing == "skip":
         whole = data.complete()

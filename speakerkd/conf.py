@@ -1,8 +1,8 @@
 """Options: a dataclass beside its class holds the defaults, a Kaldi conf file or the command line changes them.
 
 A conf file is Kaldi's: a line `--num-mel-bins=80  # comment` an option; `--name` alone is true. Names are written with
-hyphens or underscores. Later wins: dataclass, conf file, command line. A name that is not a field is an error that
-lists the fields.
+hyphens or underscores. A number may be a fraction: --warmup=6/150. Later wins: dataclass, conf file, command line. A name
+that is not a field is an error that lists the fields.
 
 A stage script is
     @dataclass
@@ -100,8 +100,9 @@ def _value(kind: Any, text: str) -> Any:
         return text
     if kind in (int, float):
         try:
-            return kind(text)
-        except ValueError as error:
+            upper, slash, lower = text.partition("/")  # a fraction, such as 6/150
+            return float(upper) / float(lower) if slash and kind is float else kind(text)
+        except (ValueError, ZeroDivisionError) as error:
             raise ValueError("not a whole number" if kind is int else "not a number") from error
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:

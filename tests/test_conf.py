@@ -22,7 +22,7 @@ class Small:
 
 def test_conf_file_is_kaldis(tmp_path: Path) -> None:
     path = tmp_path / "x.conf"
-    path.write_text("# comment\n--num-bins=80  # eighty\n\n--deep\n--snrs=5:0\n--gamma = 1e-3\n--top=4\n")
+    path.write_text("# comment\n--num-bins=80  # eighty\n\n--deep\n--snrs=5:0\n--gamma = 1/1000\n--top=4\n")
     assert build(Small, read_conf(path), str(path)) == Small(80, 1e-3, True, "a", (5, 0), 4)
 
 
@@ -32,6 +32,8 @@ def test_conf_file_is_kaldis(tmp_path: Path) -> None:
         ("--num-bims=80\n", r"no option --num-bims.*--deep --gamma --name --num-bins"),
         ("--num-bins=8o\n", "--num-bins=8o: not a whole number"),
         ("--deep=yes\n", "not true or false"),
+        ("--gamma=6/0\n", "--gamma=6/0: not a number"),
+        ("--num-bins=6/2\n", "--num-bins=6/2: not a whole number"),
         ("num-bins=80\n", "x.conf:1: 'num-bins=80' is not of the form"),
         ("--gamma=1\n--gamma=2\n", "x.conf:2: --gamma is given twice"),
     ],

@@ -109,16 +109,16 @@ def test_the_weight_rises_as_published() -> None:
     """1/20 in the first of 150 epochs, 1 from the twentieth on; the same part of shorter runs."""
     enskd = typed_conf(ROOT / "egs/mini/v1/conf/kd/enskd.conf", METHODS)[2]
     assert (enskd.temperature, enskd.gamma, enskd.target_weight, enskd.weight) == (1.0, 2.0, 1.0, 1.0)
-    weights_ = [Clock(epoch + 0.7, 150).steps(enskd.warmup) for epoch in range(150)]
+    weights_ = [Clock(epoch + 0.7, 150).rise_in_epochs(enskd.warmup) for epoch in range(150)]
     np.testing.assert_allclose(weights_, [min(number / 20, 1) for number in range(1, 151)])
-    assert [Clock(epoch, 24).steps(enskd.warmup) for epoch in (0.0, 1.5, 2.0, 3.0)] == [1 / 3, 2 / 3, 1, 1]
-    assert Clock(0.0, 4).steps(0.0) == 1.0
+    assert [Clock(epoch, 24).rise_in_epochs(enskd.warmup) for epoch in (0.0, 1.5, 2.0, 3.0)] == [1 / 3, 2 / 3, 1, 1]
+    assert Clock(0.0, 4).rise_in_epochs(0.0) == 1.0
 
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_enskd_by_hand(plain: bool) -> None:
     """The loss of a batch, from the heads' cosines and the definition."""
-    teacher, student = net_of(0), net_of(1, head=MarginConf(margin=0.3, margin_start=2, margin_end=6))
+    teacher, student = net_of(0), net_of(1, head=MarginConf(margin=0.3, margin_start=2 / 24, margin_end=6 / 24))
     method = method_of(
         ROOT / "egs/mini/v1/conf/kd/enskd.conf", NetTeacher(teacher, "t", NAMES), student, plain_cosines=plain
     )

@@ -140,16 +140,16 @@ def test_single_precision_under_autocast(kind: str, dtype: torch.dtype) -> None:
 
 def test_the_ramp_at_its_ends_and_between() -> None:
     for shape in ("exponential", "linear"):
-        values = [margin_ramp(epoch / 10, 20, 40, shape) for epoch in range(600)]
+        conf = MarginConf(margin_start=20 / 60, margin_end=40 / 60, margin_shape=shape)
+        values = [margin_ramp(conf, tenth / 600) for tenth in range(600)]
         assert values[0] == values[200] == 0 and values[400] == values[599] == 1
         assert all(low <= high for low, high in pairwise(values))
         assert values[399] == pytest.approx(1, abs=0.01)
-    assert margin_ramp(30, 20, 40, "linear") == 0.5
-    assert margin_ramp(30, 20, 40) == pytest.approx(1 - 1e-3**0.5)
-    assert margin_ramp(22, 20, 40) == pytest.approx(0.5, abs=0.01), "half of the rise after a tenth of the way"
-    assert margin_ramp(0, 0, 0) == 1 and margin_ramp(4.9, 5, 5) == 0 and margin_ramp(5, 5, 5) == 1
-    with pytest.raises(ValueError, match="allowed: exponential linear"):
-        margin_ramp(1, 0, 2, "cosine")
+    assert margin_ramp(MarginConf(margin_start=0.2, margin_end=0.4, margin_shape="linear"), 0.3) == pytest.approx(0.5)
+    rising = MarginConf(margin_start=0.2, margin_end=0.4)
+    assert margin_ramp(rising, 0.3) == pytest.approx(1 - 1e-3**0.5)
+    assert margin_ramp(rising, 0.22) == pytest.approx(0.5, abs=0.01), "half of the rise after a tenth of the way"
+    assert margin_ramp(MarginConf(), 0) == 1
 
 
 @pytest.mark.parametrize(

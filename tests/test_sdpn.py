@@ -250,8 +250,8 @@ def test_dino_centre_and_temperature() -> None:
         before = method.centre.clone()
         method(batch, Clock(0, 10))
         torch.testing.assert_close(method.centre, 0.9 * before + 0.1 * cosines.mean((0, 1)))
-    found = [method.teacher_temperature(Clock(epoch, 10)) for epoch in (0, 1, 2, 9)]
-    assert found == pytest.approx([0.04, 0.055, 0.07, 0.07])
+    found = [method.teacher_temperature(Clock(epoch, 15)) for epoch in (0, 0.9, 1, 2, 3, 9)]
+    assert found == pytest.approx([0.04, 0.04, 0.055, 0.07, 0.07, 0.07])
 
 
 def test_prototypes_are_neither_decayed_nor_clipped() -> None:

@@ -140,7 +140,7 @@ for name, kind, more in (
     method = kind(conf, Parts(SpeakerNet(Means()), ()))
     data = Utterances("data/train", labels=False)
     batches = Batches(data, kind.needs_of(conf).views, 20, 12, 0, rank=world.rank, world_size=world.size)
-    train_conf = TrainConf(num_epochs=4, batch_size=12, warmup_epochs=0, lr=0.05, clip=1.0)
+    train_conf = TrainConf(num_epochs=4, batch_size=12, warmup=0, lr=0.05, clip=1.0)
     train(method, batches, train_conf, folder, world, Pace(2))
 world.close()
 """

@@ -47,7 +47,9 @@ def make_net(key: str, feat_dim: int = FEAT_DIM) -> SpeakerNet:
     name, options = TINY[key]
     torch.manual_seed(3)
     encoder = MODELS[name](MODELS[name].Conf(**options), feat_dim)
-    return SpeakerNet(encoder, MarginHead(MarginConf(margin_start=1, margin_end=3), encoder.dim, SPEAKERS), NAMES)
+    return SpeakerNet(
+        encoder, MarginHead(MarginConf(margin_start=1 / 4, margin_end=3 / 4), encoder.dim, SPEAKERS), NAMES
+    )
 
 
 def make_method(key: str, feat_dim: int = FEAT_DIM, **options: Any) -> SKDFE:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,18 @@ import torch
 from conftest import environment
 from toy import DIM, SPEAKERS, UTTERANCES, command, same, weights
 
+from speakerkd.batches.dataset import Batch, Batches, View
+from speakerkd.batches.utterances import Utterances
 from speakerkd.files.kaldi import ArkWriter, Scp
 from speakerkd.files.tables import write_table
-from speakerkd.models import load_net
-from speakerkd.train.loop import TrainConf, in_bf16, learning_rate
+from speakerkd.kd import Clock, Outcome, Parts
+from speakerkd.kd.none import NoneConf, NoTeacher
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import load_net, make_net
+from speakerkd.parallel import World
+from speakerkd.schedules import learning_rate
+from speakerkd.train.loop import Pace, TrainConf, clip_gradient, in_bf16, make_optimizer, train
+from speakerkd.train.runfolder import RunFolder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -138,7 +147,7 @@ data = Utterances("data/train")
 torch.manual_seed(0)
 method = Means()
 batches = Batches(data, [View()], 24, 8, 0, rank=world.rank, world_size=world.size)
-train(method, batches, TrainConf(num_epochs=3, batch_size=8, average=2, warmup_epochs=0), folder, world, Pace(2))
+train(method, batches, TrainConf(num_epochs=3, batch_size=8, average=2, warmup=0), folder, world, Pace(2))
 if world.first:
     folder.save("final.pt", method.state_dict())
 world.close()
@@ -264,7 +273,7 @@ def test_bad_input(recipe: Path, data: Path, sh: Run, mishap: str, message: str)
     elif mishap in ("nan", "huge rate"):
         words[1:1] = [
             "--train-options",
-            "--lr 1e30 --warmup-epochs 0" if mishap == "huge rate" else "--lr 1e20 --warmup-epochs 0",
+            "--lr 1e30 --warmup 0" if mishap == "huge rate" else "--lr 1e20 --warmup 0",
         ]
     elif mishap == "batch":
         words[1:1] = ["--processes", 2, "--train-options", "--batch-size 9"]
@@ -285,13 +294,53 @@ def test_bad_input(recipe: Path, data: Path, sh: Run, mishap: str, message: str)
     assert re.search(message, done.stderr + (log.read_text() if log.exists() else "")), done.stderr
 
 
-def test_learning_rates() -> None:
-    conf = TrainConf(num_epochs=10, lr=1.0, final_lr=0.01, warmup_epochs=2)
-    assert learning_rate(conf, 1) == pytest.approx(0.5 * 0.01**0.1)
-    assert learning_rate(conf, 5) == pytest.approx(0.1) and learning_rate(conf, 10) == pytest.approx(0.01)
-    cosine = TrainConf(num_epochs=10, lr=1.0, final_lr=0.01, warmup_epochs=0, schedule="cosine")
-    assert learning_rate(cosine, 0) == 1 and learning_rate(cosine, 5) == pytest.approx(0.505)
-    assert learning_rate(cosine, 10) == pytest.approx(0.01)
+def test_the_loop_keeps_to_its_schedules(recipe: Path, data: Path, sh: Run) -> None:
+    """The rate of each step, as it is logged, and the clock that each method gets."""
+    (recipe / "conf/head.conf").write_text("--margin=0.1\n--margin-start=1/4\n--margin-end=3/4\n")
+    sh(*command("exp/a", "--log-interval", 1, "--valid-speakers", 0, "--schedule", "cosine", "--warmup", "1/4"))
+    rows = np.genfromtxt(recipe / "exp/a/log.tsv", names=True)
+    steps = len(rows)
+    expected = [learning_rate("cosine", 0.05, 5e-5, 0.25, step, steps) for step in range(steps)]
+    np.testing.assert_allclose(rows["lr"], expected, rtol=1e-5)
+    clocks: list[float] = []
+
+    class Watched(NoTeacher):
+        def forward(self, batch: Batch, clock: Clock) -> Outcome:
+            clocks.append(clock.part)
+            return super().forward(batch, clock)
+
+        def after_step(self, clock: Clock) -> None:
+            assert clock.part == clocks[-1]
+
+    conf = TrainConf(num_epochs=2, batch_size=8)
+    batches = Batches(Utterances(recipe / "data/train"), [View()], 24, 8, 0)
+    net = make_net(recipe / "conf/model/xvector.conf", DIM, batches.data.speakers, MarginConf())
+    folder = RunFolder(recipe / "exp/b")
+    folder.open({})
+    world = World(0, 1, torch.device("cpu"))
+    train(Watched(NoneConf(), Parts(net, batches.data.speakers)), batches, conf, folder, world, Pace(save_minutes=60))
+    assert clocks == [step / batches.per_epoch / 2 for step in range(2 * batches.per_epoch)]
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_clipping(each: bool) -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(3)) for _ in range(3)]
+    values = [torch.tensor([3.0, 4, 0]), torch.tensor([0.0, 0.3, 0.4]), torch.tensor([12.0, 0, 0])]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.grad = value.clone()
+    clip_gradient(parameters, 1.0, each)
+    norms = [5, 0.5, 12] if each else [(25 + 0.25 + 144) ** 0.5] * 3
+    for parameter, value, norm in zip(parameters, values, norms, strict=True):
+        torch.testing.assert_close(parameter.grad, value * min(1, 1 / norm), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_decayed() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    method = SimpleNamespace(parameters=net.parameters, free=list)
+    for on, decayed in (("matrices", [1e-4, 0.0]), ("all", [1e-4, 1e-4])):
+        optimizer = make_optimizer(TrainConf(weight_decay_on=on, nesterov=False), method)  # type: ignore[arg-type]
+        assert [group["weight_decay"] for group in optimizer.param_groups][:2] == decayed
+        assert not optimizer.param_groups[0]["nesterov"]
 
 
 def test_half_precision_is_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:

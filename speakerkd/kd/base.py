@@ -12,6 +12,7 @@ from speakerkd.batches.dataset import Batch, View
 from speakerkd.kd.teacher import Teacher
 from speakerkd.losses.margin import margin_ramp
 from speakerkd.models.base import Encoded, SpeakerNet
+from speakerkd.schedules import ROUNDING, require_part, rise, rise_in_epochs
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,26 @@ class Parts:
 
 @dataclass(frozen=True)
 class Clock:
+    """How far the run is. All schedules have the part of the run that is done as their unit."""
+
     epoch: float  # 3.25: a quarter into the fourth epoch
     num_epochs: int
 
-    def ramp(self, epochs: float) -> float:
-        """From 0 to 1 over the first `epochs`."""
-        return 1.0 if epochs <= 0 else min(self.epoch / epochs, 1.0)
+    @property
+    def part(self) -> float:
+        """The part of the run that is done, from 0 to 1."""
+        return self.epoch / self.num_epochs
 
-    def steps(self, part: float) -> float:
-        """Over the first `part` of the run's epochs, 1/n in the first of these n epochs, 2/n in the second, then 1."""
-        epochs = round(part * self.num_epochs)
-        return 1.0 if epochs < 1 else min((int(self.epoch) + 1) / epochs, 1.0)
+    def before(self, end: float) -> bool:
+        return self.part < end - ROUNDING
+
+    def rise(self, end: float) -> float:
+        """From 0 to 1 over the first part of the run, linearly."""
+        return rise(self.part, 0.0, end)
+
+    def rise_in_epochs(self, end: float) -> float:
+        """The same in equal steps, epoch by epoch: 1/n in the first of n epochs."""
+        return rise_in_epochs(int(self.epoch), self.num_epochs, end)
 
 
 @dataclass
@@ -109,7 +119,7 @@ class Supervised(Distiller):
         """The cross entropy, and the logits it was taken of."""
         assert self.student.head is not None and batch.labels is not None
         head = self.student.head.conf
-        ramp = margin_ramp(clock.epoch, head.margin_start, head.margin_end, head.margin_shape)
+        ramp = margin_ramp(head, clock.part)
         logits = self.student.logits(encoded.embedding, batch.labels, ramp)  # (B, speakers)
         with torch.no_grad():
             correct = (logits.argmax(1) == batch.labels).float().mean()
@@ -131,8 +141,9 @@ class TeacherStudent(Supervised):
         super().__init__(conf, parts)
         assert parts.teacher is not None, "train.py gives methods that need a teacher one"
         self._unregistered = (parts.teacher,)  # in a tuple, so that it is no submodule
-        if conf.weight < 0 or not 0 <= conf.warmup <= 1:
-            raise ValueError(f"--weight={conf.weight} can't be negative, --warmup={conf.warmup} is a part from 0 to 1")
+        require_part("--warmup", conf.warmup)
+        if conf.weight < 0:
+            raise ValueError(f"--weight={conf.weight} can't be negative")
 
     @property
     def teacher(self) -> Teacher:
@@ -146,7 +157,7 @@ class TeacherStudent(Supervised):
             each = of_samples(self.distance(student, logits, teacher, batch, outcome.metrics))
             present = self.teacher.present(batch)
             each = each if present is None else each * present
-        outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * each.mean()
+        outcome.losses["kd"] = self.conf.weight * clock.rise_in_epochs(self.conf.warmup) * each.mean()
         return outcome
 
     def distance(

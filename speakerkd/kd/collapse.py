@@ -59,6 +59,6 @@ class Watch(nn.Module):
             values = ", ".join(f"{name} {value:.3g} (at least {self.least[name]:g})" for name, value in found.items())
             raise ValueError(
                 f"the embeddings have collapsed in epoch {clock.epoch:.1f}, in {' and '.join(below)}: {values}. Try in "
-                "another folder a lower --lr or a longer --warmup-epochs, a larger --batch-size, and in the method's conf "
+                "another folder a lower --lr or a longer --warmup, a larger --batch-size, and in the method's conf "
                 "fewer --prototypes, larger --memax and --koleo (sdpn) or a lower --teacher-temperature (dino)"
             )

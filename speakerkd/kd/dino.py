@@ -2,7 +2,6 @@
 
 The teacher, the moving average of the student, hears two long views, the student these and four short ones, and shall
 answer to each as the teacher answers to the others. Teacher's outputs are centred by their moving mean and sharpened.
-Departure: the teacher's temperature rises smoothly, not by epochs.
 """
 
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from speakerkd.kd.ema import Branch, Prototypes, SelfTaught, SelfTaughtConf
 from speakerkd.losses.prototype import entropy, other_views_cross_entropy
 from speakerkd.models.base import SpeakerNet
 from speakerkd.parallel import gather_rows, mean_over_processes
+from speakerkd.schedules import line_in_epochs, require_part
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DINOConf(SelfTaughtConf):
     teacher_temperature_start: float = opt(0.04, "and at the start")
     teacher_temperature_rise: float = opt(0.2, "over this part of the run")
     centre_momentum: float = opt(0.9, "share of the centre that a step keeps")
-    freeze_last_layer: float = opt(1.0, "epochs in which the last layer stays as it is")
+    freeze_last_layer: float = opt(1 / 150, "part of the run in which the last layer stays as it is")
     long_view: float = opt(1.0, "length of long crops, times --num-frames")
     num_long: int = opt(2, "how many of these: the teacher's, and the student's too")
     short_view: float = opt(2 / 3, "length of short crops, times --num-frames")
@@ -40,8 +40,10 @@ class DINOConf(SelfTaughtConf):
             raise ValueError("the --teacher-temperatures, --long-view and --short-view must be positive")
         if self.num_long < 1 or self.num_short < 0 or self.num_long + self.num_short < 2:
             raise ValueError("--num-long must be 1 or more, --num-short 0 or more, and two views in all are needed")
-        if not 0 <= self.centre_momentum <= 1 or not 0 <= self.teacher_temperature_rise <= 1:
-            raise ValueError("--centre-momentum and --teacher-temperature-rise are parts from 0 to 1")
+        if not 0 <= self.centre_momentum <= 1:
+            raise ValueError("--centre-momentum is from 0 to 1")
+        require_part("--teacher-temperature-rise", self.teacher_temperature_rise)
+        require_part("--freeze-last-layer", self.freeze_last_layer)
 
 
 class DINOBranch(Branch):
@@ -78,7 +80,7 @@ class DINO(SelfTaught):
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         with torch.no_grad():
             teacher_embedding, teacher = self.teacher(batch.feats[: self.conf.num_long])  # (G, B, D), (G, B, K)
-        frozen = clock.epoch < self.conf.freeze_last_layer
+        frozen = clock.before(self.conf.freeze_last_layer)
         _, student = self.student(batch.feats, 0.0 if frozen else 1.0)  # (V, B, K)
         with torch.autocast(student.device.type, enabled=False):
             targets = ((teacher - self.centre) / self.teacher_temperature(clock)).softmax(-1)
@@ -86,9 +88,9 @@ class DINO(SelfTaught):
             return Outcome({"ce": loss}, self.watched(teacher_embedding, teacher, targets))
 
     def teacher_temperature(self, clock: Clock) -> float:
-        conf = self.conf
-        ramp = clock.ramp(conf.teacher_temperature_rise * clock.num_epochs)
-        return conf.teacher_temperature_start + ramp * (conf.teacher_temperature - conf.teacher_temperature_start)
+        conf, epoch = self.conf, int(clock.epoch)
+        first, last = conf.teacher_temperature_start, conf.teacher_temperature
+        return line_in_epochs(epoch, clock.num_epochs, first, last, conf.teacher_temperature_rise)
 
     @torch.no_grad()
     def watched(self, embedding: Tensor, cosines: Tensor, targets: Tensor) -> dict[str, Tensor]:

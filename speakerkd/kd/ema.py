@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from speakerkd.conf import opt
 from speakerkd.kd.base import Clock, Distiller, Parts
 from speakerkd.kd.collapse import Watch
 from speakerkd.models.base import SpeakerNet
+from speakerkd.schedules import half_cosine
 
 
 @dataclass(frozen=True)
@@ -116,5 +116,4 @@ class SelfTaught(Distiller):
 
 def momentum(start: float, clock: Clock) -> float:
     """From start to 1 in a half cosine over the run."""
-    part = min(clock.epoch / clock.num_epochs, 1.0)
-    return 1 - (1 - start) * (1 + math.cos(math.pi * part)) / 2
+    return half_cosine(start, 1.0, clock.part)

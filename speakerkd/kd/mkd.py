@@ -104,7 +104,7 @@ class MKD(TeacherStudent):
             weights = self.weights(student, teacher, batch, present)
             ce = F.cross_entropy(logits.float(), batch.labels, reduction="none")
             outcome.losses["ce"] = (weights * ce).mean()
-            outcome.losses["kd"] = self.conf.weight * clock.steps(self.conf.warmup) * (weights * beyond).mean()
+            outcome.losses["kd"] = self.conf.weight * clock.rise_in_epochs(self.conf.warmup) * (weights * beyond).mean()
         for name, each in (("beyond", (excess.detach() > 0).float()), ("distance", distances.detach())):
             outcome.metrics[name] = (
                 each.mean() if counted is None else (each * counted).sum() / counted.sum().clamp(min=1)

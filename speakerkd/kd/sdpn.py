@@ -7,8 +7,8 @@ even (me-max), and its embeddings shall keep away from their nearest neighbours 
 
     loss = cross entropy + memax · (log K - H(mean choice)) + koleo · Σ over views of KoLeo
 
-The batch is that of all processes together. As in the authors' code; departures: the mean of a crop is subtracted, where
-they also divide by its deviation, and gradients are clipped together where --clip is given, not each parameter's.
+The batch is that of all processes together. As in the authors' code, with one departure: only the mean of a crop is
+subtracted; the authors also divide by its standard deviation.
 """
 
 from dataclasses import dataclass

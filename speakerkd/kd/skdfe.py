@@ -29,6 +29,7 @@ from speakerkd.kd.refine import SelfTeacher
 from speakerkd.losses.distill import label_kl
 from speakerkd.losses.margin import MarginHead, margin_ramp
 from speakerkd.models.pooling import single
+from speakerkd.schedules import require_part
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,9 @@ class SKDFEConf:
     embedding_dim: int = opt(256, "size of the self-teacher's embedding")
 
     def __post_init__(self) -> None:
-        if min(self.alpha, self.beta) < 0 or not 0 <= self.warmup <= 1 or self.temperature <= 0:
-            raise ValueError(
-                "--alpha and --beta must not be negative, --warmup is a part from 0 to 1, --temperature must be positive"
-            )
+        require_part("--warmup", self.warmup)
+        if min(self.alpha, self.beta) < 0 or self.temperature <= 0:
+            raise ValueError("--alpha and --beta must not be negative, --temperature must be positive")
         if min(self.width, self.depth, self.repeats, self.embedding_dim) < 1:
             raise ValueError("--width, --depth, --repeats and --embedding-dim must be 1 or more")
 
@@ -86,11 +86,11 @@ class SKDFE(Supervised):
         stages = [stage.detach() for stage in encoded.stages] if self.conf.detach_teacher_input else encoded.stages
         refined = self.teacher(stages)
         head = self.teacher_head.conf
-        margin = margin_ramp(clock.epoch, head.margin_start, head.margin_end, head.margin_shape)
+        margin = margin_ramp(head, clock.part)
         teacher_logits = self.teacher_head(refined.embedding, batch.labels, margin)
         outcome.losses["teacher_ce"] = F.cross_entropy(teacher_logits, batch.labels)
         outcome.metrics["teacher_accuracy"] = (teacher_logits.detach().argmax(1) == batch.labels).float().mean()
-        warm = clock.ramp(self.conf.warmup * clock.num_epochs)
+        warm = clock.rise(self.conf.warmup)
         if self.conf.alpha > 0:
             label = label_loss(logits, teacher_logits, self.conf.temperature)
             outcome.losses["label"] = warm * self.conf.alpha * label

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerkd.conf import opt
+from speakerkd.schedules import RISES, require_parts_in_order, rise
 
 TYPES = ("softmax", "am", "aam")
-SHAPES = ("exponential", "linear")
 SMALLEST_SINE_SQUARED = 1e-7  # the square root's slope is infinite at |cos θ| = 1
 
 
@@ -30,24 +30,19 @@ class MarginConf:
     margin: float = opt(0.2, "full margin: in radians for aam, in cosine for am")
     sub_centers: int = opt(1, "weight rows of each class")
     easy_margin: bool = opt(False, "aam: no margin where the cosine is negative")
-    margin_start: float = opt(0.0, "epochs without margin")
-    margin_end: float = opt(0.0, "epochs after which the margin is full")
-    margin_shape: str = opt("exponential", "of its rise: exponential or linear")
+    margin_start: float = opt(0.0, "part of the run without margin: 19/150 for 19 of 150 epochs")
+    margin_end: float = opt(0.0, "part of the run from which on the margin is full")
+    margin_shape: str = opt("exponential", "how the margin rises between these: exponential or linear")
 
 
-def margin_ramp(epoch: float, start: float, end: float, shape: str = "exponential") -> float:
-    """The part of the margin in force at `epoch` (3.25: a quarter into the fourth): 0 up to start, 1 from end on.
+def margin_ramp(conf: MarginConf, part: float) -> float:
+    """The share of the margin that is in force when this part of the run is done."""
+    return rise(part, conf.margin_start, conf.margin_end, conf.margin_shape)
 
-    exponential: 1 - 0.001^r, r from 0 to 1 between them; half of the rise is over after a tenth of the way.
-    """
-    if shape not in SHAPES:
-        raise ValueError(f"--margin-shape={shape} is not known (allowed: {' '.join(SHAPES)})")
-    if epoch >= end:
-        return 1.0
-    if epoch <= start:
-        return 0.0
-    part = (epoch - start) / (end - start)
-    return part if shape == "linear" else 1 - math.exp(part * math.log(1e-3))
+
+def require_margin_schedule(conf: MarginConf) -> None:
+    """For a run that is about to begin. A net that was trained before parts of the run were the unit is still loaded."""
+    require_parts_in_order(("--margin-start", conf.margin_start), ("--margin-end", conf.margin_end))
 
 
 class MarginHead(nn.Module):
@@ -102,8 +97,8 @@ def check(conf: MarginConf, num_classes: int) -> None:
     """The options must be possible."""
     if conf.type not in TYPES:
         raise ValueError(f"a classifier of type '{conf.type}' is not known (allowed: {' '.join(TYPES)})")
-    if conf.margin_shape not in SHAPES:
-        raise ValueError(f"--margin-shape={conf.margin_shape} is not known (allowed: {' '.join(SHAPES)})")
+    if conf.margin_shape not in RISES:
+        raise ValueError(f"--margin-shape={conf.margin_shape} is not known (allowed: {' '.join(RISES)})")
     if conf.sub_centers < 1 or (conf.type == "softmax" and conf.sub_centers > 1):
         raise ValueError(f"--sub-centers={conf.sub_centers} must be 1 or more, and 1 for a softmax classifier")
     if conf.scale <= 0 or not 0 <= conf.margin < math.pi / 2:

@@ -1,6 +1,5 @@
 """The training loop: one function for every method. It never asks which method it runs."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +14,7 @@ from speakerkd.batches.dataset import Batch, Batches
 from speakerkd.conf import opt
 from speakerkd.kd.base import Clock, Distiller, Outcome
 from speakerkd.parallel import World
+from speakerkd.schedules import DECAYS, learning_rate, require_part
 from speakerkd.train.runfolder import RunFolder
 from speakerkd.train.trainlog import TrainLog, draw_curves
 
@@ -26,14 +26,17 @@ class TrainConf:
     num_frames: int = opt(200, "frames of a crop")
     mask_frames: int = opt(0, "SpecAugment: up to this many frames of a crop are hidden")
     mask_bins: int = opt(0, "and up to this many filters")
-    optimizer: str = opt("sgd", "sgd (Nesterov) or adamw")
+    optimizer: str = opt("sgd", "sgd or adamw")
     lr: float = opt(0.1, "peak learning rate")
     final_lr: float = opt(5e-5, "learning rate at the end")
-    schedule: str = opt("exponential", "decay from the one to the other: exponential or cosine")
-    warmup_epochs: float = opt(1.0, "epochs of linear rise from zero")
-    momentum: float = opt(0.9, "of sgd")
-    weight_decay: float = opt(1e-4, "on matrices and filters; not on biases and norms")
-    clip: float = opt(0.0, "largest norm of the gradient; 0: not clipped")
+    schedule: str = opt("exponential", "how the learning rate falls: exponential or cosine")
+    warmup: float = opt(0.05, "part of the run in which the learning rate rises from 0: 6/150 for 6 of 150 epochs")
+    momentum: float = opt(0.9, "SGD momentum")
+    nesterov: bool = opt(True, "SGD momentum is Nesterov's")
+    weight_decay: float = opt(1e-4, "weight decay")
+    weight_decay_on: str = opt("matrices", "what is decayed: matrices (and filters), or all (biases and norms too)")
+    clip: float = opt(0.0, "largest norm of the gradient; 0: it is not clipped")
+    clip_each: bool = opt(False, "--clip holds for each parameter's gradient by itself, not for the whole gradient")
     average: int = opt(1, "the result is the average of the weights after this many last epochs")
     select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
     amp: str = opt("auto", "autocast: auto (bf16 on GPUs), fast (also on CPUs made for it), bf16 (everywhere) or none")
@@ -44,11 +47,14 @@ class TrainConf:
     def __post_init__(self) -> None:
         for name, allowed in (
             ("optimizer", ("sgd", "adamw")),
-            ("schedule", ("exponential", "cosine")),
+            ("schedule", DECAYS),
+            ("weight_decay_on", ("matrices", "all")),
             ("amp", ("auto", "fast", "bf16", "none")),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"--{name}={getattr(self, name)} is none of {' '.join(allowed)}")
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option}={getattr(self, name)} is none of {' '.join(allowed)}")
+        require_part("--warmup", self.warmup)
         if min(self.num_epochs, self.num_frames, self.average, self.valid_interval) < 1 or self.batch_size < 2:
             raise ValueError(
                 "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
@@ -70,27 +76,19 @@ class Pace:
     workers: int = 0  # processes that make batches; 0: this one
 
 
-def learning_rate(conf: TrainConf, epoch: float) -> float:
-    part = min(epoch / conf.num_epochs, 1.0)
-    if conf.schedule == "cosine":
-        rate = conf.final_lr + (conf.lr - conf.final_lr) * (1 + math.cos(math.pi * part)) / 2
-    else:
-        rate = conf.lr * (conf.final_lr / conf.lr) ** part
-    return rate * min(epoch / conf.warmup_epochs, 1.0) if conf.warmup_epochs > 0 else rate
-
-
 def make_optimizer(conf: TrainConf, method: Distiller) -> torch.optim.Optimizer:
     free = method.free()
     others = {id(each) for each in free}
     trained = [each for each in method.parameters() if each.requires_grad and id(each) not in others]
+    on_vectors = conf.weight_decay if conf.weight_decay_on == "all" else 0.0
     groups: list[dict[str, Any]] = [
         {"params": [each for each in trained if each.ndim > 1], "weight_decay": conf.weight_decay, "clip": True},
-        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0, "clip": True},
+        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": on_vectors, "clip": True},
         {"params": free, "weight_decay": 0.0, "clip": False},
     ]
     if conf.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=conf.lr)
-    return torch.optim.SGD(groups, lr=conf.lr, momentum=conf.momentum, nesterov=conf.momentum > 0)
+    return torch.optim.SGD(groups, lr=conf.lr, momentum=conf.momentum, nesterov=conf.nesterov and conf.momentum > 0)
 
 
 def train(
@@ -118,10 +116,10 @@ def train(
     saved = time.monotonic()
     method.train()
     for batch in loader(batches, step, total, pace.workers, world):
-        epoch = step / batches.per_epoch
-        rate = learning_rate(conf, (step + 1) / batches.per_epoch)
-        outcome = one_step(net, batch.to(world.device), Clock(epoch, conf.num_epochs), optimizer, rate, conf)
-        method.after_step(Clock((step + 1) / batches.per_epoch, conf.num_epochs))
+        clock = Clock(step / batches.per_epoch, conf.num_epochs)
+        rate = learning_rate(conf.schedule, conf.lr, conf.final_lr, conf.warmup, step, total)
+        outcome = one_step(net, batch.to(world.device), clock, optimizer, rate, conf)
+        method.after_step(clock)
         step += 1
         log.add(outcome.losses, outcome.metrics)
         epoch = step / batches.per_epoch
@@ -181,9 +179,19 @@ def one_step(
     loss.backward()
     if conf.clip > 0:
         clipped = [each for group in optimizer.param_groups if group["clip"] for each in group["params"]]
-        nn.utils.clip_grad_norm_(clipped, conf.clip)
+        clip_gradient(clipped, conf.clip, conf.clip_each)
     optimizer.step()
     return outcome
+
+
+def clip_gradient(parameters: list[nn.Parameter], most: float, each: bool) -> None:
+    """To norms of at most this: of all together, or of each parameter's gradient by itself."""
+    if not each:
+        nn.utils.clip_grad_norm_(parameters, most)
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    factors = [(most / (norm + 1e-6)).clamp(max=1) for norm in torch._foreach_norm(gradients)]
+    torch._foreach_mul_(gradients, factors)
 
 
 def in_bf16(amp: str, device: str) -> bool:

@@ -54,7 +54,7 @@ class TrainLog:
         if not all(bool(torch.isfinite(value)) for value in self.sums.values()):
             parts = ", ".join(f"{name} {float(value):.3g}" for name, value in self._losses.items())
             raise ValueError(
-                f"the loss is not finite at step {step} ({parts}). Try a lower --lr, a longer --warmup-epochs, --clip 5 or "
+                f"the loss is not finite at step {step} ({parts}). Try a lower --lr, a longer --warmup, --clip 5 or "
                 "--amp none, in another folder; this one's last.pt holds the state before it"
             )
 

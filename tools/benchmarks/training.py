@@ -28,9 +28,7 @@ STEPS = 53  # an epoch of egs/mini
 def train(options: Options, folder: Path) -> list[Row]:
     """An epoch with its checkpoint, against as many steps on batches that lie in memory."""
     data = features(folder / "data", options.utterances)
-    conf = TrainConf(
-        num_epochs=1, batch_size=min(64, options.utterances // 2 * 2), warmup_epochs=0, lr=1e-3, final_lr=1e-3
-    )
+    conf = TrainConf(num_epochs=1, batch_size=min(64, options.utterances // 2 * 2), warmup=0, lr=1e-3, final_lr=1e-3)
     entries = np.repeat(np.arange(len(data)), 1)
     batches = Batches(data, [View()], conf.num_frames, conf.batch_size, 0, entries)
     batches.per_epoch = STEPS  # of the few utterances again and again

@@ -24,7 +24,7 @@ make_subset() { # $data/train_<number> of the first speakers
   fi
 }
 
-# head.conf and train.conf for as many utterances in all; the margin comes at the same parts of the run.
+# head.conf and train.conf for as many utterances in all.
 settings() { # folder, speakers, utterances in all
   local count
   count=$(wc -l < "$data/train_$2/utt2spk")
@@ -32,7 +32,7 @@ settings() { # folder, speakers, utterances in all
   awk -v all="$3" -v count="$count" -v folder="$1" 'BEGIN {
     epochs = int(all / count + 0.5)
     if (epochs < 1) epochs = 1
-    print "--type=aam\n--scale=32\n--margin=0.2\n--margin-start=" 0.15 * epochs "\n--margin-end=" 0.4 * epochs > (folder "/head.conf")
-    print "--num-epochs=" epochs "\n--warmup-epochs=" 0.05 * epochs "\n--average=1" > (folder "/train.conf") }'
-  grep -v -e '^--num-epochs' -e '^--warmup-epochs' -e '^--average' conf/train.conf >> "$1/train.conf"
+    print "--type=aam\n--scale=32\n--margin=0.2\n--margin-start=0.15\n--margin-end=0.4" > (folder "/head.conf")
+    print "--num-epochs=" epochs "\n--warmup=0.05\n--average=1" > (folder "/train.conf") }'
+  grep -v -e '^--num-epochs' -e '^--warmup' -e '^--average' conf/train.conf >> "$1/train.conf"
 }
