@@ -35,9 +35,9 @@ Maps = tuple[np.ndarray, np.ndarray]  # of the enrolment's side and of the test'
 
 @dataclass
 class Options:
-    valid_speakers: int = opt(0, "speakers held out, by whose EER ridge's penalty is chosen")
-    seed: int = opt(0, "of the choice of these speakers")
-    penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "of ridge")
+    valid_speakers: int = opt(0, "number of held-out speakers; their EER chooses the penalty of ridge")
+    seed: int = opt(0, "random seed of the choice of these speakers")
+    penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "penalties of ridge that are tried")
     missing: str = opt("skip", "utterances that one system has no vector of: skip or error")
 
 

@@ -5,13 +5,14 @@ Usage: local/cluster_xvectors.py [options] <xvector.scp> <data-dir> <dest-data-d
   local/cluster_xvectors.py --num-clusters 100 exp/sdpn/xvectors_train/xvector.scp data/train data/train_pseudo
   local/cluster_xvectors.py --num-clusters 100 --follow true exp/sdpn/xvectors_train/xvector.scp data/train_all data/pseudo
 
-So a student can be trained with any kd_type where there are no speakers: extract vectors with a model trained without
-labels (kd_type=sdpn), cluster them, and train on <dest-data-dir>. Utterances, features and other tables are those of
-<data-dir>; utt2spk and spk2utt are new, with speakers cluster0001 (the largest), cluster0002, ... The speaker is no prefix
-of the utterance: check with utils/validate_data_dir.sh --no-spk-sort. If <data-dir> has speakers, they are only compared.
+With this, any kd_type can train a student without speaker labels. Extract vectors with a model that was trained without
+labels (kd_type=sdpn), cluster them, and train on <dest-data-dir>. It has the utterances, features and other tables of
+<data-dir>. Its utt2spk and spk2utt are new, with speakers cluster0001 (the largest), cluster0002, ... The speaker is no
+prefix of the utterance: check with utils/validate_data_dir.sh --no-spk-sort. If <data-dir> has speakers, they are only
+compared with the clusters.
 
---follow true: a copy goes where its original goes (utt2uniq), whatever its own vector; a copy of another speed, which
-counts as another speaker, becomes sp0.9-cluster0001. Vectors of the originals are enough then.
+--follow true puts a copy into the cluster of its original (utt2uniq); vectors of the originals are enough then. A copy
+at another speed counts as another speaker and becomes sp0.9-cluster0001.
 """
 
 import logging
@@ -41,14 +42,14 @@ WHOLE = ("aug.scp", "frame_shift")
 @dataclass(frozen=True)
 class Options:
     num_clusters: int = opt(0, "how many speakers to make")
-    method: str = opt("kmeans", "kmeans, or agglomerative: average linkage of --cells, or of the vectors themselves")
+    method: str = opt("kmeans", "kmeans or agglomerative (average linkage of --cells or of the vectors)")
     cells: int = opt(
         -1, "agglomerative: clusters of k-means to start from; 0: the vectors; -1: 10000 if there are more"
     )
-    restarts: int = opt(5, "of k-means; the best is taken")
-    iterations: int = opt(50, "of k-means at most")
+    restarts: int = opt(5, "restarts of k-means; the best is taken")
+    iterations: int = opt(50, "most iterations of k-means")
     follow: bool = opt(False, "copies follow their originals")
-    seed: int = opt(0, "of the starts of k-means")
+    seed: int = opt(0, "random seed of the starts of k-means")
 
 
 def main(argv: list[str]) -> None:

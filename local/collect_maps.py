@@ -4,8 +4,9 @@
 Usage: local/collect_maps.py [options] <label>=<folder> [<label>=<folder> ...]
   local/collect_maps.py --maps "raw procrustes nessa" old_new=exp/maps/old_new halves=exp/maps/halves
 
-S and T are the two systems by themselves, T the better one; TS: T enrols, S verifies. G is the share of the gain from S to T
-on both sides that is had with T on one. Intervals are of 95 %, over the speakers. A pair without a gain has no G.
+S and T are the two systems; T is the better one. TS means: T enrols, S verifies. G is the gain from upgrading one side
+to T, divided by the gain from upgrading both. Intervals are 95 % intervals over the speakers. A pair without a gain has
+no G.
 """
 
 from dataclasses import dataclass

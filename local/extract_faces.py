@@ -41,11 +41,13 @@ MISSING = ("drop", "speaker")
 @dataclass
 class Options:
     face_config: str = opt("", "conf file of what the network takes: size, colours, layout, mean, scale")
-    missing: str = opt("drop", "an utterance without images: drop it, or the mean of its speaker's (speaker)")
+    missing: str = opt(
+        "drop", "utterance without images: drop (leave it out) or speaker (mean of the speaker's images)"
+    )
     quality: str = opt("", "quality figures of the images, instead of the length of their vectors")
     max_lost: float = opt(5.0, "percent of the images that may be unusable before it is an error")
-    batch_size: int = opt(32, "images at a time")
-    device: str = opt("cpu", "cpu or cuda")
+    batch_size: int = opt(32, "images per batch")
+    device: str = opt("cpu", "device: cpu or cuda")
     threads: int = opt(1, "CPU threads; 0: as onnxruntime chooses")
 
 

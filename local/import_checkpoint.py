@@ -11,9 +11,9 @@ Usage: local/import_checkpoint.py [options] --family <family> <checkpoint> <exp-
   3dspeaker     CAM++, ECAPA-TDNN, ResNet, x-vector (not ERes2Net)
   speechbrain   embedding_model.ckpt of ECAPA-TDNN
   resemblyzer   pretrained.pt, the GE2E d-vector
-The options of the model are read off its weights; a weight that is missing or left over is an error. The front end, which
-is what the model hears of a recording, is recorded in final.pt, and local/extract_xvectors.sh honours it. The speakers of
-the classifier are written to spk2id.
+The options of the model are read off its weights. A weight that is missing or left over is an error. final.pt stores
+the feature settings (front end), and local/extract_xvectors.sh computes these features. The speakers of the classifier
+are written to spk2id.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ class Options:
     classifier: str = opt("", "checkpoint of the classifier where it is a file of its own; none: leave it out")
     speakers: str = opt("", "its speakers in class order: a spk2id, SpeechBrain's label_encoder.txt, or a plain list")
     head: str = opt("", "conf file of the classifier; without it the family's usual scale, and one row a speaker")
-    licence: str = opt("", "of the weights, to be recorded")
-    source: str = opt("", "where the checkpoint was found, to be recorded")
+    licence: str = opt("", "licence of the weights, which is recorded")
+    source: str = opt("", "origin of the checkpoint, which is recorded")
 
 
 def main(argv: list[str]) -> None:

@@ -4,10 +4,11 @@
 Usage: local/map_vectors.py [options] <map> <xvector.scp> <out-dir>
   local/map_vectors.py exp/old_new_nessa/nessa/test.pt exp/new/xvectors_test/xvector.scp exp/old_new_nessa/nessa/test_test
 
-<map> is an enroll.pt or test.pt, which knows whose vectors it takes, or a matrix in Kaldi's format (one column more than the
-vectors have dimensions: an offset), which knows but their dimensions. Vectors are length-normalised before and after, so
-that local/score.py --enroll-spk2utt averages profiles in the mapped space, each utterance counting alike.
-Written are <out-dir>/xvector.ark and .scp; local/average_xvectors.py makes spk_xvector.scp of them.
+<map> is an enroll.pt or test.pt, which knows the system whose vectors it takes, or a matrix in Kaldi's format, which
+knows only their dimension. A matrix may have one column more than the vectors have dimensions: an offset. Vectors are
+length-normalised before and after the map. So local/score.py --enroll-spk2utt averages profiles in the mapped space,
+and each utterance counts the same. Written are <out-dir>/xvector.ark and .scp; local/average_xvectors.py makes
+spk_xvector.scp of them.
 """
 
 import logging
@@ -26,7 +27,7 @@ from speakerkd.score.plda import apply_transform
 
 @dataclass
 class Options:
-    any_system: bool = opt(False, "also vectors of a system that the map was not trained for")
+    any_system: bool = opt(False, "allow vectors of a system that the map was not trained for")
 
 
 def by_net(path: str, vectors: Vectors, any_system: bool) -> np.ndarray:

@@ -6,11 +6,12 @@ Usage: local/model_info.py [options] <model.conf or final.pt> [...]
   local/model_info.py --seconds 2 --runs 0 exp/teacher/final.pt exp/student/final.pt
 
 Printed is a line per model:
-  parameters   of the encoder, without classifier, in millions; batch norm's running statistics are not counted
-  GMAC/s       multiply-accumulates of convolutions, affine layers and matrix products for a second of speech, in 10^9
-  RTF          seconds that one thread takes for a second of speech, features given (median of --runs)
-The "FLOPs" in WeSpeaker's README are multiply-accumulates of 2 seconds, so about twice the GMAC/s of --seconds 2: up to
-2 % more, since batch norm is counted there, and 7 % for CAM++, whose masks are computed once per segment here.
+  parameters   millions of parameters of the encoder, without classifier and without running statistics of batch norm
+  GMAC/s       10^9 multiply-accumulates of convolutions, affine layers and matrix products per second of speech
+  RTF          seconds that one thread needs for one second of speech, without the features (median of --runs)
+The "FLOPs" in WeSpeaker's README are multiply-accumulates of 2 seconds: about twice the GMAC/s of --seconds 2. They are
+up to 2 % higher because batch norm is counted there, and 7 % for CAM++, because its masks are computed once per segment
+here.
 """
 
 from dataclasses import dataclass
@@ -29,12 +30,12 @@ FRAMES_PER_SECOND = 100
 @dataclass
 class Options:
     feat_dim: int = opt(80, "features per frame, for a conf (a checkpoint knows its own)")
-    seconds: float = opt(10.0, "of speech that is measured")
+    seconds: float = opt(10.0, "seconds of speech that are measured")
     runs: int = opt(3, "timed runs; 0: no timing")
 
 
 def encoder_of(path: str, feat_dim: int) -> Encoder:
-    """Of a checkpoint, or a fresh one after a conf."""
+    """The encoder of a checkpoint, or a fresh one by a conf file."""
     if Path(path).suffix != ".conf":
         return load_net(path).encoder
     name, conf = read_model(path)

@@ -14,11 +14,11 @@ from speakerkd.conf import opt
 class FaceConf:
     """What the network takes: (value - mean) · scale of values from 0 to 255. The defaults are those of ArcFace."""
 
-    size: int = opt(112, "height and width of its input; images of another size are cut square and scaled")
-    colors: str = opt("rgb", "rgb or bgr")
-    layout: str = opt("nchw", "nchw or nhwc")
-    mean: tuple[float, ...] = opt((127.5,), "one, or one for each colour in the network's order")
-    scale: tuple[float, ...] = opt((1 / 127.5,), "one, or one for each colour")
+    size: int = opt(112, "height and width of the network's input; other images are cut square and scaled")
+    colors: str = opt("rgb", "order of the colours: rgb or bgr")
+    layout: str = opt("nchw", "layout of the input: nchw or nhwc")
+    mean: tuple[float, ...] = opt((127.5,), "value that is subtracted: one, or one per colour in the network's order")
+    scale: tuple[float, ...] = opt((1 / 127.5,), "factor after the subtraction: one, or one per colour")
     output: str = opt("", "the network's output that is the vector; empty: its first")
 
     def __post_init__(self) -> None:

@@ -23,16 +23,16 @@ from speakerkd.schedules import line_in_epochs, require_part
 
 @dataclass(frozen=True)
 class DINOConf(SelfTaughtConf):
-    prototypes: int = opt(65536, "outputs: rows of unit length of the head's last layer")
-    teacher_temperature: float = opt(0.07, "of the teacher's cosines, after the rise")
-    teacher_temperature_start: float = opt(0.04, "and at the start")
-    teacher_temperature_rise: float = opt(0.2, "over this part of the run")
+    prototypes: int = opt(65536, "number of outputs: rows of unit length of the head's last layer")
+    teacher_temperature: float = opt(0.07, "temperature of the teacher's cosines, after the rise")
+    teacher_temperature_start: float = opt(0.04, "temperature of the teacher's cosines at the start")
+    teacher_temperature_rise: float = opt(0.2, "part of the run over which the temperature rises")
     centre_momentum: float = opt(0.9, "share of the centre that a step keeps")
     freeze_last_layer: float = opt(1 / 150, "part of the run in which the last layer stays as it is")
     long_view: float = opt(1.0, "length of long crops, times --num-frames")
-    num_long: int = opt(2, "how many of these: the teacher's, and the student's too")
+    num_long: int = opt(2, "number of long crops; teacher and student hear them")
     short_view: float = opt(2 / 3, "length of short crops, times --num-frames")
-    num_short: int = opt(4, "how many of these, for the student alone")
+    num_short: int = opt(4, "number of short crops; the student alone hears them")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +47,7 @@ class DINOConf(SelfTaughtConf):
 
 
 class DINOBranch(Branch):
-    """With the last layer, of which the teacher has its own moving average."""
+    """A branch with its last layer. The teacher's last layer is a moving average too."""
 
     def __init__(self, net: SpeakerNet, branch: Branch, prototypes: Prototypes) -> None:
         super().__init__(net, branch.head)

@@ -1,4 +1,4 @@
-"""What methods without labels share: a student, a teacher that is its moving average, heads, a watch over collapse."""
+"""What methods without labels share: a student, its moving average as the teacher, heads, and a check for collapse."""
 
 import copy
 import itertools
@@ -20,12 +20,12 @@ from speakerkd.schedules import half_cosine
 @dataclass(frozen=True)
 class SelfTaughtConf:
     head_dims: tuple[int, ...] = opt((2048, 2048, 256), "layers of the head over the embedding, the last is compared")
-    head_norm: str = opt("batch", "between its layers: batch or none")
-    prototypes: int = opt(1024, "vectors that a head's output is compared with")
-    temperature: float = opt(0.1, "of the student's cosines")
-    momentum: float = opt(0.996, "share of the teacher that a step keeps; rises to 1 in a half cosine")
-    least_std: float = opt(0.02, "collapse: stop when the embeddings vary less than this (1: in all directions)")
-    least_rank: float = opt(1.2, "collapse: stop when they vary in fewer directions")
+    head_norm: str = opt("batch", "norm between the layers of the head: batch or none")
+    prototypes: int = opt(1024, "number of vectors that a head's output is compared with")
+    temperature: float = opt(0.1, "temperature of the student's cosines")
+    momentum: float = opt(0.996, "share of the teacher that a step keeps; it rises to 1 in a half cosine")
+    least_std: float = opt(0.02, "collapse: stop when the spread of the embeddings falls below this (1: ideal)")
+    least_rank: float = opt(1.2, "collapse: stop when the embeddings have fewer effective dimensions")
     least_prototypes: int = opt(2, "collapse: stop when fewer prototypes are chosen within 100 steps")
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Prototypes(nn.Module):
 
 
 class Branch(nn.Module):
-    """Encoder and head. Views of one length go through the encoder together, and all through the head."""
+    """Encoder and head. Views of the same length go through the encoder together; all views go through the head together."""
 
     def __init__(self, net: SpeakerNet, head: Head) -> None:
         super().__init__()

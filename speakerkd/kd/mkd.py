@@ -1,18 +1,19 @@
 """Margin-based distillation and quality weights (VGSR: Visual-Guided Speaker Recognition, AAAI 2023; arXiv 2507.16296).
 
-Confirmed, by the paper's abstract: a face-recognition teacher guides the speaker model in training alone; a strict match of
-the two overfits, since voices and faces differ, so the constraint is loosened by a margin (MKD), round any distillation
-loss; samples weigh by their quality (QAW).
-Reconstructed, since the paper's formulas could not be read, is the form of both:
+Confirmed by the paper's abstract: a face-recognition teacher guides the speaker model, in training only. Voices and
+faces differ, so a strict match overfits. A margin loosens the match (MKD); it works round any distillation loss.
+Samples are weighted by their quality (QAW). Reconstructed, since the paper's formulas could not be read, is the form of
+both:
     L = mean_i w_i · [CE_i + weight · max(0, d_i - m)]
-with d_i the distance of one of the other methods (--base), for pairs one of each pair. Inside the margin there is no
-gradient. With m = 0, --quality=none and the base's --warmup (0 here) it is the base method exactly. The percentile's margin
-is of the base's distances that there are: not of missing faces, nor of speakers whom the teacher doesn't know.
-w_i: z = clip((q - mean) / (deviation / h), -1, 1) of the speech's quality q and of the face's, mean and deviation moving
-averages; w_i grows with exp((z_speech + z_face) / kappa), is kept within [1/2, 2] and has mean 1 over the batch. Nothing is
-learnt through it. Speech's quality is the length of the student's embedding, the face's that of the teacher's vector, or
-the figure given as --vectors quality=<utt2quality>; a sample without one weighs by the rest. With several processes all
-this is of the whole batch; but --base=relation compares the samples of one process, and the percentile is their mean.
+d_i is the distance of one of the other methods (--base); a method on pairs has one per pair. Inside the margin there is
+no gradient. With m = 0, --quality=none and the --warmup of the base (0 here) the loss is exactly that of the base. The
+margin by percentile counts only distances that exist: no missing faces, no speakers that the teacher doesn't know. The
+weight w_i comes from z = clip((q - mean) / (deviation / h), -1, 1), for the quality q of the speech and of the face.
+Mean and deviation are moving averages. w_i grows with exp((z_speech + z_face) / kappa), lies within [1/2, 2] and has
+mean 1 over the batch. No gradient flows through it. The quality of the speech is the length of the student's embedding.
+The quality of the face is the length of the teacher's vector, or the figure of --vectors quality=<utt2quality>. If one
+of the two is missing, the other decides. With several processes all this is computed over the whole batch. Only the
+percentile is an average over the processes.
 
 The faces are a teacher of vectors: --teacher data/train/face.scp. Any other teacher can take their place.
 """
@@ -40,14 +41,16 @@ FORGETTING = 0.99  # of the moving averages
 
 @dataclass(frozen=True)
 class MKDConf(DKDConf, EmbedConf):
-    weight: float = opt(1.0, "of the distance beyond the margin, beside the cross entropy's 1")
+    weight: float = opt(1.0, "weight of the distance beyond the margin; the cross entropy has weight 1")
     warmup: float = opt(0.0, "part of the run's epochs over which the weight rises to this")
-    base: str = opt("cosine", "whose distance it is: cosine, dkd, kld, mse or relation; their options hold here too")
-    margin: float = opt(0.25, "m: distances up to this cost nothing")
-    margin_percentile: float = opt(0.0, "m as this percentile of the distances, by a moving average; 0: --margin")
-    quality: str = opt("none", "whose quality weighs the samples: none, speech, teacher or both")
-    quality_reach: float = opt(0.33, "h: quality counts in deviations by this")
-    kappa: float = opt(2.0, "how little the weights follow the quality")
+    base: str = opt("cosine", "method of the distance: cosine, dkd, kld, mse or relation; its options are allowed here")
+    margin: float = opt(0.25, "margin m: smaller distances cost nothing")
+    margin_percentile: float = opt(
+        0.0, "margin m as this percentile of the distances (moving average); 0: --margin decides"
+    )
+    quality: str = opt("none", "quality that weights the samples: none, speech, teacher or both")
+    quality_reach: float = opt(0.33, "h: quality is measured in standard deviations divided by this")
+    kappa: float = opt(2.0, "kappa: the larger, the less the weights depend on the quality")
 
 
 class Moving(nn.Module):

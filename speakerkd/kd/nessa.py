@@ -1,16 +1,16 @@
 """NESSA: enrol with one model, verify with another (Gao et al., arXiv 2401.12440).
 
-Confirmed, by abstract and introduction: two frozen models, trained independently; a light network, trained afterwards, maps
-the embeddings of both into one space; a voice profile is the average of its enrolment embeddings; the baseline compares the
-models' logits over the same speakers.
-Reconstructed: layers, widths, loss and data, of which nothing could be read. The loss is GE2E, or GE2E-XS, across the two
-models (speakerkd/losses/contrastive.py): profiles by the enrolment's model, tests by the other, on different utterances of
-the training speakers. It hears no audio: --vectors enroll=<scp>,test=<scp> are all that is learnt from.
+Confirmed by abstract and introduction: two models are trained independently and frozen. A light network is trained
+afterwards; it maps the embeddings of both into one space. A voice profile is the average of its enrolment embeddings.
+The baseline compares the models' logits over the same speakers. Reconstructed are layers, widths, loss and data:
+nothing about them could be read. The loss is GE2E or GE2E-XS across the two models (speakerkd/losses/contrastive.py).
+Profiles come from the enrolment model, tests from the other model, on different utterances of the training speakers.
+The method needs no audio; it learns from --vectors enroll=<scp>,test=<scp>.
 
---mode   two-sided        both models' vectors are mapped, by an MLP each
-         test-to-enroll   an MLP maps the test model's vectors into the enrolment model's space: stored profiles stay
-         linear           the same by a matrix, which is written as Kaldi's transform.mat too
-Every map is a matrix plus the MLP, which starts at zero: at the start it is the identity, or with --init a closed-form map.
+--mode   two-sided        each model's vectors are mapped by an MLP
+         test-to-enroll   an MLP maps the test model's vectors into the enrolment model's space; stored profiles stay valid
+         linear           as test-to-enroll, but by a matrix; it is also written as Kaldi's transform.mat
+Every map is a matrix plus an MLP that starts at zero. So a map starts as the identity or, with --init, as a closed-form map.
 """
 
 from collections.abc import Mapping
@@ -36,12 +36,12 @@ SIDES = ("enroll", "test")
 class NESSAConf:
     mode: str = opt("two-sided", "two-sided, test-to-enroll or linear")
     hidden: int = opt(512, "width of the MLPs")
-    dim: int = opt(256, "of the shared space of two-sided")
+    dim: int = opt(256, "dimension of the shared space (two-sided)")
     loss: str = opt("ge2e", "ge2e or ge2e-xs")
-    utts_per_speaker: int = opt(10, "of a batch")
+    utts_per_speaker: int = opt(10, "utterances of a speaker in a batch")
     scale: float = opt(10.0, "w of w cos + b at the start")
     offset: float = opt(-5.0, "b at the start")
-    both_ways: bool = opt(False, "also with profiles by the test's model and tests by the enrolment's")
+    both_ways: bool = opt(False, "also train with the models' parts exchanged")
     pair: float = opt(0.0, "weight of the angle between both models' vectors of an utterance")
     within: float = opt(0.0, "weight of the same loss within each mapped model")
 

@@ -1,9 +1,9 @@
 """SDPN: self-distillation prototypes network (Chen et al., ICASSP 2025, arXiv 2308.02774), without any label.
 
-A teacher, the moving average of the student, hears a long clean view of an utterance, the student short augmented ones.
-Both are compared with the same learnt prototypes; the student shall choose those that the teacher chooses, after
-Sinkhorn has shared these out evenly over the batch. Two terms keep the student from collapse: its mean choice shall be
-even (me-max), and its embeddings shall keep away from their nearest neighbours (KoLeo).
+The teacher is the moving average of the student. It hears one long clean view of an utterance; the student hears short
+augmented views. Both are compared with the same learnt prototypes. The student has to choose the prototypes that the
+teacher chooses, after Sinkhorn has balanced the teacher's choices over the batch. Two terms prevent collapse: the
+student's mean choice has to be even (me-max), and each embedding has to keep away from its nearest neighbour (KoLeo).
 
     loss = cross entropy + memax · (log K - H(mean choice)) + koleo · Σ over views of KoLeo
 
@@ -27,17 +27,17 @@ from speakerkd.parallel import gather_rows, mean_over_processes, own_share
 
 @dataclass(frozen=True)
 class SDPNConf(SelfTaughtConf):
-    teacher_temperature: float = opt(0.025, "of the teacher's cosines: 0.1, sharpened by the power 4")
-    sinkhorn_iterations: int = opt(3, "0: targets are not evened out")
+    teacher_temperature: float = opt(0.025, "temperature of the teacher's cosines: 0.1, sharpened by the power 4")
+    sinkhorn_iterations: int = opt(3, "iterations of Sinkhorn; 0: targets are not balanced")
     memax: float = opt(1.0, "weight of me-max")
     koleo: float = opt(0.1, "weight of KoLeo")
-    koleo_group: int = opt(96, "KoLeo's neighbours are looked for among so many utterances of the batch; 0: all")
+    koleo_group: int = opt(96, "KoLeo looks for neighbours among this many utterances of the batch; 0: all")
     prototype_gradient: float = opt(
         4.0, "factor on the prototypes' gradient; published: the sum over 4 GPUs, not the mean"
     )
-    long_view: float = opt(1.0, "the teacher's crop, times --num-frames")
-    short_view: float = opt(0.5, "the student's crops, times --num-frames")
-    num_short: int = opt(4, "how many of these")
+    long_view: float = opt(1.0, "length of the teacher's crop, times --num-frames")
+    short_view: float = opt(0.5, "length of the student's crops, times --num-frames")
+    num_short: int = opt(4, "number of the student's crops")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +86,7 @@ class SDPN(SelfTaught):
 
     @torch.no_grad()
     def targets(self, embedding: Tensor, point: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the teacher chooses for this process's utterances, evened out over all; and how it fares."""
+        """The teacher's balanced choices for the utterances of this process, and figures about the teacher."""
         embedding, point = gather_rows(torch.cat([embedding, point], 1)).split([embedding.shape[1], point.shape[1]], 1)
         targets = sinkhorn(self.prototypes(point) / self.conf.teacher_temperature, self.conf.sinkhorn_iterations)
         chosen = torch.zeros(self.conf.prototypes, dtype=torch.bool, device=point.device)

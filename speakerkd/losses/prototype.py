@@ -1,8 +1,8 @@
 """Losses over prototypes: what SDPN (arXiv 2308.02774) and DINO (arXiv 2104.14294) are made of.
 
-K prototypes are unit vectors; an utterance is the distribution softmax(cosines / temperature) over them. Everything is
-kept in log space and is to be called in single precision, outside autocast: at the teachers' temperatures the
-probabilities of half precision, and even powers of those of single precision, underflow.
+The K prototypes are unit vectors. An utterance is the distribution softmax(cosines / temperature) over them. Everything
+stays in log space; call it in float32, outside autocast. At the teachers' temperatures the probabilities underflow in
+16 bits, and their powers even in float32.
 """
 
 import math

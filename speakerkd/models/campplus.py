@@ -21,13 +21,13 @@ DILATIONS = (1, 2, 2)
 
 @dataclass(frozen=True)
 class CAMPPlusConf:
-    front_channels: int = opt(32, "of the 2-D front")
-    channels: int = opt(128, "of the layer after the front")
+    front_channels: int = opt(32, "channels of the 2-D front")
+    channels: int = opt(128, "channels of the layer after the front")
     growth: int = opt(32, "channels that each dense layer adds")
     bottleneck: int = opt(4, "hidden channels of a dense layer, in multiples of --growth")
     layers: tuple[int, ...] = opt((12, 24, 16), "dense layers in each of the three blocks")
     embedding_dim: int = opt(512, "size of the embedding")
-    pooling: str = opt("statistics", "statistics or attentive")
+    pooling: str = opt("statistics", "pooling over time: statistics or attentive")
 
 
 class Front(nn.Module):

@@ -1,6 +1,6 @@
-"""Groups of vectors by cosine: k-means with k-means++ starts, agglomeration with average linkage; how well they fit labels.
+"""Clusters of vectors by cosine: k-means (k-means++ starts) and agglomeration (average linkage); how well they fit labels.
 
-Everything is computed in blocks, so that a million vectors fit, and depends on the seed alone.
+Everything is computed in blocks, so a million vectors fit into memory. The result depends on the seed alone.
 """
 
 import math
@@ -28,8 +28,8 @@ def kmeans(vectors: Tensor, clusters: int, seed: int, restarts: int = 5, iterati
 
 
 def _starts(unit: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ among a sample: starts are drawn with the square of their distance from those before as weight; of some
-    that are drawn, the one that brings the others nearest is taken."""
+    """k-means++ on a sample. A start is drawn with its squared distance from the earlier starts as the weight. Of several
+    drawn starts the one is taken that brings the other vectors nearest."""
     if len(unit) > max(SAMPLE * clusters, 20000):
         unit = unit[torch.randperm(len(unit), generator=generator)[: max(SAMPLE * clusters, 20000)]]
     draws = 2 + int(math.log(clusters))
@@ -76,9 +76,9 @@ def nearest(unit: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def agglomerate(vectors: Tensor, clusters: int, cells: Tensor | None = None) -> Tensor:
-    """(N, D) -> cluster of each: the two with the highest mean cosine between their members are joined, again and again.
+    """(N, D) -> cluster of each. The two clusters with the highest mean cosine between members are joined, again and again.
 
-    With `cells` (N,) those are what is joined, and no cell is split. Time grows with the square of their number.
+    With `cells` (N,) whole cells are joined, and no cell is split. Time grows with the square of the number of cells.
     """
     unit = F.normalize(vectors).numpy()
     cells = torch.arange(len(unit)) if cells is None else cells
@@ -101,8 +101,8 @@ def agglomerate(vectors: Tensor, clusters: int, cells: Tensor | None = None) -> 
 
 
 def _joins(means: np.ndarray, counts: np.ndarray) -> list[tuple[float, int, int]]:
-    """All joins with their cosines, by a chain of nearest neighbours: of unit vectors, the mean cosine between the
-    members of two clusters is the product of the clusters' means, so no matrix of cosines is held."""
+    """All joins with their cosines, by a chain of nearest neighbours. For unit vectors, the mean cosine between the members
+    of two clusters is the product of the clusters' means. So no matrix of cosines is needed."""
     names = np.arange(len(means))  # a cell of each cluster that is left
     joins: list[tuple[float, int, int]] = []
     chain: list[int] = []
@@ -121,7 +121,7 @@ def _joins(means: np.ndarray, counts: np.ndarray) -> list[tuple[float, int, int]
 
 
 def _nearest_pair(means: np.ndarray, gone: np.ndarray, chain: list[int]) -> tuple[int, int, float]:
-    """Go from each cluster to its nearest until two are each other's nearest; takes them off the chain."""
+    """Goes from cluster to nearest cluster until two are each other's nearest. Takes these off the chain."""
     if not chain:
         chain.append(int(np.flatnonzero(~gone)[0]))
     while True:

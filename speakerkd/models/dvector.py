@@ -1,7 +1,7 @@
 """The d-vector: LSTM layers, the last frame's output, an affine layer, ReLU, length one (Wan et al. 2018, GE2E).
 
-Sizes and the ReLU are Resemblyzer's. It was trained on windows of 160 frames and is read in such windows
-(speakerkd/feats/frontend.py); any length can be given.
+Sizes and the ReLU are Resemblyzer's. Resemblyzer's model was trained on windows of 160 frames, so utterances are read
+in such windows (speakerkd/feats/frontend.py). The network itself takes any length.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from speakerkd.models.pooling import at_least
 
 @dataclass(frozen=True)
 class DVectorConf:
-    hidden: int = opt(256, "units of an LSTM layer")
-    layers: int = opt(3, "LSTM layers")
+    hidden: int = opt(256, "units of each LSTM layer")
+    layers: int = opt(3, "number of LSTM layers")
     embedding_dim: int = opt(256, "size of the embedding")
 
 

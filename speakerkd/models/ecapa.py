@@ -1,7 +1,8 @@
 """ECAPA-TDNN (Desplanques et al. 2020): Res2 blocks with squeeze and excitation, all blocks joined, attentive pooling.
 
---layout=wespeaker or speechbrain: the two public families differ in which part of a Res2 block passes unchanged, in the
-padding, in the norm after the joining layer and in the attention's hidden layer. Weights of one don't fit the other.
+--layout is wespeaker or speechbrain. The two public families differ in four places: the part of a Res2 block that
+passes unchanged, the padding, the norm after the joining layer, and the hidden layer of the attention. Weights of one
+don't fit the other.
 """
 
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ Padding = Literal["zeros", "reflect"]
 
 @dataclass(frozen=True)
 class ECAPAConf:
-    channels: int = opt(512, "of the blocks")
-    joined_channels: int = opt(1536, "of the layer that joins the blocks and is pooled")
-    scale: int = opt(8, "parts of a Res2 block")
-    se_channels: int = opt(128, "hidden layer of squeeze and excitation")
-    attention_channels: int = opt(128, "hidden layer of the attention")
+    channels: int = opt(512, "channels of the blocks")
+    joined_channels: int = opt(1536, "channels of the layer that joins the blocks and is pooled")
+    scale: int = opt(8, "number of parts of a Res2 block")
+    se_channels: int = opt(128, "hidden channels of squeeze and excitation")
+    attention_channels: int = opt(128, "hidden channels of the attention")
     global_context: bool = opt(True, "the attention also sees the statistics of the utterance")
     embedding_dim: int = opt(192, "size of the embedding")
-    pooling: str = opt("attentive", "attentive or statistics")
+    pooling: str = opt("attentive", "pooling over time: attentive or statistics")
     layout: str = opt("wespeaker", "wespeaker or speechbrain: which family of public weights fits")
 
 
@@ -48,7 +49,7 @@ class ConvLayer(nn.Module):
 
 
 class Res2Layer(nn.Module):
-    """The channels in parts: each is convolved together with the result of the part before it, one passes as it is."""
+    """The channels in parts. Each is convolved together with the result of the part before it; one passes unchanged."""
 
     def __init__(self, channels: int, scale: int, dilation: int, padding: Padding, first_passes: bool) -> None:
         super().__init__()

@@ -8,9 +8,9 @@ from speakerkd.models.base import SpeakerNet, check_weights, load_net
 
 
 def initialise(net: SpeakerNet, path: str | Path) -> str:
-    """Take the encoder of a checkpoint, and the classifier's rows of the speakers it knows; says what was taken.
+    """Takes the encoder of a checkpoint, and the classifier's rows of the speakers that it knows. Returns that in words.
 
-    So a classifier trained with speed-perturbed copies as speakers of their own serves a run without them.
+    So a classifier that was trained with speed-perturbed copies as extra speakers also serves a run without them.
     """
     source = load_net(path)
     if type(source.encoder) is not type(net.encoder):

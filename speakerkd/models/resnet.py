@@ -17,12 +17,12 @@ from speakerkd.models.pooling import EmbeddingLayers, at_least, make_pooling
 
 @dataclass(frozen=True)
 class ResNetConf:
-    block: str = opt("basic", "basic or bottleneck")
+    block: str = opt("basic", "kind of block: basic or bottleneck")
     blocks: tuple[int, ...] = opt((3, 4, 6, 3), "number of blocks in each of the four stages")
-    base_channels: int = opt(32, "of the first stage; each later stage doubles them")
+    base_channels: int = opt(32, "channels of the first stage; each later stage has twice as many")
     embedding_dim: int = opt(256, "size of the embedding")
     embedding_layers: int = opt(1, "affine layers after the pooling: 1 as in WeSpeaker, 2 as in 3D-Speaker")
-    pooling: str = opt("statistics", "statistics or attentive")
+    pooling: str = opt("statistics", "pooling over time: statistics or attentive")
 
 
 def conv3x3(channels: int, out: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
@@ -30,7 +30,7 @@ def conv3x3(channels: int, out: int, stride: tuple[int, int] = (1, 1)) -> nn.Con
 
 
 def make_shortcut(channels: int, out: int, stride: tuple[int, int]) -> nn.Sequential:
-    """Nothing where the shape stays; else a 1 × 1 convolution and batch norm."""
+    """Nothing if the shape stays, else a 1 × 1 convolution and batch norm."""
     if stride == (1, 1) and channels == out:
         return nn.Sequential()
     return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))

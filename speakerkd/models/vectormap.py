@@ -1,10 +1,10 @@
-"""Maps of embeddings, for systems whose vectors can't be compared as they are; and their checkpoints.
+"""Maps of embeddings, for systems whose vectors can't be compared directly; and their checkpoints.
 
 A map takes vectors of any length and gives vectors of length 1: normalise, g, normalise. By its kind, g is
-    identity   nothing: the space is this system's own
-    linear     A e, no offset: so A alone is the map, and is written as Kaldi's transform.mat too
-    mlp        A e + W2 relu(layer_norm(W1 e)): starts as A, since W2 starts at zero
-A starts as the identity where it is square or grows, else with orthonormal rows.
+    identity   nothing; the space is that of this system
+    linear     A e without an offset, so the matrix A is the map; it is also written as Kaldi's transform.mat
+    mlp        A e + W2 relu(layer_norm(W1 e)); it starts as A, since W2 starts at zero
+If A is square or adds dimensions, it starts as the identity, else with orthonormal rows.
 
 A checkpoint is a plain dict that torch.load reads with weights_only=True:
     format   "speakerkd-map-1"      kind, in_dim, out_dim, hidden   see above      weights   state_dict
@@ -60,14 +60,14 @@ class VectorMap(nn.Module):
 
 
 def system_of(path: str | Path) -> System:
-    """Whose vectors <system>/xvectors_x/xvector.scp holds: the folder's name, and its final.pt where there is one."""
+    """The system of <system>/xvectors_x/xvector.scp: the folder's name, and the digest of its final.pt if there is one."""
     folder = Path(path).resolve().parent.parent
     net = folder / "final.pt"
     return {"name": folder.name, "digest": hashlib.sha256(net.read_bytes()).hexdigest()[:16] if net.exists() else ""}
 
 
 def same_system(one: System, other: System) -> bool:
-    """By the checkpoint, where both have one: a copy is the same system, one trained again is not."""
+    """Compares the checkpoints if both have one. A copy is the same system; a system that was trained again is not."""
     if one["digest"] and other["digest"]:
         return one["digest"] == other["digest"]
     return one["name"] == other["name"]

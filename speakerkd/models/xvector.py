@@ -19,11 +19,11 @@ CONTEXT = 15  # input frames that one frame of the last map sees
 
 @dataclass(frozen=True)
 class XVectorConf:
-    channels: int = opt(512, "of the frame layers")
-    stats_channels: int = opt(1500, "of the layer that is pooled")
+    channels: int = opt(512, "channels of the frame layers")
+    stats_channels: int = opt(1500, "channels of the layer that is pooled")
     embedding_dim: int = opt(512, "size of the embedding")
     embedding_layers: int = opt(2, "affine layers after the pooling: 2 as in WeSpeaker, 1 as in 3D-Speaker")
-    pooling: str = opt("statistics", "statistics or attentive")
+    pooling: str = opt("statistics", "pooling over time: statistics or attentive")
 
 
 class FrameLayer(nn.Module):

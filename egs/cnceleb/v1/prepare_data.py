@@ -5,10 +5,9 @@ Usage: ./prepare_data.py [options] <CN-Celeb_flac> <CN-Celeb2_flac or ''> <data-
  e.g.: ./prepare_data.py --nj 16 /corpora/CN-Celeb_flac /corpora/CN-Celeb2_flac data
 
 Training speakers are those of CN-Celeb_flac/dev/dev.lst (in data/idXXXXX/<genre>-01-001.flac) and all of
-CN-Celeb2_flac/data.
-Many recordings are of a second or two: neighbours of one speaker and genre are joined until they have --join-seconds,
-and written as FLAC into <data-dir>/joined; a rest that is shorter joins the one before. 0: they are taken as they are.
-The test set is CN-Celeb_flac/eval, whose lists have the trials:
+CN-Celeb2_flac/data. Many recordings have one or two seconds. Neighbours of one speaker and genre are joined until they
+have --join-seconds. They are written as FLAC into <data-dir>/joined. A shorter rest joins the recording before it. With
+0 nothing is joined. The test set is CN-Celeb_flac/eval, whose lists have the trials:
   trials_avg      an enrolment is the mean over the recordings of lists/enroll.map (in enroll_spk2utt; data/ has them)
   trials_concat   an enrolment is the recording of eval/enroll, in which they stand one after the other
 
@@ -45,10 +44,10 @@ LOG = logging.getLogger("prepare_data")
 
 @dataclass
 class Options:
-    join_seconds: float = opt(5.0, "least length of a training utterance, as far as a genre of a speaker has so much")
+    join_seconds: float = opt(5.0, "seconds of a training utterance at least, if a speaker has that much in a genre")
     cohort_utts: int = opt(20, "utterances of a training speaker in cohort_utts")
-    seed: int = opt(0, "of the choice of these")
-    nj: int = opt(4, "speakers worked on at once")
+    seed: int = opt(0, "random seed of the choice of these utterances")
+    nj: int = opt(4, "number of processes")
 
 
 class Model(NamedTuple):

@@ -6,7 +6,7 @@ utt2dur, and for test trials (`enrol test target|nontarget`, all pairs), enroll3
 trials_enroll3 (`model test target|nontarget`). The recordings come from eight Debian packages (365 MB), fetched with
 apt-get (no root needed) into --download, or taken from the folder --debs. Pauses are cut, short recordings of a speaker
 are joined to pieces of --piece-seconds or more. <data-dir>/lost_utts lists the recordings in no piece, and why.
-Run again after an interruption, it goes on where it was; with everything in place it only says so.
+After an interruption, run it again: it goes on where it was. If everything is in place, it only says so.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ class Options:
     debs: str = opt("", "folder of the .deb files; empty: fetch them")
     download: str = opt("download", "folder to fetch and unpack into")
     speakers: str = opt(str(Path(__file__).resolve().parent / "speakers.tsv"), "table of speakers")
-    seed: int = opt(0, "of the choice of pieces and of enrolments")
-    piece_seconds: float = opt(4.0, "least length of a piece")
+    seed: int = opt(0, "random seed of the choice of pieces and enrolments")
+    piece_seconds: float = opt(4.0, "shortest piece in seconds")
     max_train_pieces: int = opt(100, "most pieces of a training speaker")
     max_test_pieces: int = opt(30, "most pieces of a test speaker")
-    nj: int = opt(2, "speakers worked on at once")
+    nj: int = opt(2, "number of processes")
 
 
 class Speaker(NamedTuple):

@@ -54,8 +54,8 @@ FFMPEG = "ffmpeg -v error -nostdin -i {} -f wav -acodec pcm_s16le -ac 1 -ar 1600
 class Options:
     lists: str = opt("", "folder of the lists of trials; empty: the VoxCeleb1 folder and its meta/")
     cohort_utts: int = opt(20, "utterances of a training speaker in cohort_utts")
-    seed: int = opt(0, "of the choice of these")
-    nj: int = opt(8, "folders looked into at once: it is the waiting for the disk that takes time")
+    seed: int = opt(0, "random seed of the choice of these utterances")
+    nj: int = opt(8, "folders that are read at the same time; waiting for the disk takes most of the time")
 
 
 def utterance_of(name: str) -> str:
