@@ -34,7 +34,7 @@ class Options:
     enroll_spk2utt: str = opt("", "enrolment models and their utterances, where trials name models")
     scorings: str = opt("cosine", "cosine, or cosine,asnorm")
     num_bootstrap: int = opt(1000, "resamplings of the speakers")
-    seed: int = opt(0, "of the resampling")
+    seed: int = opt(0, "random seed of the resampling")
 
 
 @dataclass

@@ -49,7 +49,7 @@ class Options:
         "", "folder with noise/, music/ and speech/; empty: generated, and babble of the source's speakers"
     )
     rirs: str = opt("", "folder RIRS_NOISES; empty: simulated rooms")
-    rooms: tuple[str, ...] = opt(("smallroom", "mediumroom"), f"which of {' '.join(RIR_FOLDERS)} of --rirs")
+    rooms: tuple[str, ...] = opt(("smallroom", "mediumroom"), f"rooms of --rirs: any of {' '.join(RIR_FOLDERS)}")
     kinds: tuple[str, ...] = opt(("reverb", "noise", "music", "babble"), "a copy of each utterance for each; '': none")
     num_utts: int = opt(0, "keep this many of these copies, drawn at random (speed copies are all kept); 0: all")
     speeds: tuple[float, ...] = opt((), "a copy of each utterance as a new speaker for each, for example 0.9,1.1")

@@ -39,10 +39,10 @@ class Options:
     utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
     reference: str = opt("none", "kd_types that the differences are to; each has two columns")
     noise: str = opt("", "folder of score_noise.sh, for a second table, by its conditions")
-    conditions: str = opt("", "of --noise, as noise10,noise0")
+    conditions: str = opt("", "noise conditions, such as noise10,noise0")
     check: bool = opt(False, "only see whether those that are trained were trained with the same options")
     num_bootstrap: int = opt(2000, "resamplings of speakers and seeds")
-    seed: int = opt(0, "of the resampling")
+    seed: int = opt(0, "random seed of the resampling")
 
 
 def main(argv: list[str]) -> None:

@@ -30,7 +30,7 @@ class Options:
     enroll_spk2utt: str = opt("", "enrolment models and their utterances, where trials name models")
     intersect: bool = opt(False, "compare on the trials that both files have, where they differ")
     num_bootstrap: int = opt(2000, "resamplings of the speakers")
-    seed: int = opt(0, "of the resampling")
+    seed: int = opt(0, "random seed of the resampling")
     det: str = opt("", "PNG to draw both curves into")
 
 

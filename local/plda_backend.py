@@ -37,8 +37,8 @@ from speakerkd.score.trials import read_trials, write_scores
 class TrainOptions:
     lda_dim: int = opt(150, "dimensions that LDA keeps")
     total_covariance_factor: float = opt(0.0, "0: LDA makes the covariance within speakers unit; 1: the total one")
-    covariance_floor: float = opt(1e-6, "of LDA, relative to the largest eigenvalue")
-    num_em_iters: int = opt(10, "of PLDA")
+    covariance_floor: float = opt(1e-6, "floor of the eigenvalues in LDA, relative to the largest")
+    num_em_iters: int = opt(10, "iterations of EM for PLDA")
 
 
 @dataclass

@@ -66,7 +66,7 @@ class Options:
     calibration: str = opt("", "a .calibration that score.py wrote for other trials; default: cross-validation")
     utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
     num_bootstrap: int = opt(1000, "resamplings of the speakers for the intervals; 0: no intervals")
-    seed: int = opt(0, "of the resampling")
+    seed: int = opt(0, "random seed of the resampling")
     max_lost: float = opt(5.0, "percent of the trials that may be lost before it is an error")
     plots: bool = opt(True, "draw the PNGs")
 

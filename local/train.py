@@ -40,11 +40,11 @@ class Options(TrainConf):
     model: str = opt("conf/model/xvector.conf", "conf file of the model")
     head: str = opt("conf/head.conf", "conf file of the classifier")
     kd: str = opt("conf/kd/none.conf", "conf file of the method")
-    teacher: str = opt("", "for methods that have one: final.pt of a net, or xvector.scp of the training utterances")
+    teacher: str = opt("", "teacher of the method: final.pt of a net, or xvector.scp of the training utterances")
     source: str = opt("feats", "what crops are made of: feats (rows of feats.scp) or waves (waves.scp, else wav.scp)")
     centroids: str = opt("", "spk_xvector.scp of the training speakers, by which the teacher judges them")
     vectors: str = opt(
-        "", "for methods that take more: name=file,..., files being an scp of vectors or a table of numbers"
+        "", "further inputs of the method: name=file,...; a file is an scp of vectors or a table of numbers"
     )
     missing: str = opt(
         "error",

@@ -54,9 +54,7 @@ class FrontEnd(Protocol):
 
 @dataclass(frozen=True)
 class KaldiConf(Reading, FbankConf):
-    waveform_scale: float = opt(
-        32768.0, "of full scale: 32768 as Kaldi and WeSpeaker, 1 as 3D-Speaker reads recordings"
-    )
+    waveform_scale: float = opt(32768.0, "full scale of the wave: 32768 as in Kaldi and WeSpeaker, 1 as in 3D-Speaker")
 
 
 class KaldiFrontEnd:

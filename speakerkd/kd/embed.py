@@ -24,7 +24,7 @@ from speakerkd.models.base import Encoded
 
 @dataclass(frozen=True)
 class EmbedConf:
-    weight: float = opt(1.0, "of the distance, beside the cross entropy's 1")
+    weight: float = opt(1.0, "weight of the distance; the cross entropy has weight 1")
     warmup: float = opt(0.0, "part of the run's epochs over which the weight rises to this")
     projection: str = opt("auto", "linear layer to the teacher's dimension: auto (where they differ), always or never")
 

@@ -30,7 +30,7 @@ LOSSES: dict[str, tuple[Function, Function]] = {
 @dataclass(frozen=True)
 class GE2EConf:
     loss: str = opt("ge2e", "ge2e, ge2e-xs or angular")
-    utts_per_speaker: int = opt(4, "of a batch")
+    utts_per_speaker: int = opt(4, "utterances of a speaker in a batch")
     scale: float = opt(10.0, "w of w cos + b at the start")
     offset: float = opt(-5.0, "b at the start")
     classify: float = opt(0.0, "weight of the cross entropy of a classifier; 0: there is none")

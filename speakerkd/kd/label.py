@@ -27,7 +27,7 @@ from speakerkd.models.base import Encoded
 
 @dataclass(frozen=True)
 class LabelConf:
-    weight: float = opt(1.0, "of the distance, beside the cross entropy's 1")
+    weight: float = opt(1.0, "weight of the distance; the cross entropy has weight 1")
     warmup: float = opt(20 / 150, "part of the run's epochs over which the weight rises to this")
     temperature: float = opt(1.0, "T")
     plain_cosines: bool = opt(False, "distil logits without margin on both sides")
@@ -36,8 +36,8 @@ class LabelConf:
 
 @dataclass(frozen=True)
 class DKDConf(LabelConf):
-    target_weight: float = opt(1.0, "of the target part")
-    gamma: float = opt(2.0, "of the non-target part")
+    target_weight: float = opt(1.0, "weight of the target part")
+    gamma: float = opt(2.0, "weight of the non-target part")
 
 
 class LabelLevel(TeacherStudent):

@@ -36,7 +36,7 @@ from speakerkd.schedules import require_part
 class SKDFEConf:
     alpha: float = opt(2.0, "weight of the label term; 0: none")
     beta: float = opt(100.0, "weight of the feature term; 0: none")
-    temperature: float = opt(4.0, "of the label term")
+    temperature: float = opt(4.0, "temperature of the label term")
     warmup: float = opt(0.1, "part of the run in which both weights rise from zero: the self-teacher knows nothing yet")
     detach_teacher_input: bool = opt(False, "the self-teacher's own cross entropy does not train the student")
     width: int = opt(2, "channels of the refined stages, in multiples of the student's")

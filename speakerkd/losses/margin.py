@@ -26,7 +26,7 @@ SMALLEST_SINE_SQUARED = 1e-7  # the square root's slope is infinite at |cos θ| 
 @dataclass(frozen=True)
 class MarginConf:
     type: str = opt("aam", "softmax, am or aam")
-    scale: float = opt(32.0, "of the cosines (softmax: not used)")
+    scale: float = opt(32.0, "scale of the cosines (not used by softmax)")
     margin: float = opt(0.2, "full margin: in radians for aam, in cosine for am")
     sub_centers: int = opt(1, "weight rows of each class")
     easy_margin: bool = opt(False, "aam: no margin where the cosine is negative")

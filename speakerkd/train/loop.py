@@ -25,7 +25,7 @@ class TrainConf:
     batch_size: int = opt(64, "utterances of a step, over all processes")
     num_frames: int = opt(200, "frames of a crop")
     mask_frames: int = opt(0, "SpecAugment: up to this many frames of a crop are hidden")
-    mask_bins: int = opt(0, "and up to this many filters")
+    mask_bins: int = opt(0, "SpecAugment: up to this many filters of a crop are hidden")
     optimizer: str = opt("sgd", "sgd or adamw")
     lr: float = opt(0.1, "peak learning rate")
     final_lr: float = opt(5e-5, "learning rate at the end")
@@ -40,7 +40,7 @@ class TrainConf:
     average: int = opt(1, "the result is the average of the weights after this many last epochs")
     select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
     amp: str = opt("auto", "autocast: auto (bf16 on GPUs), fast (also on CPUs made for it), bf16 (everywhere) or none")
-    seed: int = opt(0, "of weights, order and crops")
+    seed: int = opt(0, "random seed of weights, order and crops")
     valid_speakers: int = opt(0, "speakers held out, with their copies at other speeds, whose trials' EER is logged")
     valid_interval: int = opt(1, "epochs between these EERs")
 
