@@ -31,7 +31,9 @@ class LabelConf:
     warmup: float = opt(20 / 150, "part of the run's epochs over which the weight rises to this")
     temperature: float = opt(1.0, "temperature T of both sides")
     plain_cosines: bool = opt(False, "distil logits without margin on both sides")
-    unknown_speakers: str = opt("error", "speakers that the teacher doesn't know: error, or skip (no distillation of them)")
+    unknown_speakers: str = opt(
+        "error", "speakers that the teacher doesn't know: error, or skip (no distillation of them)"
+    )
 
 
 @dataclass(frozen=True)
