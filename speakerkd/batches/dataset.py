@@ -17,6 +17,8 @@ from speakerkd.batches.crops import Places
 from speakerkd.batches.speakerorder import SpeakerOrder
 from speakerkd.batches.utterances import Utterances
 
+CROP_STREAM = 1 << 20  # of random numbers; views have 6 each, from 0 on
+
 
 @dataclass(frozen=True)
 class View:
@@ -83,6 +85,13 @@ class Batches(torch.utils.data.Dataset[Batch]):
             raise ValueError(
                 f"{utterances.folder}/utt2uniq: some copies have no original here, and a clean view is asked for"
             )
+        for name, each in utterances.crop_vectors.items():
+            if each.frames < self.lengths[0]:
+                raise ValueError(
+                    f"{each.scp.path}: the vectors of {name} are of crops of {each.frames} frames, and the student's have "
+                    f"{self.lengths[0]}; give --num-frames={each.frames} or less, or make vectors of longer crops "
+                    "(local/extract_crop_xvectors.sh --crop-frames)"
+                )
         self.num_groups = len(self._all[1]) - 1
         self.batch_size = min(batch_size, self.num_groups // world_size * world_size)
         if self.batch_size < 2:
@@ -108,10 +117,14 @@ class Batches(torch.utils.data.Dataset[Batch]):
         groups = self._permutation[position * self.batch_size :][self._share]
         feats: list[Tensor] = []
         heard: dict[str, Tensor] = {}
+        crops = np.zeros(0, np.int64)
         first_view = self._copies(self._all, epoch, groups, 0)
         for number, view in enumerate(self.views):
             chosen = self._copies(self._clean if view.clean else self._all, epoch, groups, 6 * number)
-            cut = self.data.crops.cut(self._places(chosen, number, epoch, groups))
+            places = self._places(chosen, number, epoch, groups)
+            if number == 0 and self.data.crop_vectors:
+                places, crops = self._taught(places, epoch, groups)
+            cut = self.data.crops.cut(places)
             if not view.clean:
                 self._hide(cut.feats, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
             feats.append(torch.from_numpy(cut.feats))
@@ -119,6 +132,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
             first_view = chosen if number == 0 else first_view
         labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[first_view].astype(np.int64))
         vectors = {name: torch.from_numpy(each.of(first_view)) for name, each in self.data.vectors.items()}
+        vectors |= {name: torch.from_numpy(each.of(crops)) for name, each in self.data.crop_vectors.items()}
         return Batch([self.data.scp.key(int(entry)) for entry in first_view], feats, labels, vectors, heard)
 
     def __len__(self) -> int:
@@ -138,6 +152,15 @@ class Batches(torch.utils.data.Dataset[Batch]):
         starts = uniform(self.seed, epoch, groups, 6 * number + 1) * (self.data.frames[entries] - length + 1)
         seeds = hashed(self.seed, epoch, groups, 6 * number + 1)
         return Places(entries, starts.clip(0).astype(np.int64), length, seeds, view.clean, number == 0)
+
+    def _taught(self, places: Places, epoch: int, groups: np.ndarray) -> tuple[Places, np.ndarray]:
+        """The places within crops that teachers have heard, and the numbers of these crops; -1 if an entry has none."""
+        vectors = next(iter(self.data.crop_vectors.values()))
+        crops = vectors.choose(places.entries, uniform(self.seed, epoch, groups, CROP_STREAM))
+        within = np.minimum(vectors.frames, self.data.frames[places.entries]) - places.length
+        part = uniform(self.seed, epoch, groups, 1)
+        starts = vectors.starts[crops] + (part * (within + 1)).clip(0).astype(np.int64)
+        return replace(places, starts=np.where(crops >= 0, starts, places.starts)), crops
 
     def _hide(self, crops: np.ndarray, draws: list[np.ndarray]) -> None:
         """SpecAugment: a stretch of frames and one of bins, of random width and place, become the mean, which is 0."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from speakerkd.batches.attached import Attached, attach
 from speakerkd.batches.crops import ArkCrops, Crops, NoCrops, column
+from speakerkd.batches.places import CropVectors, crop_vectors
 from speakerkd.batches.wavecrops import WaveCrops
 from speakerkd.conf import first_few
 from speakerkd.files.tables import without_speed
@@ -35,6 +36,7 @@ class Utterances:
         groups = {name: index for index, name in enumerate(sorted(set(names)))}
         self.group_of = np.fromiter((groups[name] for name in names), np.int32, len(names))
         self.vectors: dict[str, Attached] = {}
+        self.crop_vectors: dict[str, CropVectors] = {}
 
     def __len__(self) -> int:
         return len(self.scp)
@@ -46,11 +48,24 @@ class Utterances:
         """
         keys, uniq = list(self.scp), self.folder / "utt2uniq"
         originals = list(column(uniq, self.scp)) if self.audio and uniq.exists() else keys
-        self.vectors[name] = attach(name, path, keys, originals, missing)
+        crops = (
+            crop_vectors(name, path, keys, originals, missing) if self.audio and str(path).endswith(".scp") else None
+        )
+        if crops is None:
+            self.vectors[name] = attach(name, path, keys, originals, missing)
+            return
+        for other, each in self.crop_vectors.items():
+            if not crops.same_places(each):
+                raise ValueError(
+                    f"{path}: the vectors of {name} and {other} are not of the same crops; make both alike"
+                )
+        self.crop_vectors[name] = crops
 
     def complete(self) -> np.ndarray:
         """(entries,) bool: has it all the vectors that were attached?"""
-        return np.logical_and.reduce([np.ones(len(self), bool), *(each.present for each in self.vectors.values())])
+        vectors = [each.present for each in self.vectors.values()]
+        crops = [each.present for each in self.crop_vectors.values()]
+        return np.logical_and.reduce([np.ones(len(self), bool), *vectors, *crops])
 
 
 def open_crops(folder: Path, audio: bool, source: str) -> Crops:

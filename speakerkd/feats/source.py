@@ -47,7 +47,7 @@ class Computed:
     """What a front end makes of the recordings, of the channel that the features on disk are of."""
 
     def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
-        self._front_end = front_end
+        self.front_end = front_end
         self._utterances = [line.split()[0] for _, line in read_lines(listed)]
         known = feature_conf(folder)
         channel = build(KaldiConf, read_conf(known), str(known)).channel if known else -1
@@ -57,7 +57,10 @@ class Computed:
         return iter(self._utterances)
 
     def __call__(self, utterance: str) -> np.ndarray:
-        return features_of(self._waves(utterance), self._front_end, utterance)
+        return features_of(self.wave(utterance), self.front_end, utterance)
+
+    def wave(self, utterance: str) -> np.ndarray:
+        return self._waves(utterance)
 
     def say(self) -> None:
         self._waves.say()

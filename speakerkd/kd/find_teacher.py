@@ -31,6 +31,10 @@ def find_teacher(
 def mean_vectors(data: Utterances, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """((known speakers, D), (speakers,) bool): means of the utterances' vectors at length one; who has none isn't known."""
     assert data.labels is not None
+    if VECTORS in data.crop_vectors:
+        sums = data.crop_vectors[VECTORS].means(entries, data.labels, len(data.speakers))
+        known = sums.any(axis=1)
+        return torch.from_numpy(sums[known].astype(np.float32)), torch.from_numpy(known)
     table = data.vectors[VECTORS]
     length = np.maximum(np.linalg.norm(table.rows, axis=1, keepdims=True), 1e-12)
     sums = np.zeros((len(data.speakers), table.dim))

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Embeddings of fixed crops of some utterances: one job of extract_crop_xvectors.sh.
+
+Usage: local/extract_crop_xvectors.py [options] <final.pt> <data-dir> <utterances> <out-prefix>
+  local/extract_crop_xvectors.py --num-crops 4 exp/campplus/final.pt data/train data/train/feats.scp exp/crops/xvector.1
+
+<utterances> is the data directory's feats.scp, or a part of it; segments or wav.scp if there is none. <out-prefix>.ark and
+.scp are written, with a 1-D float vector for each crop, <utterance>-<first frame>-<frame after the last>, and .lost_utts
+(utterance, reason). If <out-prefix> was made by the same model of the same list with the same options, it is kept.
+"""
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from speakerkd.audio.recordings import AudioError
+from speakerkd.conf import opt, parse_args, run
+from speakerkd.feats.frontend import Reading, recorded
+from speakerkd.feats.pieces import Piece, Pieces
+from speakerkd.feats.source import source_of
+from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.tables import replacing, write_table
+from speakerkd.models import SpeakerNet, load_net
+from speakerkd.models.hearing import hear
+from speakerkd.parallel import start
+
+BATCH = 32  # crops
+
+
+@dataclass
+class Options:
+    num_crops: int = opt(4, "most crops of an utterance; they are spread evenly over it")
+    crop_frames: int = opt(200, "frames of a crop; students may take crops of as many frames or fewer")
+    device: str = opt("cpu", "cpu, cuda or auto")
+    threads: int = opt(1, "CPU threads; the jobs run side by side")
+
+
+def main(argv: list[str]) -> None:
+    options, (checkpoint, data_dir, utterances, prefix) = parse_args(Options, argv, __doc__, 4)
+    torch.set_num_threads(options.threads)
+    if min(options.num_crops, options.crop_frames) < 1:
+        raise ValueError("--num-crops and --crop-frames must be 1 or more")
+    made, origin = Path(f"{prefix}.made"), digest(options, checkpoint, data_dir, utterances)
+    if made.exists() and made.read_text() == origin and Path(f"{prefix}.scp").exists():
+        logging.info("%s.ark is kept, which was made by the same model of the same list", prefix)
+        return
+    made.unlink(missing_ok=True)
+    net = load_net(checkpoint)
+    front_end = recorded(net.info, checkpoint)
+    source, note = source_of(front_end, data_dir, utterances, checkpoint)
+    if note:
+        logging.info("front end: %s", note)
+    device = start(options.device).device
+    net.to(device)
+    reading = front_end.conf if front_end else Reading()
+    pieces = Pieces(source, data_dir, options.crop_frames, options.num_crops)
+
+    began, count = time.monotonic(), 0
+    lost: dict[str, str] = {}
+    waiting: list[Piece] = []
+    vectors: dict[str, np.ndarray] = {}
+    for utterance in source:
+        try:
+            waiting += pieces(utterance)
+        except AudioError as error:
+            lost[utterance] = str(error)
+            continue
+        count += 1
+        if len(waiting) >= BATCH:
+            vectors |= embedded(net, waiting, reading, device)
+            waiting = []
+    vectors |= embedded(net, waiting, reading, device)
+    with ArkWriter(prefix) as write:
+        for name in sorted(vectors):
+            write(name, vectors[name])
+    write_table(f"{prefix}.lost_utts", lost)
+    with replacing(made) as file:
+        file.write(origin)
+    source.say()
+    speed = len(vectors) / max(time.monotonic() - began, 1e-9)
+    logging.info(
+        "%d in, %d crops of %d out, %d lost, %.0f crops/s", count + len(lost), len(vectors), count, len(lost), speed
+    )
+
+
+@torch.inference_mode()
+def embedded(net: SpeakerNet, pieces: list[Piece], reading: Reading, device: torch.device) -> dict[str, np.ndarray]:
+    """The front ends make crops of one length equally long, so that they go through the net together."""
+    found: dict[str, np.ndarray] = {}
+    for shape, group in groupby(pieces, key=lambda piece: piece[1].shape):
+        if len(shape) != 2 or shape[1] != net.feat_dim:
+            raise ValueError(
+                f"features of shape {shape}, the model takes {net.feat_dim} a frame; make them with its own conf"
+            )
+        members = list(group)
+        for at in range(0, len(members), BATCH):
+            names, feats = zip(*members[at : at + BATCH], strict=True)
+            rows = hear(net, torch.from_numpy(np.stack(feats)).to(device), reading).embedding.float().cpu().numpy()
+            if not np.isfinite(rows).all():
+                raise ValueError(f"the model gives {names[0]} or a crop near it a vector that is not finite")
+            found |= dict(zip(names, rows, strict=True))
+    return found
+
+
+def digest(options: Options, checkpoint: str, data_dir: str, utterances: str) -> str:
+    found = hashlib.sha256(f"{options.num_crops} {options.crop_frames} {data_dir}\n".encode())
+    aug = Path(data_dir, "utt2aug")
+    for path in (Path(checkpoint), Path(utterances), *([aug] if aug.exists() else [])):
+        found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
+if __name__ == "__main__":
+    run(main)
