@@ -109,7 +109,7 @@ class Refuses:
         self.folder, self.monkeypatch = folder, monkeypatch
         monkeypatch.syspath_prepend(str(RECIPE))
         monkeypatch.chdir(folder)
-        for name in ("prepare_data", "pieces", "debs"):
+        for name in ("prepare_data", "debs"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         self.main = importlib.import_module("prepare_data").main
 
@@ -124,7 +124,7 @@ class Refuses:
 @pytest.fixture
 def refuses(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refuses]:
     yield Refuses(corpus, monkeypatch)
-    for name in ("prepare_data", "pieces", "debs"):  # names that another recipe may have too
+    for name in ("prepare_data", "debs"):  # names that another recipe may have too
         sys.modules.pop(name, None)
 
 

@@ -127,6 +127,16 @@ def write_trials(path: Path, trials: Iterable[tuple[str, str, bool]], known: set
     return f"{path}: {count} trials, {100 * targets / max(count, 1):.1f} % target{without}"
 
 
+def enrolments(utts: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[str]]:
+    """model -> its 3 utterances, drawn at random. An utterance is in one model at most, and each model has a target trial."""
+    models: dict[str, list[str]] = {}
+    for speaker, own in utts.items():
+        order = random.Random(f"{seed} enrol {speaker}").sample(own, len(own))
+        count = len(order) // 3 if len(order) > 3 else 0
+        models.update({f"{speaker}-e{k}": sorted(order[3 * k : 3 * k + 3]) for k in range(count)})
+    return dict(sorted(models.items()))
+
+
 def note_lost(path: Path, lost: Mapping[str, str], total: int, max_lost: float = 5.0) -> None:
     """lost_utts; more than 5 % is an error."""
     write_table(path, lost)

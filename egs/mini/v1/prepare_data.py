@@ -12,7 +12,6 @@ After an interruption, run it again: it goes on where it was. If everything is i
 import hashlib
 import json
 import logging
-import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from typing import NamedTuple
 
 import torch
 from debs import unpack_packages  # type: ignore[import-not-found]
-from pieces import VERSION, Job, Pieces, make_pieces  # type: ignore[import-not-found]
 
+from speakerkd.audio.pieces import VERSION, Job, Pieces, make_pieces
 from speakerkd.conf import first_few, opt, parse_args, run
+from speakerkd.files.corpus import enrolments
 from speakerkd.files.tables import check_id, read_lines, replacing, spk2utt, write_data_dir, write_table
 from speakerkd.processes import in_processes
 
@@ -130,16 +130,6 @@ def write_trials(path: Path, trials: Iterable[tuple[str, str, bool]]) -> str:
             file.write(f"{enrol} {test} {'target' if target else 'nontarget'}\n")
             count, targets = count + 1, targets + target
     return f"{path.name}: {count} trials, {100 * targets / max(count, 1):.1f} % target"
-
-
-def enrolments(utts: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[str]]:
-    """model -> its 3 pieces, drawn at random; each piece is in one model at most, and each model has a target trial."""
-    models: dict[str, list[str]] = {}
-    for speaker, pieces in utts.items():
-        order = random.Random(f"{seed} enrol {speaker}").sample(pieces, len(pieces))
-        count = len(order) // 3 if len(order) > 3 else 0
-        models.update({f"{speaker}-e{k}": sorted(order[3 * k : 3 * k + 3]) for k in range(count)})
-    return dict(sorted(models.items()))
 
 
 def write_sets(data: Path, parts: Mapping[str, str], results: Sequence[Pieces], seed: int) -> list[str]:

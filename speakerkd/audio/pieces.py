@@ -1,4 +1,4 @@
-"""The pieces of one speaker: read the recordings, cut the pauses, join neighbours, choose, write FLAC files."""
+"""Short recordings of one speaker become longer pieces: cut the pauses, join neighbours, choose some, write FLAC files."""
 
 import hashlib
 import json
@@ -12,25 +12,25 @@ import soundfile
 
 from speakerkd.audio.recordings import AudioError, read_audio, resample
 
-VERSION = 1  # of what is made here; a new number makes it all again
+VERSION = 1  # a new number makes all pieces again
 RATE = 16000
 FRAME = RATE // 100
 
 
 class Job(NamedTuple):
-    """What the pieces of one speaker are made of."""
+    """One speaker's recordings, and the pieces that are wanted of them."""
 
     speaker: str
-    folder: str  # to make
-    root: str  # unpacked package
-    files: list[str]  # in root
-    seconds: float
-    most: int
-    seed: int
+    folder: str  # of the pieces; it is made
+    root: str  # folder of the recordings
+    files: list[str]  # paths below root
+    seconds: float  # least length of a piece
+    most: int  # pieces
+    seed: int  # of the choice of pieces
 
 
 class Pieces(NamedTuple):
-    """What came of a Job."""
+    """The result of a Job."""
 
     speaker: str
     durations: dict[str, float]  # piece -> seconds
@@ -58,18 +58,15 @@ def trim(wave: np.ndarray) -> np.ndarray:
     return wave[: len(keep)][keep]
 
 
-def read_recording(path: Path) -> tuple[np.ndarray, str]:
-    """(speech at 16 kHz, digest of the samples as they are stored). Channels are averaged: some have a silent one."""
-    samples, rate = read_audio(str(path))
-    digest = hashlib.sha256(samples.tobytes()).hexdigest()[:32]
-    return trim(resample(samples.mean(axis=1), rate, RATE)), digest
+def digest_of(samples: np.ndarray) -> str:
+    return hashlib.sha256(samples.tobytes()).hexdigest()[:32]
 
 
 def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], Pieces]:
     """(the recordings of each piece, recording -> speech, what is lost so far).
 
-    A piece joins recordings that are neighbours by name: one session, similar words. Were they shuffled, each piece
-    would hold a bit of all sessions, and two pieces of a speaker would be alike for that, not for the voice.
+    A piece joins recordings that are neighbours by name: one session, similar words. If a piece mixed all sessions, two
+    pieces of a speaker could match by recording conditions instead of voice. Channels are averaged: one may be silent.
     """
     speech: dict[str, np.ndarray] = {}
     result = Pieces(job.speaker, {}, {}, {})
@@ -77,14 +74,16 @@ def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], Pieces]:
     samples = 0
     for name in job.files:
         try:
-            wave, digest = read_recording(Path(job.root) / name)
+            recording, rate = read_audio(str(Path(job.root) / name))
         except AudioError as error:
             result.lost[name] = f"unreadable: {error}"
             continue
+        digest = digest_of(recording)
         if digest in result.digests.values():
             result.lost[name] = "copy: has the samples of " + next(n for n, d in result.digests.items() if d == digest)
             continue
         result.digests[name] = digest
+        wave = trim(resample(recording.mean(axis=1), rate, RATE))
         if len(wave) < RATE // 10:
             result.lost[name] = "short: less than 0.1 s of speech"
             continue
@@ -103,12 +102,15 @@ def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], Pieces]:
     return groups, speech, result
 
 
-def make_pieces(job: Job) -> Pieces:
-    """Write a speaker's pieces, all or none; those that are there and right stay."""
+def make_pieces(job: Job, stamp: str = "") -> Pieces:
+    """Write a speaker's pieces, all or none. Pieces that an earlier run made from the same recordings stay.
+
+    stamp: changes when the recordings do, if the name of their folder does not tell.
+    """
     folder = Path(job.folder)
     made = folder / "made.json"
-    inputs = job._replace(folder="", root=Path(job.root).name)  # that name holds the checksum of the package
-    key = hashlib.sha256(f"{VERSION} {inputs}".encode()).hexdigest()
+    inputs = job._replace(folder="", root=Path(job.root).name)  # egs/mini: that name holds the package's checksum
+    key = hashlib.sha256(f"{VERSION} {inputs}{stamp}".encode()).hexdigest()
     if made.is_file():
         saved = json.loads(made.read_text(encoding="utf-8"))
         if saved.pop("key") == key and all((folder / f"{utt}.flac").is_file() for utt in saved["durations"]):
@@ -123,7 +125,7 @@ def make_pieces(job: Job) -> Pieces:
     for number, group in enumerate((groups[each] for each in chosen), 1):
         utt = f"{job.speaker}-{number:04d}"
         wave = np.concatenate([speech[name] for name in group])
-        # Speakers differ by 50 dB and 16 bits are few for the faintest: each piece to -26 dB, unless it would clip.
+        # Speakers differ by 50 dB, and 16 bits are few for the faintest. So each piece gets -26 dB, or less if it would clip.
         wave *= min(10 ** (-26 / 20) / np.sqrt(np.mean(wave**2)), 0.99 / np.abs(wave).max())
         soundfile.write(temporary / f"{utt}.flac", np.round(wave * 32767).astype(np.int16), RATE)
         result.durations[utt] = len(wave) / RATE

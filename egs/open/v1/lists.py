@@ -1,0 +1,82 @@
+"""Who trains, who is dev and who is test; the trials of each corpus."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+
+from corpora import Speaker  # type: ignore[import-not-found]
+
+# Shares of the speakers whose publisher does not say. Both are of the names alone, so that a part of a corpus, or a later
+# version, divides its speakers in the same way.
+TEST = {"commands": 0.16, "libri": 0.1, "voice": 0.1, "folder": 0.1}
+DEV = {"commands": 0.05, "libri": 0.05, "voice": 0.05, "folder": 0.05}
+OCEAN_DEV = 25  # of speechocean762's own 125 training speakers
+
+
+def place(name: str) -> float:
+    """A number in [0, 1) that hangs on the name alone."""
+    return int.from_bytes(hashlib.sha256(f"open {name}".encode()).digest()[:7], "big") / 2**56
+
+
+def divide(corpus: str, speakers: Sequence[Speaker]) -> dict[str, str]:
+    """speaker -> train, dev or test."""
+    ranked = sorted((each for each in speakers if each.part == "train"), key=lambda each: place(each.name))
+    dev = {each.name for each in ranked[:OCEAN_DEV]} if corpus == "ocean" else set()
+    parts = {}
+    for speaker in speakers:
+        at = place(speaker.name)
+        if speaker.part:
+            parts[speaker.name] = "dev" if speaker.name in dev else speaker.part
+        elif at < TEST[corpus]:
+            parts[speaker.name] = "test"
+        else:
+            parts[speaker.name] = "dev" if at < TEST[corpus] + DEV[corpus] else "train"
+    return parts
+
+
+def first_by_place(items: Iterable[str], most: int) -> list[str]:
+    """The `most` of them that come first by their place, sorted."""
+    return sorted(sorted(items, key=place)[:most])
+
+
+def drawn(one: str, other: str, share: float) -> bool:
+    """A nontarget pair is in or out by its names alone, as the speakers are."""
+    digest = hashlib.blake2b(f"{one} {other}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") < share * 2**32
+
+
+def pairs(owners: Mapping[str, str], share: float) -> Iterator[tuple[str, str, bool]]:
+    """All target pairs of the utterances, and a share of the nontarget pairs."""
+    for one, other in combinations(sorted(owners), 2):
+        target = owners[one] == owners[other]
+        if target or drawn(one, other, share):
+            yield one, other, target
+
+
+def hard_pairs(
+    owners: Mapping[str, str], genders: Mapping[str, str], ages: Mapping[str, int], share: float
+) -> Iterator[tuple[str, str, bool]]:
+    """All target pairs, and a share of the pairs of two speakers of one gender with at most five years between them."""
+    for one, other in combinations(sorted(owners), 2):
+        first, second = owners[one], owners[other]
+        if first == second:
+            yield one, other, True
+        elif (
+            genders[first]
+            and genders[first] == genders[second]
+            and min(ages[first], ages[second]) >= 0
+            and abs(ages[first] - ages[second]) <= 5
+            and drawn(one, other, share)
+        ):
+            yield one, other, False
+
+
+def against(
+    models: Mapping[str, Sequence[str]], owners: Mapping[str, str], share: float
+) -> Iterator[tuple[str, str, bool]]:
+    """Each model of some utterances against its speaker's other utterances, and a share of other speakers'."""
+    for model, own in models.items():
+        for utterance in sorted(owners):
+            target = owners[own[0]] == owners[utterance]
+            if utterance not in own and (target or drawn(model, utterance, share)):
+                yield model, utterance, target
