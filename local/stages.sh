@@ -6,7 +6,8 @@
 #   features, validate        for data directories, by their names in data/
 #   train_teacher, train_student, extract, collect, pair, export_student     in stages 3, 4, 5, 6, 7 and 8
 #   systems teacher_dir student_dir taught_by needs ...   what the plan has found; local/plan.py --help lists it
-# Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors.
+# Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors. Before stage 3
+# it may set train_set, another data directory than data/train_all to train on.
 # shellcheck disable=SC2154  # the options and the plan are variables of run.sh
 
 fail() { echo "$0: $*" >&2; exit 1; }
@@ -79,7 +80,7 @@ tell() { # a text of several lines
 }
 
 train() { # folder, name of the model's conf, name of the method's conf, further options of train.sh
-  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" data/train_all "$1"
+  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" "${train_set:-data/train_all}" "$1"
 }
 
 train_teacher() {

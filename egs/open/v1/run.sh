@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Speaker verification on free speech of some 1,900 people: a public teacher, a student of at most 0.5 M parameters.
+#
+# Usage: ./run.sh --speech_commands <folder> --speechocean <folder> [--stage 1] [--stop_stage 6] [options]
+#   ./run.sh --download true                            # fetches these two corpora (3 GB), and does everything
+#   ./run.sh --stage 4 --student ecapa_small            # another student: conf/model/ecapa_small.conf
+#   ./run.sh --stage 4 --kd_type none                   # the student without a teacher
+#   ./run.sh --stage 4 --leave_out ocean                # trained without speechocean762, tested on it as well
+# Defaults here: --teacher campplus --student xvector_small --kd_type cosine --nj 2
+# Options of this recipe:
+#   --speech_commands, --speechocean, --librispeech, --common_voice, --folder, --mini ""
+#                              folders of corpora, one at least; ./prepare_data.py --help has the layouts. --mini is the data
+#                              folder of egs/mini/v1
+#   --download false           true: fetch Speech Commands and speechocean762 if no folder is given for them
+#   --teacher campplus         campplus, ecapa and dvector are fetched and imported (./fetch_teacher.sh --help); else as below
+#   --leave_out ""             corpora not to train on, joined by +: commands, ocean, libri, voice, folder, mini
+#   --musan, --rirs ""         folders musan and RIRS_NOISES; "": noise and rooms are made up
+#   --speeds ""                speeds of which copies are made, as more speakers: 0.9,1.1
+#   --kinds reverb,noise,music,babble   kinds of augmented copies
+#   --copies 1                 augmented copies of each piece on average; 0: none
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. local/options.sh
+
+speech_commands=
+speechocean=
+librispeech=
+common_voice=
+folder=
+mini=
+download=false
+leave_out=
+musan=
+rirs=
+speeds=
+kinds=reverb,noise,music,babble
+copies=1
+teacher=campplus
+student=xvector_small
+kd_type=cosine
+nj=2
+
+. utils/parse_options.sh
+case $teacher in campplus | ecapa | dvector)
+  if [ ! -f "exp/$teacher/final.pt" ]; then . ./path.sh; ./fetch_teacher.sh "$teacher" "exp/$teacher"; fi
+esac
+. local/stages.sh
+
+# The teacher hears each piece that the student hears, augmented copies too: RESULTS.md says why.
+[ "$teacher_kind" != imported ] || [ -z "$taught_by" ] || taught_by=$teacher_dir/xvectors_train_all/xvector.scp
+teacher_vectors() {
+  local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/train_all "$(dirname "$taught_by")"
+}
+cohort=cohort
+if [ -n "$leave_out" ]; then
+  [[ $leave_out =~ ^[a-z]+(\+[a-z]+)*$ ]] || fail "--leave_out '$leave_out': names of corpora, joined by +"
+  train_set=data/train_no_${leave_out//+/_}
+  cohort=cohort_no_${leave_out//+/_}
+  student_dir=${student_dir%_s*}_no_${leave_out//+/_}_s$seed
+  systems[${#systems[@]} - 1]=$student_dir
+fi
+
+if runs 1 "data directories, and what is to be done to the copies for augmentation"; then
+  if $download; then
+    [ -n "$speech_commands" ] || { ./download.py download speech_commands; speech_commands=download/speech_commands; }
+    [ -n "$speechocean" ] || { ./download.py download speechocean762; speechocean=download/speechocean762; }
+  fi
+  ./prepare_data.py --nj "$nj" --speech-commands "$speech_commands" --speechocean "$speechocean" --librispeech "$librispeech" \
+    --common-voice "$common_voice" --folder "$folder" --mini "$mini" data
+  ./cut_pieces.py data/train data/train_pieces
+  sets=(train_pieces)
+  if [ "$copies" -gt 0 ] || [ -n "$speeds" ]; then
+    total=$(($(wc -l < data/train_pieces/utt2spk) * (1 + $(wc -w <<< "${speeds//,/ }"))))
+    [ "$copies" -gt 0 ] || kinds=
+    local/augment_data_dir.py --musan "$musan" --rirs "$rirs" --speeds "$speeds" --kinds "$kinds" --num-utts $((copies * total)) \
+      data/train_pieces data/train_aug
+    sets+=(train_aug)
+  else rm -rf data/train_aug
+  fi
+  utils/subset_data_dir.sh --per-spk data/train 4 data/cohort
+  validate --no-feats train dev test cohort "${sets[@]}"
+fi
+
+if runs 2 "filterbank features"; then
+  sets=(data/train_pieces)
+  [ ! -d data/train_aug ] || sets+=(data/train_aug)
+  features cohort dev test "${sets[@]#data/}"
+  utils/combine_data.sh data/train_all "${sets[@]}"
+  validate cohort dev test train_all
+fi
+
+if runs 3 "the teacher, $teacher"; then train_teacher; fi
+
+if runs 4 "the student, $student, with kd_type=$kd_type"; then
+  if [ -n "$leave_out" ]; then
+    for x in train_all:"$train_set" cohort:"data/$cohort"; do
+      grep -Ev "^(sp[0-9.]+-)?(${leave_out//+/|})-" "data/${x%%:*}/utt2spk" > data/.kept || fail "--leave_out $leave_out: nothing is left"
+      utils/subset_data_dir.sh --utt-list data/.kept "data/${x%%:*}" "${x#*:}"
+      rm data/.kept
+    done
+  fi
+  train_student
+fi
+
+if runs 5 "embeddings"; then extract "$cohort" dev test; fi
+
+if runs 6 "scores"; then
+  for system in "${systems[@]}"; do
+    normalise=$system/xvectors_$cohort
+    for x in dev test; do   # settings are chosen on dev alone
+      [ -d "data/$x" ] || continue
+      out=$system/scores
+      [ $x = test ] || out=$system/scores_dev
+      for trials in "data/$x"/trials_*; do
+        options=(--mean "$normalise/mean.vec" --enroll-spk2utt "data/$x/enroll3_spk2utt")
+        vectors=$system/xvectors_$x/xvector.scp
+        local/score.py "${options[@]}" "$trials" "$vectors" "$vectors" "$out"
+        local/score.py "${options[@]}" --norm asnorm --cohort "$normalise/xvector.scp" --cohort-spk2utt "data/$cohort/spk2utt" \
+          "$trials" "$vectors" "$vectors" "$out"
+      done
+    done
+  done
+  local/collect_results.py exp
+fi
