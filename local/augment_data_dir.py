@@ -7,8 +7,9 @@ Usage: local/augment_data_dir.py [options] <src-data-dir> <dest-data-dir>
 then  local/make_fbank.sh data/train_aug;  utils/combine_data.sh data/train_all data/train data/train_aug
 
 Kinds of copies, as in Kaldi's egs/voxceleb/v2: reverb (a room), noise (noises one after the other, a second between),
-music (behind the whole utterance), babble (several others talk behind it). --kinds reverb,noise,noise,reverb+music
-makes of utterance a: a-reverb, a-noise, a-noise2 (another draw), a-reverb+music (music behind the speech in its room).
+music (behind the whole utterance), babble (several others talk behind it). telephone is a kind of its own: a land line's
+band and mu-law. --kinds reverb,noise,noise,reverb+music makes of utterance a: a-reverb, a-noise, a-noise2 (another draw),
+a-reverb+music (music behind the speech in its room).
 --speeds makes new speakers: sp0.9-a of speaker sp0.9-s; the kinds are then made of these utterances too.
 
 Without --musan noise and music are generated, each behind the whole utterance, and other speakers of the source
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from speakerkd.audio.augment import Noise, Reverb, Speed, number, parse
+from speakerkd.audio.augment import Noise, Reverb, Speed, Telephone, number, parse
 from speakerkd.audio.sounds import RIR_FOLDERS, Sound, Source, Sources, durations, gather_sources, read_source
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.tables import remove_features, spk2utt, write_table
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
     source = read_source(Path(source_dir))
     copies = list_copies(source, options)
     kinds = {part for copy in copies for part in copy.kind.split("+") if part}
-    if kinds - {"reverb"}:
+    if kinds - {"reverb", "telephone"}:
         source.seconds = durations(source)
         lost = {copy.original for copy in copies if copy.original not in source.seconds}
         if lost:
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> None:
     texts = {copy.name: plan(copy, source, sources, options) for copy in copies}
     write(Path(dest_dir), copies, texts, source, sources)
     for kind, count in Counter(copy.kind for copy in copies).items():
-        said = "; ".join(sources.said[part] for part in kind.split("+") if part)
+        said = "; ".join(sources.said[part] for part in kind.split("+") if part in sources.said)
         logging.info("%s: %d copies%s", kind or "speed only", count, said and f" ({said})")
     logging.info("%s: %d utterances in, %d copies in %s", source_dir, len(source.utterances), len(copies), dest_dir)
 
@@ -164,6 +165,10 @@ def draw_reverb(draw: random.Random, seconds: float, talker: str, sources: Sourc
     return [str(Reverb(pick(draw, pick(draw, sources.rooms))))]
 
 
+def draw_telephone(draw: random.Random, seconds: float, talker: str, sources: Sources, options: Options) -> list[str]:
+    return [str(Telephone())]
+
+
 def draw_noise(draw: random.Random, seconds: float, talker: str, sources: Sources, options: Options) -> list[str]:
     """Recorded noises one after the other, as Kaldi's --fg-interval 1; a generated one behind the whole utterance."""
     if not options.musan:
@@ -205,7 +210,7 @@ def write(folder: Path, copies: list[Copy], texts: dict[str, str], source: Sourc
     except OSError as error:
         raise OSError(f"{folder}: can't make this folder ({error.strerror})") from error
     recordings = {source.recording(copy.original) for copy in copies}
-    parsed = (each for text in texts.values() for each in parse(text) if not isinstance(each, Speed))
+    parsed = (each for text in texts.values() for each in parse(text) if isinstance(each, Reverb | Noise))
     tables: dict[str, Mapping[str, object] | None] = dict.fromkeys(
         ("segments", "utt2spk", "spk2utt", "utt2dur", "spk2gender")
     )
@@ -243,6 +248,7 @@ KINDS: dict[str, Callable[[random.Random, float, str, Sources, Options], list[st
     "noise": draw_noise,
     "music": draw_music,
     "babble": draw_babble,
+    "telephone": draw_telephone,
 }
 
 

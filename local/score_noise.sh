@@ -7,7 +7,8 @@
 # Options:
 #   --snrs 20,15,10,5,0       dB
 #   --clean true              score the clean set as well, first
-#   --kinds noise             noise, music, babble, or such as reverb+noise; each is a condition of its own
+#   --kinds noise             noise, music, babble, or such as reverb+noise; each is a condition of its own at each SNR.
+#                             telephone and reverb have no SNR, and are one condition
 #   --musan ""                folder MUSAN; without it sounds are generated, and the test set's other speakers babble
 #   --rirs ""                 folder RIRS_NOISES; without it rooms are simulated
 #   --seed 0                  of what noise an utterance gets; it is the same noise at every SNR
@@ -60,12 +61,15 @@ for snr in "${levels[@]}"; do
 done
 conditions=()
 ! $clean || conditions=(clean)
-for kind in "${sounds[@]}"; do
-  case "+$kind+" in
-    *+noise+* | *+music+* | *+babble+*) ;;
-    *) fail "--kinds: '$kind' has no SNR; noise, music and babble have, also joined with others by +" ;;
+levels_of() { # kind: the SNRs at which it is a condition; without an SNR "-"
+  case "+$1+" in
+    *+noise+* | *+music+* | *+babble+*) printf '%s\n' "${levels[@]}" ;;
+    *) echo - ;;
   esac
-  for snr in "${levels[@]}"; do
+}
+for kind in "${sounds[@]}"; do
+  for snr in $(levels_of "$kind"); do
+    [ "$snr" != - ] || snr=
     case " ${conditions[*]-} " in *" $kind$snr "*) fail "--kinds and --snrs name $kind$snr twice" ;; esac
     conditions+=("$kind$snr")
   done
@@ -111,11 +115,12 @@ same() { # folder, folder: of the same tables?
 new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 for kind in "${sounds[@]}"; do
-  for snr in "${levels[@]}"; do
+  for snr in $(levels_of "$kind"); do
+    [ "$snr" != - ] || snr=
     condition=$kind$snr
     noisy=${data}_$condition
     mkdir "$new/$condition"
-    plan "$kind" "$snr" "$new/$condition"
+    plan "$kind" "${snr:-0}" "$new/$condition"
     if [ -s "$noisy/feats.scp" ] && same "$new/$condition" "$noisy"; then
       echo "$0: $noisy has its features already"
       continue

@@ -166,14 +166,10 @@ def test_sentences_stay_as_they_are_and_hard_trials_are_of_like_speakers(load: M
     assert table(data / "test" / "wav.scp")["ocean-0501-005010000"] == str(
         tmp_path / "ocean/WAVE/SPEAKER0501/005010000.WAV"
     )
-    # The four are m f f m (501 // 2 = 250, 251, 251, 252) and 24, 28, 32, 36 years old. Of one gender and within five years are
-    # the second and the third alone.
-    assert table(data / "test" / "spk2age") == {
-        "ocean-0501": "24",
-        "ocean-0502": "28",
-        "ocean-0503": "32",
-        "ocean-0504": "36",
-    }
+    # The four are m f f m (501 // 2 = 250, 251, 251, 252) and 24, 28, 32, 36 years old. Of one gender and within five
+    # years are the second and the third alone.
+    ages = {"ocean-0501": "24", "ocean-0502": "28", "ocean-0503": "32", "ocean-0504": "36"}
+    assert table(data / "test" / "spk2age") == ages
     hard = trials(data / "test" / "trials_ocean_hard")
     others = {tuple(sorted((one[:10], other[:10]))) for one, other, kind in hard if kind == "nontarget"}
     assert others == {("ocean-0502", "ocean-0503")}
@@ -203,10 +199,8 @@ def test_librispeech_common_voice_and_any_folder(load: ModuleType, tmp_path: Pat
     for number, speaker in enumerate(("84", "1272", "9")):
         for chapter in ("7", "21"):
             for sentence in range(2):
-                voice(
-                    libri / "dev-clean" / speaker / chapter / f"{speaker}-{chapter}-{sentence:04d}.flac",
-                    100 + 9 * number + sentence,
-                )
+                name = f"{speaker}/{chapter}/{speaker}-{chapter}-{sentence:04d}.flac"
+                voice(dev_clean / name, 100 + 9 * number + sentence)
     (libri / "SPEAKERS.TXT").write_text(
         ";ID|SEX|SUBSET|MINUTES|NAME\n84   | F | dev-clean | 8.1 | A B\n9 | M | dev-clean | 8 | C\n"
     )
@@ -228,9 +222,16 @@ def test_librispeech_common_voice_and_any_folder(load: ModuleType, tmp_path: Pat
     )
     parts = {part: table(data / part / "utt2spk") for part in ("train", "dev", "test") if (data / part).exists()}
     owners = {utterance: speaker for part in parts.values() for utterance, speaker in part.items()}
+    clients = {"voice-" + 20 * "a", "voice-" + 20 * "b"}
     assert set(owners.values()) == {
-        "libri-84", "libri-1272", "libri-9", "voice-" + 20 * "a", "voice-" + 20 * "b", "folder-Ann_B", "folder-9", "folder-Zo_",
-    }  # fmt: skip
+        "libri-84",
+        "libri-1272",
+        "libri-9",
+        *clients,
+        "folder-Ann_B",
+        "folder-9",
+        "folder-Zo_",
+    }
     assert owners["libri-1272-21-0001"] == "libri-1272" and owners["folder-Ann_B-day_1_take_0"] == "folder-Ann_B"
     genders = {name: sex for part in parts for name, sex in table_if(data / part / "spk2gender").items()}
     assert genders == {"libri-84": "f", "libri-9": "m", "voice-" + 20 * "a": "m"}
@@ -245,9 +246,7 @@ def mini_tree(root: Path, speaker: str = "ann") -> Path:
         owners, paths = [], []
         for who in (speaker, "bob") if part == "train" else ("cy", "di"):
             for number in range(8):
-                path = voice(
-                    root / "flac" / who / f"{who}-{number:04d}.flac", pitch + len(who) * 7 + number + ord(who[0])
-                )
+                path = voice(root / "flac" / who / f"{who}-{number:04d}.flac", pitch + 20 * (ord(who[0]) - 96) + number)
                 owners.append(f"{who}-{number:04d} {who}")
                 paths.append(f"{who}-{number:04d} {path}")
         (root / part).mkdir()

@@ -147,10 +147,20 @@ def test_babble_of_five_has_the_snr_together(ready: Path) -> None:
     assert all(re.findall(r":snr=(\S+)", text) == ["11.99"] * 5 for text in plan.values())  # 5 + 10 log10 5
 
 
+def test_what_has_no_snr_is_one_condition(scored: Path) -> None:
+    run(scored, "--kinds", "telephone,noise", "--snrs", "10,0", "data/test", "data/test/trials", "exp/phone", "exp/one")
+    texts = read_table(scored / "data/test_telephone/utt2aug")
+    assert set(texts.values()) == {"telephone"} and list(texts) == list(read_table(scored / "data/test/utt2spk"))
+    lines = [line.split("\t")[:3] for line in (scored / "exp/phone/noise.tsv").read_text().splitlines()[1:]]
+    assert lines == [
+        ["one", kind, snr] for kind, snr in (("clean", "-"), ("telephone", "-"), ("noise", "10"), ("noise", "0"))
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--kinds", "reverb", *ARGUMENTS, "exp/one"], "'reverb' has no SNR"),
+        (["--kinds", "telephone,telephone", *ARGUMENTS, "exp/one"], "name telephone twice"),
         (["--snrs", "loud", *ARGUMENTS, "exp/one"], "'loud' is not a number of dB"),
         ([*ARGUMENTS, "exp/three"], "exp/three/final.pt: no such checkpoint"),
         ([*ARGUMENTS, "exp/one", "exp/one"], "two systems are called one"),

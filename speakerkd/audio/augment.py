@@ -7,6 +7,7 @@ A line is `<utterance> <operation> <operation> ...`; the operations are applied 
   noise=SOURCE[@START[-END]]:snr=DB        noise behind the whole utterance: SOURCE from START to END seconds (without
                                            them from 0, to its end), repeated where that is shorter than the utterance
   noise=SOURCE[@START[-END]]:snr=DB:at=T   noise in the foreground: that stretch once, from T seconds on
+  telephone                                over a land line: 300 to 3,400 Hz, 8 kHz, mu-law (telephone.py)
 
 SOURCE is an id of aug.scp, whose lines are those of wav.scp (a file or a pipe), or it is generated: `pink#17` (white,
 pink, brown, band, hum, clicks, surge, music; the number is the seed) for noise, `room#17:rt60=0.45` for reverb. A line:
@@ -34,6 +35,7 @@ import soundfile
 from speakerkd.audio import rooms
 from speakerkd.audio.recordings import AudioError, check_riff, mono, read_audio, resample
 from speakerkd.audio.rooms import power, reverberate
+from speakerkd.audio.telephone import telephone
 
 
 def number(value: float) -> str:
@@ -71,7 +73,13 @@ class Noise:
         return f"noise={self.source}{'' if stretch == '@0' else stretch}:snr={number(self.snr)}{at}"
 
 
-Operation = Speed | Reverb | Noise
+@dataclass(frozen=True)
+class Telephone:
+    def __str__(self) -> str:
+        return "telephone"
+
+
+Operation = Speed | Reverb | Noise | Telephone
 
 _SECONDS = r"\d+(?:\.\d+)?"
 _SPEED = re.compile(r"speed=(\d+(?:\.\d{1,2})?)")
@@ -97,13 +105,15 @@ def _operation(word: str, text: str) -> Operation:
         return Speed(float(match[1]))
     if match := _REVERB.fullmatch(word):
         return Reverb(match[1])
+    if word == "telephone":
+        return Telephone()
     if match := _NOISE.fullmatch(word):
         start, end, at = (None if match[name] is None else float(match[name]) for name in ("start", "end", "at"))
         if end is not None and end <= (start or 0.0):
             raise ValueError(f"utt2aug: '{word}' in '{text}': the stretch ends before it starts")
         return Noise(match["source"], float(match["snr"]), start or 0.0, end, at)
     raise ValueError(
-        f"utt2aug: '{word}' in '{text}' is none of speed=0.9, reverb=SOURCE, noise=SOURCE@1.5-4:snr=10, "
+        f"utt2aug: '{word}' in '{text}' is none of speed=0.9, reverb=SOURCE, telephone, noise=SOURCE@1.5-4:snr=10, "
         "noise=SOURCE@1.5-4:snr=10:at=2.5 (@1.5-4 may be left out, or the -4; the speed has at most two decimals)"
     )
 
@@ -129,6 +139,8 @@ class Augmenter:
             if isinstance(operation, Speed):
                 # Hundredths instead of rates: 0.9 x 11025 Hz is not a whole number, 90 : 100 is, whatever the rate.
                 wave = resample(wave, round(operation.factor * 100), 100)
+            elif isinstance(operation, Telephone):
+                wave = telephone(wave, self._rate)
             else:
                 wave = self._reverberate(wave, operation.source)
         return wave

@@ -125,7 +125,7 @@ def make_pieces(job: Job, stamp: str = "") -> Pieces:
     for number, group in enumerate((groups[each] for each in chosen), 1):
         utt = f"{job.speaker}-{number:04d}"
         wave = np.concatenate([speech[name] for name in group])
-        # Speakers differ by 50 dB, and 16 bits are few for the faintest. So each piece gets -26 dB, or less if it would clip.
+        # Speakers differ by 50 dB, and 16 bits are few for the faintest. So a piece gets -26 dB, or less if it would clip.
         wave *= min(10 ** (-26 / 20) / np.sqrt(np.mean(wave**2)), 0.99 / np.abs(wave).max())
         soundfile.write(temporary / f"{utt}.flac", np.round(wave * 32767).astype(np.int16), RATE)
         result.durations[utt] = len(wave) / RATE

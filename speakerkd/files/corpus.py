@@ -128,7 +128,7 @@ def write_trials(path: Path, trials: Iterable[tuple[str, str, bool]], known: set
 
 
 def enrolments(utts: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[str]]:
-    """model -> its 3 utterances, drawn at random. An utterance is in one model at most, and each model has a target trial."""
+    """model -> its 3 utterances, drawn at random. An utterance is in one model at most; each model has a target trial."""
     models: dict[str, list[str]] = {}
     for speaker, own in utts.items():
         order = random.Random(f"{seed} enrol {speaker}").sample(own, len(own))
