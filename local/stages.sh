@@ -6,8 +6,9 @@
 #   features, validate        for data directories, by their names in data/
 #   train_teacher, train_student, extract, collect, pair, export_student     in stages 3, 4, 5, 6, 7 and 8
 #   systems teacher_dir student_dir taught_by needs ...   what the plan has found; local/plan.py --help lists it
-# Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors. Before stage 3
-# it may set train_set, another data directory than data/train_all to train on.
+# Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors, and it may
+# define before_plan, a function that fetches what the plan must find. Before stage 3 it may set train_set, a data directory
+# to train on instead of data/train_all.
 # shellcheck disable=SC2154  # the options and the plan are variables of run.sh
 
 fail() { echo "$0: $*" >&2; exit 1; }
@@ -55,6 +56,7 @@ unset _stages_of
 
 . ./cmd.sh
 . ./path.sh
+! declare -F before_plan > /dev/null || before_plan
 plan=$(local/plan.py --stage "$stage" --stop-stage "$stop_stage" --teacher "$teacher" --student "$student" --kd-type "$kd_type" \
   --vectors "$vectors" --spare-vectors "${spare_vectors:-}" --train-config "$train_config" --train-options "$train_options" \
   --large-margin "$large_margin" --seed "$seed" --enroll-system "$enroll_system" --test-system "$test_system")

@@ -41,9 +41,11 @@ kd_type=cosine
 nj=2
 
 . utils/parse_options.sh
-case $teacher in campplus | ecapa | dvector)
-  if [ ! -f "exp/$teacher/final.pt" ]; then . ./path.sh; ./fetch_teacher.sh "$teacher" "exp/$teacher"; fi
-esac
+before_plan() {
+  case $teacher in
+    campplus | ecapa | dvector) [ -f "exp/$teacher/final.pt" ] || ./fetch_teacher.sh "$teacher" "exp/$teacher" ;;
+  esac
+}
 . local/stages.sh
 
 # The teacher hears each piece that the student hears, augmented copies too: RESULTS.md says why.
@@ -120,5 +122,14 @@ if runs 6 "scores"; then
       done
     done
   done
-  local/collect_results.py exp
+  collect
+fi
+
+if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
+  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" "data/$cohort" data/test data/test/trials_ocean
+fi
+
+if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
+  export_student --data "Speech Commands, speechocean762 and others as given, licences in README.md" \
+    --trials data/test/trials_ocean --calibration-dir data/dev --calibration-trials data/dev/trials_ocean
 fi
