@@ -54,7 +54,7 @@ def commands(root: Path) -> list[Speaker]:
 
 def ocean(root: Path) -> list[Speaker]:
     """Kaldi data directories train and test, whose ids are numbers, and paths below the folder of the corpus."""
-    speakers = []
+    speakers: list[Speaker] = []
     for part in ("train", "test"):
         folder = root / part
         if not all((folder / name).is_file() for name in ("wav.scp", "utt2spk")):
@@ -137,7 +137,7 @@ def folder(root: Path) -> list[Speaker]:
 
 def mini(root: Path) -> list[Speaker]:
     """What egs/mini/v1/prepare_data.py has written: data directories train and test."""
-    speakers = []
+    speakers: list[Speaker] = []
     for part in ("train", "test"):
         if not all((root / part / name).is_file() for name in ("wav.scp", "utt2spk")):
             raise _not_this("mini", root)
