@@ -55,8 +55,8 @@ def test_crops_are_rows_minus_their_mean_and_labels_are_the_speakers(twelve: Utt
 def test_crops_reach_every_place(twelve: Utterances) -> None:
     starts: set[int] = set()
     seen = batches(twelve, num_frames=38)
-    seen.data.scp.read = lambda index, start, stop, read=seen.data.scp.read: (
-        starts.add(start) or read(index, start, stop)
+    seen.data.scp.read = lambda index, start, stop, rows, read=seen.data.scp.read: (
+        starts.add(start) or read(index, start, stop, rows)
     )  # type: ignore[method-assign]
     for step in range(600):
         seen[step]
@@ -104,8 +104,8 @@ def test_views_are_copies_of_one_utterance(tmp_path: Path) -> None:
     many = batches(data, views=[View(1.0, clean=True), View(0.5), View(0.5)], batch_size=3)
     assert many.num_groups == 6 and many.per_epoch == 2
     reads: list[int] = []
-    data.scp.read = lambda index, start=0, stop=None, read=data.scp.read: (
-        reads.append(index) or read(index, start, stop)
+    data.scp.read = lambda index, start=0, stop=None, rows=None, read=data.scp.read: (
+        reads.append(index) or read(index, start, stop, rows)
     )  # type: ignore[method-assign]
     for step in range(60):
         reads.clear()
@@ -175,7 +175,7 @@ def test_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
             Utterances(folder)
         (folder / name).write_text(before)
     (folder / "utt2num_frames").write_text("a-1 20\na-2 25\nb-1 20\n")
-    with pytest.raises(ValueError, match=r"'a-2' gives rows .* it should have 25 frames of 3"):
+    with pytest.raises(ValueError, match=r"'a-2': .* has 20 rows, and utt2num_frames says 25"):
         for step in range(30):
             batches(Utterances(folder), num_frames=22, batch_size=3)[step]
 

@@ -1,6 +1,7 @@
 """Archives: against Kaldi's own bytes, against kaldi-native-io in both directions, and everything that is refused."""
 
 import multiprocessing
+import os
 import pickle
 import struct
 import subprocess
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from speakerkd.files.kaldi import ArkWriter, Scp, load, pack
+from speakerkd.files.kaldi import ArkWriter, Scp
+from speakerkd.files.objects import pack, read_object
 
 GOLDEN = ROOT / "tests/data/kaldi-golden"
 STEP = 1 / 65535
@@ -44,7 +46,7 @@ def test_vector_bytes_are_kaldis(tmp_path: Path) -> None:
     "name", ["fbank80-povey", "fbank80-povey-cm1", "fbank80-povey-cm2-speech", "fbank80-povey-cm3-twobyte"]
 )
 def test_reads_each_layout_that_kaldi_writes(tmp_path: Path, name: str) -> None:
-    """cm1 and cm2 take the way through kaldiio, FM and CM2 are read by offset."""
+    """cm1 (CM) takes the way through kaldiio; the others lie row by row."""
     raw = (GOLDEN / f"{name}.ark").read_bytes()
     keys = ["a-16k-long", "b-16k-odd", "c-16k-short"]
     lines = [f"{key} {GOLDEN}/{name}.ark:{raw.index(key.encode() + b' ') + len(key) + 1}\n" for key in keys]
@@ -217,31 +219,142 @@ def test_scp_lines_of_other_kinds(tmp_path: Path, kind: str) -> None:
     }[kind]
     (tmp_path / "y.scp").write_text(line + "\n")
     expected = matrix[1:3] if kind == "rows of kaldi" else matrix
-    assert np.array_equal(Scp(tmp_path / "y.scp").read(0), expected)
-    assert np.array_equal(Scp(tmp_path / "y.scp").read(0, 1, 2), expected[1:2])
+    assert np.array_equal(Scp(tmp_path / "y.scp", pipes=True).read(0), expected)
+    assert np.array_equal(Scp(tmp_path / "y.scp", pipes=True).read(0, 1, 2), expected[1:2])
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
     good = write(tmp_path / "x", {"a": np.ones((50, 8), np.float32), "b": np.ones((50, 8), np.float32)})
     size = (tmp_path / "x.ark").stat().st_size
     for line, message in [
-        (f"a {tmp_path}/x.ark:{size + 5}", r"y.scp:1: 'a': .*x.ark:\d+ is past the end of the archive"),
-        (f"a {tmp_path}/x.ark:{size - 3}", "past the end"),
-        (f"a {tmp_path}/x.ark:7", "no object of Kaldi stands at"),
-        (f"a {tmp_path}/gone.ark:2", "gone.ark"),
+        (f"a {tmp_path}/x.ark:{size + 5}", r"y.scp:1: 'a': .*x.ark:\d+: is past the end of the file.*make it again"),
+        (f"a {tmp_path}/x.ark:{size - 3}", "no object of Kaldi stands there"),
+        (f"a {tmp_path}/x.ark:7", "no object of Kaldi stands there"),
+        (f"a {tmp_path}/gone.ark:2", r"y.scp:1: 'a': .*gone.ark:2: there is no such file"),
+        (f"a {tmp_path}/gone.mat", r"y.scp:1: 'a': .*gone.mat: there is no such file"),
+        (f"a {tmp_path}", r"y.scp:1: 'a': .*: is not a regular file"),
     ]:
         (tmp_path / "y.scp").write_text(line + "\n")
         with pytest.raises(ValueError, match=message):
             Scp(tmp_path / "y.scp").read(0)
     (tmp_path / "x.ark").write_bytes((tmp_path / "x.ark").read_bytes()[:-10])
     assert len(good.read(0)) == 50
-    with pytest.raises(ValueError, match="50 rows don't fit into the archive: truncated"):
+    with pytest.raises(ValueError, match=r"x.scp:2: 'b': .*50 rows of 8 don't fit .* truncated\? make it again"):
         Scp(tmp_path / "x.scp").read(1)
-    with pytest.raises(ValueError, match="is it truncated"):
-        load(f"{tmp_path}/x.ark:{1619 + 2}")
+    (tmp_path / "x.ark").write_bytes((tmp_path / "x.ark").read_bytes()[: 1619 + 12])
+    with pytest.raises(ValueError, match="header is past the end"):
+        Scp(tmp_path / "x.scp").read(1)
     (tmp_path / "x.ark").write_bytes(b"")
-    with pytest.raises(ValueError, match="is empty"):
+    with pytest.raises(ValueError, match="is an empty file"):
         Scp(tmp_path / "x.scp").read(1)
+
+
+WRONG_ROWS = [(0, 4), (-3, 4), (2**31 - 1, 2**31 - 1), (-(2**31), 1)]
+WRONG_COLUMNS = [(4, 0), (4, -3)]
+
+
+@pytest.mark.parametrize(
+    ("token", "sizes"),
+    [(token, sizes) for token in (b"FV", b"DV", b"\4") for sizes in WRONG_ROWS]
+    + [(token, sizes) for token in (b"FM", b"DM", b"CM", b"CM2", b"CM3") for sizes in WRONG_ROWS + WRONG_COLUMNS],
+)
+def test_sizes_of_a_header_that_can_not_be(tmp_path: Path, token: bytes, sizes: tuple[int, int]) -> None:
+    """Not an empty matrix, not a request for gigabytes, not a traceback."""
+    rows, columns = sizes
+    head = b"\0B" + token
+    if token in (b"FV", b"DV"):
+        head += b" \4" + struct.pack("<i", rows)
+    elif token == b"\4":
+        head += struct.pack("<i", rows)
+    elif token in (b"FM", b"DM"):
+        head += b" " + struct.pack("<bibi", 4, rows, 4, columns)
+    else:
+        head += b" " + struct.pack("<ffii", 0, 1, rows, columns)
+    (tmp_path / "x.mat").write_bytes(head + bytes(200))
+    (tmp_path / "y.scp").write_text(f"a {tmp_path}/x.mat\n")
+    message = r"y.scp:1: 'a': .*x.mat: .*(empty or damaged|don't fit into the \d+ bytes)"
+    with pytest.raises(ValueError, match=message):
+        Scp(tmp_path / "y.scp").read(0)
+    with pytest.raises(ValueError, match=message):
+        Scp(tmp_path / "y.scp").read(0, 1, 2)
+
+
+def test_a_header_whose_count_is_not_the_tables(tmp_path: Path) -> None:
+    write(tmp_path / "x", {"a": np.ones((50, 8), np.float32), "b": np.ones((60, 8), np.float32)}, True)
+    raw = bytearray((tmp_path / "x.ark").read_bytes())
+    assert struct.unpack_from("<i", raw, 2 + 14) == (50,)
+    raw[2 + 14] = 34  # a bit was flipped
+    (tmp_path / "x.ark").write_bytes(raw)
+    assert len(Scp(tmp_path / "x.scp").read(0, 3, 9)) == 6
+    with pytest.raises(ValueError, match=r"x.scp:1: 'a': .*: has 34 rows, and utt2num_frames says 50; make it again"):
+        Scp(tmp_path / "x.scp").read(0, 3, 9, rows=50)
+    assert len(Scp(tmp_path / "x.scp").read(1, rows=60)) == 60
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_no_list_runs_code_or_waits(tmp_path: Path) -> None:
+    """kaldiio would unpickle the first, run the second, and read the last two for ever."""
+    mark = tmp_path / "mark"
+    (tmp_path / "x.mat").write_bytes(b"PKL" + pickle.dumps(Bomb(mark)))
+    (tmp_path / "y.mat").write_bytes(b"NPY\x04" + (200).to_bytes(4, "little") + pickle.dumps(Bomb(mark)))
+    os.mkfifo(tmp_path / "fifo")
+    for source, message in [
+        (f"{tmp_path}/x.mat", "no object of Kaldi stands there"),
+        (f"{tmp_path}/x.mat:0", "no object of Kaldi stands there"),
+        (f"{tmp_path}/y.mat", "no object of Kaldi stands there"),
+        (f"touch {mark} |", r"is a pipe, and commands are run only if"),
+        (f"touch {mark} |[0:1]", r"is a pipe, and commands are run only if"),
+        (f"{tmp_path}/fifo", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
+        ("-", "there is no such file"),
+    ]:
+        (tmp_path / "s.scp").write_text(f"a {source}\n")
+        with pytest.raises(ValueError, match=rf"s\.scp:1: 'a': .*{message}"):
+            Scp(tmp_path / "s.scp").read(0)
+    assert not mark.exists()
+    (tmp_path / "s.scp").write_text("a echo oh dear >&2; exit 3 |\n")
+    with pytest.raises(ValueError, match=r"s\.scp:1: 'a': .*the pipe failed with status 3 \(oh dear\)"):
+        Scp(tmp_path / "s.scp", pipes=True).read(0)
+
+
+def test_text_archives(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What copy-feats ark,t,scp: and copy-vector write."""
+    matrices = {f"m{i}": rng.standard_normal((i + 1, 3)).astype(np.float32) for i in range(3)}
+    vectors = {f"v{i}": rng.standard_normal(4).astype(np.float32) for i in range(3)}
+    with kaldi_native_io.FloatMatrixWriter(f"ark,t,scp:{tmp_path}/m.ark,{tmp_path}/m.scp") as writer:
+        for key, value in matrices.items():
+            writer.write(key, value)
+    with kaldi_native_io.FloatVectorWriter(f"ark,t,scp:{tmp_path}/v.ark,{tmp_path}/v.scp") as writer:
+        for key, value in vectors.items():
+            writer.write(key, value)
+    for name, entries in [("m", matrices), ("v", vectors)]:
+        scp = Scp(tmp_path / f"{name}.scp")
+        for index, expected in enumerate(entries.values()):
+            assert scp.read(index).dtype == np.float32
+            np.testing.assert_allclose(scp.read(index), expected, rtol=1e-5)
+            np.testing.assert_allclose(scp.read(index, 1, 2), expected[1:2], rtol=1e-5)
+    for text, message in [("[ 1 2", "no closing bracket"), ("[\n1 2\n3 ]", "not of one length"), ("[ 1 x ]", "'x'")]:
+        (tmp_path / "one.txt").write_text(text)
+        (tmp_path / "s.scp").write_text(f"a {tmp_path}/one.txt\n")
+        with pytest.raises(ValueError, match=rf"s\.scp:1: 'a': .*one.txt: .*{message}"):
+            Scp(tmp_path / "s.scp").read(0)
+
+
+@pytest.mark.parametrize("columns", [1, 300])
+def test_a_text_object_longer_than_a_block(tmp_path: Path, columns: int) -> None:
+    matrix = np.arange(60000, dtype=np.float32).reshape(-1, columns)
+    text = " [\n" + "\n".join(" ".join(f"{x:.0f}" for x in row) for row in matrix) + " ]\n"
+    (tmp_path / "x.ark").write_text("a " + text + "b  [ 1 ]\n")
+    (tmp_path / "x.scp").write_text(f"a {tmp_path}/x.ark:2\nb {tmp_path}/x.ark:{len(text) + 4}\n")
+    scp = Scp(tmp_path / "x.scp")
+    assert np.array_equal(scp.read(0), matrix) and scp.read(1).tolist() == [1]
 
 
 def test_scp_is_checked(tmp_path: Path) -> None:
@@ -259,7 +372,7 @@ def test_scp_is_checked(tmp_path: Path) -> None:
 
 
 def test_workers_share_the_index(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Forked with its maps open, or pickled: the rows are the same."""
+    """Forked with its files open, or pickled: the rows are the same."""
     entries = {f"u{i}": rng.standard_normal((6, 2)).astype(np.float32) for i in range(5)}
     scp = write(tmp_path / "x", entries, True)
     expected = [scp.read(i, 1, 4) for i in range(5)]
@@ -270,3 +383,68 @@ def test_workers_share_the_index(tmp_path: Path, rng: np.random.Generator) -> No
             np.array_equal(a, b)
             for a, b in zip(pool.starmap(scp.read, [(i, 1, 4) for i in range(5)]), expected, strict=True)
         )
+
+
+def test_a_crop_reads_its_rows_and_a_header(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Nothing else, and the system is told not to read ahead."""
+    scp = write(tmp_path / "x", {f"u{i}": rng.standard_normal((500, 80)).astype(np.float32) for i in range(3)}, True)
+    scp.read(1)
+    (file,) = scp._files.values()
+    assert not file.scattered  # objects that are read whole, one after the other, gain by it
+    asked: list[int] = []
+    file.read_at = lambda count, place, read=file.read_at: asked.append(count) or read(count, place)
+    scp.read(2, 100, 300)
+    assert sum(asked) <= 200 * 160 + 22 and file.scattered
+
+
+def num_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_more_archives_than_may_be_open(tmp_path: Path, rng: np.random.Generator) -> None:
+    """In the pool, and then in the process: the oldest are closed."""
+    entries = {f"u{i:02}": rng.standard_normal((4, 2)).astype(np.float32) for i in range(40)}
+    lines = []
+    for key, value in entries.items():
+        write(tmp_path / key, {key: value})
+        lines.append((tmp_path / f"{key}.scp").read_text())
+    (tmp_path / "all.scp").write_text("".join(lines))
+    before = num_descriptors()
+    scp = Scp(tmp_path / "all.scp")
+    scp._files.most = 5
+    for _ in range(2):
+        assert all(np.array_equal(scp.read(i, 1, 3), value[1:3]) for i, value in enumerate(entries.values()))
+        assert len(scp._files) == 5 and num_descriptors() <= before + 6
+    del scp
+    assert num_descriptors() == before
+    script = (
+        "import resource, sys; from speakerkd.files.kaldi import Scp\n"
+        "scp = Scp(sys.argv[1]); scp.read(0)\n"
+        "kept = [open('/dev/null') for _ in range(20)]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))\n"
+        "print(sum(len(scp.read(i)) for i in range(len(scp))), len(scp._files) < 10)\n"
+        "scp._files.clear()\n"
+        "try:\n"
+        "    while True: kept.append(open('/dev/null'))\n"
+        "except OSError: pass\n"
+        "scp.read(0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "all.scp"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "160 True\n", done.stderr
+    assert "all.scp:1: 'u00': " in done.stderr and "too many open files; allow more: ulimit -n 4096" in done.stderr
+
+
+def test_an_archive_that_was_replaced_is_read_as_it_was(tmp_path: Path) -> None:
+    """Like the files that are open: a run in progress keeps what it began with."""
+    scp = write(tmp_path / "x", {"a": np.ones((3, 2), np.float32)})
+    scp.read(0)
+    write(tmp_path / "x", {"a": np.zeros((3, 2), np.float32)})
+    assert scp.read(0).any() and not Scp(tmp_path / "x.scp").read(0).any()
+
+
+def test_objects_are_read_out_of_bytes_too() -> None:
+    data = pack(np.arange(6, dtype=np.float32).reshape(3, 2), False, "x")
+    found = read_object(lambda count, place: data[place : place + count], len(data), 0, 1)
+    assert found.tolist() == [[2, 3], [4, 5]]

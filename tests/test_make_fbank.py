@@ -238,10 +238,10 @@ def test_damaged_archive_is_named_with_line_and_remedy(recipe: Path, data: Path,
     whole = ark.read_bytes()
     ark.write_bytes(whole[: len(whole) // 2])
     done = sh("local/compute_vad.sh", "--nj", 1, data, fails=True)
-    assert re.search(r":[3-6]: 's[01]-[2-5]': .*raw_fbank_x.1.ark.* truncated\?; make it again", done.stderr)
+    assert re.search(r":[3-6]: 's[01]-[2-5]': .*raw_fbank_x.1.ark.* truncated\? make it again", done.stderr)
     ark.unlink()
     done = sh("local/compute_vad.sh", "--nj", 1, data, fails=True)
-    assert "there is no " in done.stderr and "raw_fbank_x.1.ark; make it again" in done.stderr
+    assert re.search(r"raw_fbank_x.1.ark:\d+: there is no such file", done.stderr)
 
 
 def test_typo_in_utt2aug_is_named(data: Path, sh: Run) -> None:

@@ -53,7 +53,7 @@ class ArkCrops:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.scp = Scp(self.folder / "feats.scp")
+        self.scp = Scp(self.folder / "feats.scp", pipes=True)
         lengths = column(self.folder / "utt2num_frames", self.scp)
         self.frames = np.fromiter(lengths, np.int32, len(self.scp))
         self.dim = int(self.scp.read(0, 0, 1).shape[1])
@@ -69,7 +69,7 @@ class ArkCrops:
         return Cut(crops, {})
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        return self.scp.read(entry, start, stop)
+        return self.scp.read(entry, start, stop, self.frames.item(entry))
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(

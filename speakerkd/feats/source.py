@@ -31,7 +31,7 @@ class Stored:
     """What stands in an scp."""
 
     def __init__(self, listed: str | Path) -> None:
-        self._scp = Scp(listed)
+        self._scp = Scp(listed, pipes=True)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._scp)

@@ -66,7 +66,7 @@ class ColumnEnergy:
 
     def __init__(self, listed: str | Path, column: int, what: str) -> None:
         self.what = what
-        self._scp, self._column = Scp(listed), column
+        self._scp, self._column = Scp(listed, pipes=True), column
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._scp)
@@ -84,7 +84,7 @@ class RecordedEnergy:
     what = "the raw energy of the recordings (wav.scp)"
 
     def __init__(self, folder: Path, listed: str | Path, conf: FbankConf) -> None:
-        self._folder, self._fbank, self._scp = folder, Fbank(conf), Scp(listed)
+        self._folder, self._fbank, self._scp = folder, Fbank(conf), Scp(listed, pipes=True)
         names = {line.split()[0] for _, line in read_lines(listed)}
         counts = folder / "utt2num_frames"
         self._frames = read_table(counts, 2, only=names) if counts.exists() else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from speakerkd.files.objects import text_array
 from speakerkd.files.tables import read_table, replacing
 
 
@@ -59,9 +60,7 @@ def _text(text: str) -> list[np.ndarray]:
         inside, closed, _ = part.partition("]")
         if not closed:
             raise ValueError("no closing bracket")
-        rows = [[float(word) for word in line.split()] for line in inside.split("\n") if line.strip()]
-        is_matrix = inside.startswith("\n") or len(rows) > 1
-        arrays.append(np.array(rows if is_matrix else (rows[0] if rows else []), dtype=np.float64))
+        arrays.append(text_array(inside))
     return arrays
 
 

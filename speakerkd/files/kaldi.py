@@ -1,26 +1,17 @@
-"""Kaldi archives: a checked writer, a reader of row ranges, an index over a long scp. The only file that imports kaldiio.
+"""Kaldi's archives and their lists: a checked writer of ark and scp, and a reader of the objects that an scp names."""
 
-The layouts (kaldi/src/matrix): after `key ` an object starts with \\0B and a token.
-  FV  \\4 <i4 dim>                     then f4             vectors
-  FM  \\4 <i4 rows> \\4 <i4 columns>    then f4, row by row  matrices
-  CM2 <f4 min> <f4 range> <i4 rows> <i4 columns>, then u2, row by row: min + range / 65535 * u2
-"""
-
-import mmap
 import os
-import struct
+import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import kaldiio
 import numpy as np
 
+from speakerkd.files.objects import check_rows, pack, read_object
+from speakerkd.files.opened import OpenFiles, pipe_output
 from speakerkd.files.tables import FIX, check_id, read_lines, temporary_beside
-
-_CM2_HEADER = struct.Struct("<ffii")
 
 
 class ArkWriter:
@@ -91,51 +82,17 @@ class ArkWriter:
         return OSError(f"{self.ark}: can't be written ({error.strerror or error}); check the disk space and the rights")
 
 
-def pack(value: np.ndarray, compress: bool, where: str) -> bytes:
-    """One object as Kaldi writes it."""
-    if value.dtype != np.float32:
-        raise ValueError(f"{where}: float32 is written, not {value.dtype}")
-    if value.ndim not in (1, 2) or value.size == 0:
-        raise ValueError(f"{where}: a vector or a matrix that is not empty is written, not shape {value.shape}")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{where}: holds NaN or infinite values")
-    if value.ndim == 1:
-        return b"\0BFV \4" + struct.pack("<i", len(value)) + value.astype("<f4").tobytes()
-    rows, columns = value.shape
-    if not compress:
-        return b"\0BFM " + struct.pack("<bibi", 4, rows, 4, columns) + value.astype("<f4").tobytes()
-    # Kaldi's arithmetic: single precision up to the rounding, which is done in double by adding 0.499.
-    low, high = value.min(), value.max()
-    if high == low:
-        high = np.float32(low + (np.float32(1) + abs(low)))
-    span = np.float32(high - low)
-    if not np.isfinite(span):
-        raise ValueError(f"{where}: the values span too wide a range ({low} to {high}) to be compressed")
-    levels = np.clip((value - low) / span, 0, 1) * np.float32(65535)
-    levels = (levels.astype(np.float64) + 0.499).astype("<u2")
-    return b"\0BCM2 " + _CM2_HEADER.pack(low, span, rows, columns) + levels.tobytes()
-
-
-def load(source: str) -> np.ndarray:
-    """The whole object that an scp line names, of any kind that Kaldi writes, as float32."""
-    try:
-        value = kaldiio.load_mat(source)
-    except (ValueError, AssertionError, EOFError, RuntimeError, OSError, struct.error) as error:
-        raise ValueError(f"{source}: can't be read ({str(error) or type(error).__name__}); is it truncated?") from error
-    if not isinstance(value, np.ndarray):
-        raise ValueError(f"{source}: holds {type(value).__name__}, not a vector or matrix")
-    return value.astype(np.float32, copy=False)
-
-
 class Scp:
     """An scp of a million entries in flat arrays: the key and 20 bytes an entry, which forked workers share.
 
-    Entry i is `key(i)`; `read(i, start, stop)` fetches rows. FM and CM2 are read by offset through a memory map, anything
-    else whole.
+    Entry i is `key(i)`; `read(i, start, stop)` fetches rows of its object and nothing else of the file. Lines are Kaldi's:
+    `key file`, `key file:offset`, `key file:offset[2:9]`. A line `key command |` runs a command of whoever wrote the scp:
+    only where `pipes` allows it, which is for the user's own feats.scp. Vectors may come from elsewhere.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, pipes: bool = False) -> None:
         self.path = str(path)
+        self.pipes = pipes
         names, ends, source_of, offsets = bytearray(), array("q", [0]), array("i"), array("q")
         sources: dict[str, int] = {}
         last = ""
@@ -147,7 +104,7 @@ class Scp:
             if key <= last:
                 raise ValueError(f"{path}:{number}: '{key}' stands after '{last}': not sorted or not unique; {FIX}")
             source, colon, offset = rest.rpartition(":")
-            if not colon or not offset.isdigit():
+            if not colon or not re.fullmatch("[0-9]{1,18}", offset):
                 source, offset = rest, "-1"
             names += key.encode()
             ends.append(len(names))
@@ -159,16 +116,13 @@ class Scp:
         self._names, self._ends = np.frombuffer(bytes(names), np.uint8), np.frombuffer(ends, np.int64)
         self._source, self._offset = np.frombuffer(source_of, np.int32), np.frombuffer(offsets, np.int64)
         self._sources = list(sources)
-        self._maps: dict[int, mmap.mmap] = {}
+        self._files = OpenFiles()
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def __iter__(self) -> Iterator[str]:
         return (self.key(index) for index in range(len(self)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
 
     def key(self, index: int) -> str:
         return self._names[self._ends[index] : self._ends[index + 1]].tobytes().decode()
@@ -186,62 +140,53 @@ class Scp:
 
     def place(self, index: int) -> tuple[str, int]:
         """(file or pipe, byte in it) of an entry; -1 if the line names no byte."""
-        return self._sources[self._source[index]], int(self._offset[index])
+        return self._sources[self._source.item(index)], self._offset.item(index)
 
-    def read(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows start to stop of a matrix, or a vector, as float32."""
-        where = self._where(index)
-        if self._offset[index] < 0:
-            return load(self._sources[self._source[index]])[start:stop]
+    def read(self, index: int, start: int = 0, stop: int | None = None, rows: int | None = None) -> np.ndarray:
+        """Rows start to stop of a matrix, or elements of a vector, as float32. `rows`: how many the object must have."""
         try:
-            found = self._rows(index, start, stop)
-            return load(where)[start:stop] if found is None else found
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{self.path}:{index + 1}: '{self.key(index)}': {error}; make it again") from error
+            source, offset = self._sources[self._source.item(index)], self._offset.item(index)
+            if offset < 0:
+                return self._unusual(source, start, stop, rows)
+            file = self._files.get(source) or self._files.open(source)
+            if stop is not None and not file.scattered:
+                file.expect_random_places()
+            return read_object(file.read_at, file.size, offset, start, stop, rows)
+        except (ValueError, OSError, MemoryError, OverflowError) as error:
+            raise ValueError(self._said(index, error)) from error
 
-    def _where(self, index: int) -> str:
-        source, offset = self._sources[self._source[index]], self._offset[index]
-        return source if offset < 0 else f"{source}:{offset}"
+    def _unusual(self, source: str, start: int, stop: int | None, rows: int | None) -> np.ndarray:
+        """A line without an offset, a pipe, or rows and columns in brackets, which Kaldi counts with the last one."""
+        part = re.fullmatch(r"(.*)\[([0-9]+:[0-9]+|:?)(?:,([0-9]+:[0-9]+|:?))?\]", source)
+        if part:
+            value = self._unusual(part[1], 0, None, None)
+            value = value[tuple(_span(text) for text in part.groups()[1:] if text is not None)]
+            check_rows(len(value), rows)
+            return value[start:stop]
+        if source.endswith("|") and not self.pipes:
+            raise ValueError(
+                "is a pipe, and commands are run only if they stand in a wav.scp or feats.scp of one's own"
+            )
+        if source.endswith("|"):
+            data = pipe_output(source[:-1])
+            return read_object(lambda count, place: data[place : place + count], len(data), 0, start, stop, rows)
+        name, colon, offset = source.rpartition(":")
+        path, place = (name, int(offset)) if colon and offset.isdecimal() else (source, 0)
+        file = self._files.get(path) or self._files.open(path)
+        return read_object(file.read_at, file.size, place, start, stop, rows)
 
-    def _map(self, number: int) -> mmap.mmap:
-        if number not in self._maps:
-            if not Path(self._sources[number]).is_file():
-                raise ValueError(f"there is no {self._sources[number]}")
-            with open(self._sources[number], "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    raise ValueError(f"{self._sources[number]} is empty")
-                self._maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[number]
+    def _said(self, index: int, error: Exception) -> str:
+        source, offset = self.place(index)
+        where = source if offset < 0 else f"{source}:{offset}"
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"can't be read ({error.strerror or error})"
+        elif isinstance(error, MemoryError | OverflowError):
+            reason = "asks for more memory than there is: the file is damaged; make it again"
+        return f"{self.path}:{index + 1}: '{self.key(index)}': {where}: {reason}"
 
-    def _rows(self, index: int, start: int, stop: int | None) -> np.ndarray | None:
-        """None for a kind of object whose rows don't stand in a row."""
-        data, offset = self._map(int(self._source[index])), int(self._offset[index])
-        head = data[offset : offset + 22]
-        if len(head) < 14 or (head[:6] == b"\0BCM2 " and len(head) < 22):
-            raise ValueError(f"{self._where(index)} is past the end of the archive ({len(data)} bytes): truncated?")
-        low, step = 0.0, 1.0
-        if head[:5] == b"\0BFM ":
-            rows, columns = struct.unpack_from("<xixi", head, 5)
-            kind, first = "<f4", offset + 15
-        elif head[:5] == b"\0BFV ":
-            ((rows,), columns) = struct.unpack_from("<xi", head, 5), 1
-            kind, first = "<f4", offset + 10
-        elif head[:6] == b"\0BCM2 ":
-            low, span, rows, columns = _CM2_HEADER.unpack_from(head, 6)
-            kind, first, step = "<u2", offset + 22, span * 1.52590218966964e-05
-        elif head[:2] == b"\0B":
-            return None
-        else:
-            raise ValueError(f"no object of Kaldi stands at {self._where(index)}")
-        start, stop = min(start, rows), rows if stop is None else min(stop, rows)
-        width = np.dtype(kind).itemsize * columns
-        if first + width * rows > len(data):
-            raise ValueError(f"{self._where(index)}: {rows} rows don't fit into the archive: truncated?")
-        count = max(stop - start, 0) * columns
-        values = np.frombuffer(data, kind, count, first + start * width).astype(np.float32)
-        if head[:5] != b"\0BFV ":
-            values = values.reshape(-1, columns)
-        if kind == "<u2":
-            values *= np.float32(step)
-            values += np.float32(low)
-        return values
+
+def _span(text: str) -> slice:
+    """Kaldi's `2:9`, with the last one; nothing is all."""
+    first, _, last = text.partition(":")
+    return slice(int(first or 0), int(last) + 1 if last else None)
