@@ -11,6 +11,12 @@
 #   --train_config ""          optimisation of the student; default: conf/train_<kd_type>.conf if there is one, else
 #                              conf/train.conf
 #   --train_options ""         more options of local/train.py for the student, such as "--num-epochs 5"
+#   --source feats             what the student's crops are made of: feats (feats.scp) or waves (wave archives, which stage 4
+#                              makes if they are missing); from waves, an imported teacher hears the very crop
+#   --hear ""                  what an imported teacher, which has features of its own, hears: crop (with --source waves),
+#                              places (vectors of fixed crops; the student's crops are drawn from these) or utterance
+#                              (a vector for each utterance); default: crop from waves, places from feats
+#   --num_crops 4              for places: most crops of an utterance
 #   --large_margin false       true: fine-tune the student on longer crops with a larger margin as well, by
 #                              conf/train_lm.conf and conf/head_large.conf
 #   --seed 0                   random seed of the training; the table averages the results of several seeds
@@ -35,6 +41,9 @@ kd_type=none
 vectors=
 train_config=
 train_options=
+source=feats
+hear=
+num_crops=4
 large_margin=false
 seed=0
 enroll_system=

@@ -6,10 +6,11 @@ Usage: local/plan.py [options]     in a recipe's folder
 
 Printed are assignments, of:
   needs            what the method must be given, in the words of local/kd_info.py
-  teacher_kind     trained: stage 3 trains it; imported: exp/<teacher>/final.pt, which teaches by its vectors;
+  teacher_kind     trained: stage 3 trains it; imported: exp/<teacher>/final.pt, which has features of its own;
                    net: a final.pt; vectors: an scp; none: the method has no teacher, or none was named
   teacher_dir teacher_model teacher_config    folder of exp, name of the conf file of the model, conf file of the training
   taught_by        what train.sh is given as --teacher; empty for a method without a teacher
+  teacher_hears    what an imported teacher hears: crop, places or utterance; crop_frames: frames of the student's crops
   student_dir student_config fine_tuned       folder of exp, conf file of the training, folder of the fine-tuned student
   vectors          what train.sh is given as --vectors
   systems          folders of exp for stages 5 and 6: an array
@@ -21,14 +22,16 @@ A name that can't be found is an error that lists what there is, before anything
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from local.kd_info import Method, methods
-from speakerkd.conf import first_few, opt, parse_args, run
+from speakerkd.conf import first_few, opt, parse_args, read_conf, run
 
 SAFE = re.compile(r"[A-Za-z0-9_./+=,:@%~-]*")
 TRAINING = 3  # the stage of the teacher
 MAPS = 7
+HEARS = ("crop", "places", "utterance")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Options:
     train_config: str = opt("", "optimisation of the student; default: conf/train_<kd_type>.conf or conf/train.conf")
     train_options: str = opt("", "more options of local/train.py")
     large_margin: bool = opt(False, "fine-tune the student with a larger margin as well")
+    source: str = opt("feats", "what the student's crops are made of: feats or waves")
+    hear: str = opt("", "what an imported teacher hears: crop, places or utterance")
     seed: int = opt(0, "random seed of the training")
     enroll_system: str = opt("", "stage 7: the system that enrols")
     test_system: str = opt("", "stage 7: the system that verifies")
@@ -55,6 +60,7 @@ class Teacher:
     folder: str  # of exp, where stages 5 and 6 score it; empty if it is not one of this recipe's systems
     taught_by: str  # final.pt or an scp
     model: str = ""
+    hears: str = ""  # an imported one: crop, places or utterance
 
 
 def check_safe(text: str, option: str) -> None:
@@ -73,8 +79,22 @@ def find_conf(folder: str, name: str, what: str) -> str:
     return str(path)
 
 
-def find_teacher(text: str, seed: int) -> Teacher:
+def imported(name: str, folder: str, source: str, hear: str) -> Teacher:
+    """It has a front end of its own. From waves it can hear the crop; else vectors are made beforehand: of fixed crops, from
+    whose places the student's crops are drawn, or of whole utterances.
+    """
+    hears = hear or ("crop" if source == "waves" else "places")
+    if hears not in HEARS or (hears == "crop" and source != "waves"):
+        raise ValueError(f"--hear '{hear}' is none of crop (with --source waves), places, utterance")
+    file = {"crop": "final.pt", "places": "crops_train_originals/xvector.scp"}.get(
+        hears, "xvectors_train_originals/xvector.scp"
+    )
+    return Teacher(name, "imported", folder, f"{folder}/{file}", hears=hears)
+
+
+def find_teacher(text: str, options: Options) -> Teacher:
     """Of `--teacher name`, or of `--teacher name=file`."""
+    seed = options.seed
     name, _, what = text.rpartition("=")
     path = Path(what)
     if path.suffix == ".scp":
@@ -84,14 +104,22 @@ def find_teacher(text: str, seed: int) -> Teacher:
     if Path(f"conf/model/{what}.conf").is_file():
         return Teacher(name or what, "trained", f"exp/{what}_s{seed}", f"exp/{what}_s{seed}/final.pt", what)
     if Path(f"exp/{what}/final.pt").is_file():
-        # It has a front end of its own, so the student learns from its vectors.
-        return Teacher(name or what, "imported", f"exp/{what}", f"exp/{what}/xvectors_train_originals/xvector.scp")
+        return imported(name or what, f"exp/{what}", options.source, options.hear)
     models = first_few(sorted(each.stem for each in Path("conf/model").glob("*.conf")), 40)
     folders = first_few(sorted(each.parent.name for each in Path("exp").glob("*/final.pt")), 40)
     raise ValueError(
         f"--teacher '{what}' is neither a model of conf/model ({models}), nor a folder of exp with a final.pt "
         f"({folders or 'there is none yet'}), nor a file that ends in .pt or .scp"
     )
+
+
+def num_frames(config: str, train_options: str) -> int:
+    """Of the student's crops."""
+    words = train_options.replace("=", " ").split()
+    for option, value in pairwise(words):
+        if option in ("--num-frames", "--num_frames") and value.isdigit():
+            return int(value)
+    return int(read_conf(config).get("num_frames", 200))
 
 
 def train_config(kd_type: str) -> str:
@@ -132,7 +160,7 @@ def chain(rows: dict[str, str]) -> str:
 def make_plan(options: Options) -> dict[str, str | list[str]]:
     conf = find_conf("conf/kd", options.kd_type, "method")
     student_model = find_conf("conf/model", options.student, "model")
-    teachers = [find_teacher(each, options.seed) for each in options.teacher.split(",") if each]
+    teachers = [find_teacher(each, options) for each in options.teacher.split(",") if each]
     if len(teachers) > 1:
         raise ValueError(f"--teacher '{options.teacher}': a student has one teacher")
     teacher = teachers[0] if teachers else Teacher("", "none", "", "")
@@ -154,11 +182,16 @@ def make_plan(options: Options) -> dict[str, str | list[str]]:
     if options.stage > TRAINING and options.stop_stage > TRAINING and taught_by and not Path(taught_by).is_file():
         raise ValueError(f"{taught_by}: no such teacher; run stage 3")
     check_pair(options)
-    name = "_".join([options.student, options.kd_type, *([teacher.name] if taught else [])])
+    if options.source not in ("feats", "waves"):
+        raise ValueError(f"--source '{options.source}' is none of feats waves")
+    parts = [options.student, options.kd_type, *([teacher.name] if taught else [])]
+    parts += [options.source] if options.source != "feats" else []
+    name = "_".join(parts + ([options.hear] if options.hear and teacher.hears else []))
     student_dir, fine_tuned = f"exp/{name}_s{options.seed}", f"exp/{name}_lm_s{options.seed}"
     head = "conf/head.conf"
     extra = f" {options.train_options}" if options.train_options else ""
-    how = {"trained": "trained in stage 3", "imported": f"made by {teacher.folder}/final.pt in stage 3"}
+    imports = "imported, hears the crop" if teacher.hears == "crop" else f"made by {teacher.folder}/final.pt in stage 3"
+    how = {"trained": "trained in stage 3", "imported": imports}
     teachers_rows = {
         "model": f"conf/model/{teacher.model}.conf",
         "training": f"{train_config('none')} --seed {options.seed}",
@@ -172,6 +205,7 @@ def make_plan(options: Options) -> dict[str, str | list[str]]:
         "classifier": head if method.classifier else "none",
         "teacher": f"{taught_by} ({how.get(teacher.kind, 'given')})" if taught else "none",
         "vectors": vectors,
+        "crops": f"of {options.source}",
         "folder": student_dir + (f", and {fine_tuned} with the larger margin" if options.large_margin else ""),
     }
     told = {
@@ -186,6 +220,8 @@ def make_plan(options: Options) -> dict[str, str | list[str]]:
         "teacher_model": teacher.model,
         "teacher_config": train_config("none"),
         "taught_by": taught_by,
+        "teacher_hears": teacher.hears if taught else "",
+        "crop_frames": str(num_frames(config, options.train_options)),
         "student_dir": student_dir,
         "student_config": config,
         "fine_tuned": fine_tuned,

@@ -59,7 +59,7 @@ unset _stages_of
 ! declare -F before_plan > /dev/null || before_plan
 plan=$(local/plan.py --stage "$stage" --stop-stage "$stop_stage" --teacher "$teacher" --student "$student" --kd-type "$kd_type" \
   --vectors "$vectors" --spare-vectors "${spare_vectors:-}" --train-config "$train_config" --train-options "$train_options" \
-  --large-margin "$large_margin" --seed "$seed" --enroll-system "$enroll_system" --test-system "$test_system")
+  --source "$source" --hear "$hear" --large-margin "$large_margin" --seed "$seed" --enroll-system "$enroll_system" --test-system "$test_system")
 eval "$plan"
 
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] && echo "$0: stage $1: $2"; } # number, title
@@ -94,7 +94,8 @@ train_teacher() {
 }
 
 # Vectors of an imported teacher, which has a front end of its own. A copy with noise is taught by the vector of its original,
-# so only originals go through the teacher; a copy at another speed is another speaker, and an original too.
+# so only originals go through the teacher; a copy at another speed is another speaker, and an original too. A teacher that
+# hears the crop needs them for the speakers' mean vectors, by which it classifies.
 teacher_vectors() {
   local originals=data/train_originals hours factor
   cp data/train_all/utt2spk data/.originals
@@ -106,14 +107,31 @@ teacher_vectors() {
   echo "$0: $teacher makes vectors of the $(wc -l < "$originals/utt2spk") originals of $(wc -l < data/train_all/utt2spk)" \
     "utterances, $hours hours of speech: some $(awk -v hours="$hours" -v factor="$factor" -v nj="$nj" \
       'BEGIN { print int(hours * 60 * factor / nj) + 1 }') minutes with $nj jobs on as many cores"
-  local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" "$originals" "$(dirname "$taught_by")"
+  local out=$teacher_dir/xvectors_train_originals
+  case $teacher_hears in
+    places)
+      local/extract_crop_xvectors.sh --nj "$nj" --cmd "$train_cmd" --num-crops "$num_crops" --crop-frames "$crop_frames" \
+        "$teacher_dir/final.pt" "$originals" "$(dirname "$taught_by")"
+      ;;
+    *) local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" "$originals" "$out" ;;
+  esac
+}
+
+waves() { # names of data directories: wave archives, which are kept if they are there
+  local x
+  for x; do
+    [ -s "data/$x/waves.scp" ] || local/make_wave_ark.sh --nj "$nj" --cmd "$train_cmd" "data/$x"
+  done
 }
 
 train_student() {
   tell "$student_chain"
   [ -z "$taught_by" ] || [ -s "$taught_by" ] || fail "$taught_by: no such teacher; run stage 3"
+  local centroids=
+  [ "$teacher_hears" != crop ] || centroids=" --centroids $teacher_dir/xvectors_train_originals/spk_xvector.scp"
+  [ "$source" != waves ] || waves train_all
   train "$student_dir" "$student" "$kd_type" --teacher "$taught_by" --vectors "$vectors" --train-config "$student_config" \
-    --train-options "--seed $seed${train_options:+ $train_options}"
+    --source "$source" --train-options "--seed $seed$centroids${train_options:+ $train_options}"
   if $large_margin; then
     train "$fine_tuned" "$student" none --head conf/head_large.conf --train-config conf/train_lm.conf \
       --train-options "--seed $seed --init $student_dir/final.pt"
