@@ -27,37 +27,25 @@ duration and the list of noises, rooms or speakers, not on the other utterances.
 
 import hashlib
 import logging
-import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from speakerkd.audio.augment import Noise, Reverb, Speed, Telephone, number, parse
-from speakerkd.audio.sounds import RIR_FOLDERS, Sound, Source, Sources, durations, gather_sources, read_source
+from speakerkd.audio.augment import Noise, Reverb, Speed, number, parse
+from speakerkd.audio.draws import KINDS, DrawConf, check_draws
+from speakerkd.audio.sounds import Source, Sources, durations, gather_sources, read_source
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.tables import remove_features, spk2utt, write_table
 
-FOREGROUND_GAP = 1.0  # seconds between the end of a noise and the start of the next
-Item = TypeVar("Item")
-
 
 @dataclass(frozen=True)
-class Options:
-    musan: str = opt(
-        "", "folder with noise/, music/ and speech/; empty: generated, and babble of the source's speakers"
-    )
-    rirs: str = opt("", "folder RIRS_NOISES; empty: simulated rooms")
-    rooms: tuple[str, ...] = opt(("smallroom", "mediumroom"), f"rooms of --rirs: any of {' '.join(RIR_FOLDERS)}")
+class Options(DrawConf):
     kinds: tuple[str, ...] = opt(("reverb", "noise", "music", "babble"), "a copy of each utterance for each; '': none")
     num_utts: int = opt(0, "keep this many of these copies, drawn at random (speed copies are all kept); 0: all")
     speeds: tuple[float, ...] = opt((), "a copy of each utterance as a new speaker for each, for example 0.9,1.1")
-    noise_snrs: tuple[float, ...] = opt((15.0, 10.0, 5.0, 0.0), "dB, drawn for each noise")
-    music_snrs: tuple[float, ...] = opt((15.0, 10.0, 8.0, 5.0), "dB")
-    babble_snrs: tuple[float, ...] = opt((20.0, 17.0, 15.0, 13.0), "dB, drawn for each of those who babble")
-    babble_speakers: tuple[int, ...] = opt((3, 4, 5, 6, 7), "how many babble")
     seed: int = opt(0, "seed of everything")
 
 
@@ -95,28 +83,14 @@ def main(argv: list[str]) -> None:
 
 
 def check(options: Options) -> None:
-    for kind in options.kinds:
-        unknown = [part for part in kind.split("+") if part not in KINDS]
-        if unknown:
-            raise ValueError(
-                f"--kinds: '{unknown[0]}' is none of {' '.join(KINDS)} (joined by + for several on one copy)"
-            )
+    check_draws(options, options.kinds)
     for speed in options.speeds:
         if not 0.5 <= speed <= 2 or speed == 1 or abs(speed * 100 - round(speed * 100)) > 1e-6:
             raise ValueError(f"--speeds: {speed:g} must lie between 0.5 and 2, with two decimals at most, and not be 1")
     if len(set(options.speeds)) < len(options.speeds):
         raise ValueError("--speeds: a speed is given twice")
-    for name in ("noise_snrs", "music_snrs", "babble_snrs", "babble_speakers", "rooms"):
-        if not getattr(options, name):
-            raise ValueError(f"--{name.replace('_', '-')}: nothing to draw from")
-    for snr in (*options.noise_snrs, *options.music_snrs, *options.babble_snrs):
-        if not math.isfinite(snr):
-            raise ValueError(f"--noise-snrs, --music-snrs, --babble-snrs: {snr} is not a number of dB")
-    if min(options.babble_speakers) < 1 or options.num_utts < 0:
-        raise ValueError("--babble-speakers must be 1 or more, --num-utts 0 or more")
-    for room in options.rooms:
-        if room not in RIR_FOLDERS:
-            raise ValueError(f"--rooms: '{room}' is none of {' '.join(RIR_FOLDERS)}")
+    if options.num_utts < 0:
+        raise ValueError("--num-utts must be 0 or more")
 
 
 def list_copies(source: Source, options: Options) -> list[Copy]:
@@ -154,53 +128,6 @@ def plan(copy: Copy, source: Source, sources: Sources, options: Options) -> str:
     for kind in copy.kind.split("+") if copy.kind else []:
         words += KINDS[kind](draw, seconds, source.talker(copy.original), sources, options)
     return " ".join(words)
-
-
-def pick(draw: random.Random, items: Sequence[Item]) -> Item:
-    """Like draw.choice; this one is promised to stay the same in every version of Python."""
-    return items[int(draw.random() * len(items))]
-
-
-def draw_reverb(draw: random.Random, seconds: float, talker: str, sources: Sources, options: Options) -> list[str]:
-    return [str(Reverb(pick(draw, pick(draw, sources.rooms))))]
-
-
-def draw_telephone(draw: random.Random, seconds: float, talker: str, sources: Sources, options: Options) -> list[str]:
-    return [str(Telephone())]
-
-
-def draw_noise(draw: random.Random, seconds: float, talker: str, sources: Sources, options: Options) -> list[str]:
-    """Recorded noises one after the other, as Kaldi's --fg-interval 1; a generated one behind the whole utterance."""
-    if not options.musan:
-        return [background(draw, pick(draw, sources.noises), seconds, options.noise_snrs)]
-    words: list[str] = []
-    at = 0.0
-    while not words or at < seconds:
-        sound = pick(draw, sources.noises)
-        start = draw.random() * max(0.0, sound.seconds - (seconds - at))  # Kaldi starts at 0, so never hears the rest
-        words.append(str(Noise(sound.name, pick(draw, options.noise_snrs), start, at=at)))
-        at += sound.seconds - start + FOREGROUND_GAP
-    return words
-
-
-def draw_music(draw: random.Random, seconds: float, talker: str, sources: Sources, options: Options) -> list[str]:
-    return [background(draw, pick(draw, sources.music), seconds, options.music_snrs)]
-
-
-def draw_babble(draw: random.Random, seconds: float, talker: str, sources: Sources, options: Options) -> list[str]:
-    count = pick(draw, options.babble_speakers)
-    distinct = min(count, len(sources.talkers) - (talker in sources.speech))
-    chosen: list[str] = []
-    while len(chosen) < count:  # each of another speaker, as far as there are so many
-        name = pick(draw, sources.talkers)
-        if name != talker and (name not in chosen or len(chosen) >= distinct):
-            chosen.append(name)
-    return [background(draw, pick(draw, sources.speech[name]), seconds, options.babble_snrs) for name in chosen]
-
-
-def background(draw: random.Random, sound: Sound, seconds: float, snrs: Sequence[float]) -> str:
-    start = sound.start + draw.random() * max(0.0, sound.seconds - seconds)
-    return str(Noise(sound.name, pick(draw, snrs), start, sound.end))
 
 
 def write(folder: Path, copies: list[Copy], texts: dict[str, str], source: Source, sources: Sources) -> None:
@@ -241,15 +168,6 @@ def write(folder: Path, copies: list[Copy], texts: dict[str, str], source: Sourc
             (folder / name).unlink(missing_ok=True)
         else:
             write_table(folder / name, table)
-
-
-KINDS: dict[str, Callable[[random.Random, float, str, Sources, Options], list[str]]] = {
-    "reverb": draw_reverb,
-    "noise": draw_noise,
-    "music": draw_music,
-    "babble": draw_babble,
-    "telephone": draw_telephone,
-}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 
 from speakerkd.batches.dataset import Batches
 from speakerkd.batches.utterances import Utterances, hold_out
+from speakerkd.batches.wavecrops import set_up_waves
 from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
 from speakerkd.feats.source import feature_conf
 from speakerkd.kd import METHODS, Distiller, Needs, Parts
@@ -42,6 +43,11 @@ class Options(TrainConf):
     kd: str = opt("conf/kd/none.conf", "conf file of the method")
     teacher: str = opt("", "teacher of the method: final.pt of a net, or xvector.scp of the training utterances")
     source: str = opt("feats", "what crops are made of: feats (rows of feats.scp) or waves (waves.scp, else wav.scp)")
+    augment: str = opt("", "conf file of augmentation on the fly: noise, music, babble, rooms, telephone")
+    hear_clean: bool = opt(False, "teachers hear crops of waves without what --augment adds")
+    hear_frames: int = opt(
+        0, "teachers hear longer crops of waves round the student's, of so many frames; 0: the student's"
+    )
     centroids: str = opt("", "spk_xvector.scp of the training speakers, by which the teacher judges them")
     vectors: str = opt(
         "", "further inputs of the method: name=file,...; a file is an scp of vectors or a table of numbers"
@@ -69,6 +75,8 @@ def main(argv: list[str]) -> None:
     name, method_class, method_conf = typed_conf(options.kd, METHODS)
     needs = method_class.needs_of(method_conf)
     data = Utterances(data_dir, labels=needs.labels, audio=bool(needs.views), source=options.source)
+    if augmented := set_up_waves(data.crops, options.augment, options.hear_clean, options.hear_frames):
+        logging.info("augmentation: %s", augmented)
     entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
     check_speakers(data, entries)
     classifies = needs.labels and needs.classifier
@@ -203,7 +211,7 @@ def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances
         "data": {
             "folder": str(Path(data_dir)), "utterances": len(data), "frames": int(data.frames.sum()),
             "speakers": len(data.speakers), "feat_dim": data.dim,
-            **({} if options.source == "feats" else {"source": options.source}),
+            **data.crops.recorded(),
         },
     }  # fmt: skip
 

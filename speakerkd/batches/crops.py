@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -36,11 +36,17 @@ class Crops(Protocol):
     scp: Scp
     frames: np.ndarray  # (entries,) int32
     dim: int  # of a frame
+    hear_clean: bool  # teachers hear crops without what is added on the fly
+    hear_frames: int  # teachers hear longer crops round the student's, of so many frames; 0: the student's
 
     def cut(self, places: Places) -> Cut: ...
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(T, F) float32: raw features, without any change to the recording."""
+        ...
+
+    def recorded(self) -> dict[str, Any]:
+        """What makes these crops other than those of feats.scp, to be recorded with a run."""
         ...
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
@@ -50,6 +56,8 @@ class Crops(Protocol):
 
 class ArkCrops:
     """Rows of feats.scp, which lie raw on disk."""
+
+    hear_clean, hear_frames = False, 0
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -70,6 +78,9 @@ class ArkCrops:
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         return self.scp.read(entry, start, stop, self.frames.item(entry))
+
+    def recorded(self) -> dict[str, Any]:
+        return {}
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(
@@ -94,6 +105,8 @@ class NoCrops:
 
     folder: Path
     dim: int = 0
+    hear_clean: bool = False
+    hear_frames: int = 0
     scp: Scp = field(init=False)
     frames: np.ndarray = field(init=False)
 
@@ -106,6 +119,9 @@ class NoCrops:
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         raise AssertionError("there is no audio")
+
+    def recorded(self) -> dict[str, Any]:
+        return {}
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(f"{name}: the method takes no audio, so there is nothing that this teacher could hear")

@@ -10,16 +10,19 @@ import dataclasses
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.audio.ranges import REMEDY, WaveRanges
-from speakerkd.batches.crops import Cut, Places, column
+from speakerkd.batches.crops import Crops, Cut, Places, column
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.frontend import FrontEnd
 from speakerkd.feats.source import feature_conf
 from speakerkd.feats.stretch import FrameGrid
+from speakerkd.files.tables import without_speed
 
 
 class WaveCrops:
@@ -48,18 +51,51 @@ class WaveCrops:
                 f"{self.scp.key(int(np.argmax(self.frames < 1)))}; leave them out (utils/subset_data_dir.sh)"
             )
         self._front_ends: dict[str, FrontEnd] = {}
+        self._augment: OnTheFly | None = None
+        self._talkers: list[str] = []
+        self.hear_clean = False  # teachers hear crops without what augment() adds
+        self.hear_frames = 0  # teachers hear longer crops, of so many frames
 
     def cut(self, places: Places) -> Cut:
-        feats = np.empty((len(places.entries), places.length, self.dim), np.float32)
+        length = places.length
+        heard_length = max(length, self.hear_frames) if places.heard else length
+        feats = np.empty((len(places.entries), length, self.dim), np.float32)
         heard: dict[str, list[np.ndarray]] = {name: [] for name in self._front_ends if places.heard}
         for number, (entry, start) in enumerate(zip(places.entries.tolist(), places.starts.tolist(), strict=True)):
-            wave = self.wave(entry, start, places.length)
             seed = int(places.seeds[number] >> np.uint64(1))
-            rows = self._fbank(wave, seed)
+            first = self._first(entry, start, length, heard_length)
+            clean = self.wave(entry, first, heard_length)
+            noisy = clean if places.clean else self._changed(clean, seed, entry)
+            at = (start - first) * self._grid.shift
+            rows = self._fbank(noisy[at : at + self._grid.samples(length)], seed)
             np.subtract(rows, rows.mean(0), out=feats[number])
             for name in heard:
-                heard[name].append(self._front_ends[name](wave, seed))
+                heard[name].append(self._front_ends[name](clean if self.hear_clean else noisy, seed))
         return Cut(feats, {name: np.stack(each) for name, each in heard.items()})
+
+    def _first(self, entry: int, start: int, length: int, heard_length: int) -> int:
+        """Where the teacher's crop starts: with the student's in its middle, as far as the utterance has room."""
+        if heard_length == length:
+            return start
+        latest = max(int(self.frames[entry]) - heard_length, 0)
+        return min(max(start - (heard_length - length) // 2, 0), latest)
+
+    def _changed(self, wave: np.ndarray, seed: int, entry: int) -> np.ndarray:
+        return self._augment(wave, seed, self._talkers[entry]) if self._augment else wave
+
+    def augment(self, conf: AugmentConf) -> str:
+        """From now on crops are changed, but those of clean views. Says where the sounds come from."""
+        check_not_twice(self.folder)
+        self._augment = OnTheFly(conf, self.folder, self._fbank.rate)
+        utt2spk = self.folder / "utt2spk"
+        names = column(utt2spk, self.scp) if utt2spk.exists() else list(self.scp)
+        self._talkers = [without_speed(name) for name in names]
+        return self._augment.said
+
+    def recorded(self) -> dict[str, Any]:
+        augment = dataclasses.asdict(self._augment.conf) if self._augment else None
+        chosen = {"augment": augment, "hear_clean": self.hear_clean, "hear_frames": self.hear_frames}
+        return {"source": "waves", **{name: value for name, value in chosen.items() if value}}
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         wave = self._waves(entry, 0, int(self.samples[entry]))
@@ -104,3 +140,23 @@ class WaveCrops:
             "%s: %d headers were read for the lengths (%.0f s)", self.scp.path, len(self.scp), time.monotonic() - began
         )
         return lengths
+
+
+def set_up_waves(crops: Crops, augment: str, hear_clean: bool, hear_frames: int) -> str:
+    """The options of local/train.py that are about waves. Says where the sounds of an augmentation come from."""
+    if not isinstance(crops, WaveCrops):
+        if augment or hear_clean or hear_frames:
+            raise ValueError(
+                "--augment, --hear-clean and --hear-frames are about waves: give --source waves as well "
+                f"(local/make_wave_ark.sh {crops.folder})"
+            )
+        return ""
+    if hear_frames < 0:
+        raise ValueError(f"--hear-frames={hear_frames} can't be negative")
+    crops.hear_clean, crops.hear_frames = hear_clean, hear_frames
+    if not augment:
+        return ""
+    try:
+        return crops.augment(build(AugmentConf, read_conf(augment), augment)) or "nothing to draw from"
+    except ValueError as error:
+        raise ValueError(f"{augment}: {error}" if not str(error).startswith(augment) else str(error)) from error

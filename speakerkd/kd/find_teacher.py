@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from speakerkd.batches.utterances import Utterances
-from speakerkd.feats.frontend import FrontEnd, Reading, recorded
-from speakerkd.feats.source import departure
+from speakerkd.conf import build, read_conf
+from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, recorded
+from speakerkd.feats.source import departure, feature_conf
 from speakerkd.files.vectors import read_vectors
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf
@@ -69,7 +70,10 @@ def listen(path: str, net: SpeakerNet, data: Utterances) -> Reading | None:
                 f"{path}: takes features of {net.feat_dim} a frame, {data.folder} has {data.dim}, and the file doesn't "
                 "say how its features are made; import or train it again, or give vectors that were made with it"
             )
-        return None
+        if not (data.crops.hear_clean or data.crops.hear_frames):
+            return None
+        # It hears other samples than the student, though by the same features.
+        front_end, reason = front_end or students_front_end(data), "other crops"
     try:
         data.crops.listen(path, front_end)
     except ValueError as error:
@@ -77,6 +81,11 @@ def listen(path: str, net: SpeakerNet, data: Utterances) -> Reading | None:
             f"{path}: was trained on features of another kind than those of {data.folder} ({reason}). {error}"
         ) from error
     return front_end.conf
+
+
+def students_front_end(data: Utterances) -> FrontEnd:
+    conf = feature_conf(data.folder)
+    return KaldiFrontEnd(build(KaldiConf, read_conf(conf) if conf else {}, str(conf)))
 
 
 def stranger(front_end: FrontEnd, data: Utterances) -> str:

@@ -1,0 +1,91 @@
+"""Augmentation on the fly: what is done to a crop is drawn anew each time that the crop is heard.
+
+The draw depends on the crop's seed alone. The kinds are those of utt2aug (local/augment_data_dir.py): noise, music, babble,
+rooms, a telephone line. Speeds are not among them: a copy at another speed is another speaker, and stays a copy on disk.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from speakerkd.audio.augment import Augmenter
+from speakerkd.audio.draws import KINDS, DrawConf, check_draws, pick
+from speakerkd.audio.sounds import Source, gather_sources
+from speakerkd.conf import opt
+from speakerkd.files.tables import read_table
+
+
+@dataclass(frozen=True)
+class AugmentConf(DrawConf):
+    probability: float = opt(0.6, "part of the crops that are changed; the others are heard as they are")
+    kinds: tuple[str, ...] = opt(
+        ("reverb", "noise", "music", "babble"),
+        "one of these is drawn for a crop; joined by +, several are done in turn",
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"--probability={self.probability} lies between 0 and 1")
+        if not self.kinds:
+            raise ValueError("--kinds: nothing to draw from; leave --augment out for crops as they are")
+        check_draws(self, self.kinds)
+
+
+class OnTheFly:
+    """onthefly(wave, seed, talker) -> the wave as it is heard, of the same length. `talker` never babbles behind itself."""
+
+    def __init__(self, conf: AugmentConf, folder: Path, rate: int) -> None:
+        self.conf, self._rate = conf, rate
+        kinds = {part for kind in conf.kinds for part in kind.split("+")}
+        self._sources = gather_sources(source_of(folder, rate, babble="babble" in kinds and not conf.musan), kinds,
+                                       conf.musan, conf.rirs, conf.rooms)  # fmt: skip
+        self.said = "; ".join(f"{kind}: {text}" for kind, text in self._sources.said.items())
+        self._augmenter = Augmenter(self._sources.files, rate)
+
+    def __call__(self, wave: np.ndarray, seed: int, talker: str) -> np.ndarray:
+        text = self.draw(len(wave) / self._rate, seed, talker)
+        return self._augmenter(wave, text) if text else wave
+
+    def draw(self, seconds: float, seed: int, talker: str) -> str:
+        """Words of utt2aug; none if the crop is heard as it is."""
+        draw = random.Random(seed)
+        if draw.random() >= self.conf.probability:
+            return ""
+        words: list[str] = []
+        for kind in pick(draw, self.conf.kinds).split("+"):
+            words += KINDS[kind](draw, seconds, talker, self._sources, self.conf)
+        return " ".join(words)
+
+
+def source_of(folder: Path, rate: int, babble: bool) -> Source:
+    """The training directory as a source of babble: its wave archive, else its recordings."""
+    if not babble:
+        return Source(folder, {}, None, None, {}, {}, None, None, {})
+    archived = (folder / "waves.scp").exists()
+    waves = read_table(folder / ("waves.scp" if archived else "wav.scp"))
+    table = folder / "utt2num_samples"
+    if table.exists():
+        seconds = {key: int(count) / rate for key, count in read_table(table, 2).items()}
+    elif (folder / "utt2dur").exists():
+        seconds = {key: float(text) for key, text in read_table(folder / "utt2dur", 2).items()}
+    else:
+        raise ValueError(
+            f"{folder} has neither utt2num_samples nor utt2dur, which babble needs; local/make_wave_ark.sh"
+        )
+    speakers = read_table(folder / "utt2spk", 2) if (folder / "utt2spk").exists() else None
+    return Source(folder, waves, None, speakers, {}, {}, seconds, None, {}, seconds)
+
+
+def check_not_twice(folder: Path) -> None:
+    """Copies with noise or rooms of utt2aug must not be changed again."""
+    path = folder / "utt2aug"
+    texts = read_table(path) if path.exists() else {}
+    changed = [key for key, text in texts.items() if any(not word.startswith("speed=") for word in text.split())]
+    if changed:
+        raise ValueError(
+            f"{path}: noise, rooms or a telephone are in {len(changed)} copies already ({changed[0]}: {texts[changed[0]]}), "
+            "and --augment would change them a second time. What utt2aug says was done when the waves were made, so it "
+            "wins: leave --augment out, or train on a directory without these copies (originals, and copies at other speeds)"
+        )

@@ -1,0 +1,189 @@
+"""Augmentation on the fly: drawn from the crop's seed, at the SNRs asked for; teachers hear the crop as they are told to."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import environment, noise, write_wav
+from test_hearing import FRONT_ENDS, teacher_net
+from test_wave_crops import LENGTH, SHIFT, make, twelve
+from toy import command, same, weights
+
+from speakerkd.audio.augment import Augmenter, parse
+from speakerkd.audio.onthefly import AugmentConf, OnTheFly
+from speakerkd.batches.crops import Places
+from speakerkd.batches.dataset import Batches, View
+from speakerkd.batches.utterances import Utterances
+from speakerkd.batches.wavecrops import WaveCrops
+from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.losses.margin import MarginConf
+from speakerkd.models import make_net, save_net
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+ALWAYS = AugmentConf(probability=1.0)
+
+
+def test_draws_follow_the_seed_and_the_options(tmp_path: Path) -> None:
+    folder = make(tmp_path / "d", twelve(), feats=False)
+    drawn = OnTheFly(AugmentConf(probability=0.6), folder, 16000)
+    texts = [drawn.draw(2.0, seed, "s0") for seed in range(2000)]
+    assert texts == [drawn.draw(2.0, seed, "s0") for seed in range(2000)]
+    assert abs(np.mean([bool(text) for text in texts]) - 0.6) < 0.04
+    words = [text.split("=")[0] for text in texts if text]
+    assert abs(words.count("reverb") / len(words) - 0.25) < 0.05
+    snrs = {each.snr for text in texts if "pink" in text for each in parse(text) if hasattr(each, "snr")}
+    assert snrs == {15, 10, 5, 0}
+    babble = [text for text in texts if "s1-" in text or "s2-" in text]
+    assert babble and not any("noise=s0-" in text for text in texts), "nobody babbles behind themselves"
+    line = OnTheFly(AugmentConf(probability=1.0, kinds=("telephone",)), folder, 16000)
+    heard = np.abs(np.fft.rfft(line(noise(2.0), 1, "s0")))
+    assert line.draw(2.0, 1, "s0") == "telephone" and heard[9000:].mean() < 0.1 * heard[1000:6000].mean()
+    both = OnTheFly(AugmentConf(probability=1.0, kinds=("reverb+noise",)), folder, 16000)
+    assert all(both.draw(2.0, seed, "s0").split()[0].startswith("reverb=room#") for seed in range(9))
+
+
+def test_folders_of_noise_and_rooms_are_drawn_from(tmp_path: Path) -> None:
+    folder = make(tmp_path / "d", twelve(), feats=False)
+    for part in ("noise", "music", "speech"):
+        for number in range(3):
+            write_wav(tmp_path / f"musan/{part}/{part}-{number}.wav", noise(5.0, seed=number))
+    for number in range(2):
+        write_wav(tmp_path / f"rirs/simulated_rirs/smallroom/R/r{number}.wav", np.eye(1, 300, 5)[0])
+    conf = AugmentConf(
+        probability=1.0, musan=str(tmp_path / "musan"), rirs=str(tmp_path / "rirs"), rooms=("smallroom",)
+    )
+    drawn = OnTheFly(conf, folder, 16000)
+    wave = noise(2.0, seed=9)
+    texts = [drawn.draw(2.0, seed, "s0") for seed in range(60)]
+    assert {"musan-noise", "musan-music", "musan-speech", "rirs-smallroom"} == {
+        "-".join(text.split("=")[1].split("-")[:2]) for text in texts
+    }
+    augmenter = Augmenter(drawn._sources.files, 16000)
+    for seed, text in enumerate(texts):
+        assert np.array_equal(drawn(wave, seed, "s0"), augmenter(wave, text))
+
+
+def batches(folder: Path, conf: AugmentConf = ALWAYS, **changes: object) -> Batches:
+    data = Utterances(folder, source="waves")
+    assert isinstance(data.crops, WaveCrops)
+    data.crops.augment(conf)
+    return Batches(data, **({"views": [View()], "num_frames": 20, "batch_size": 4, "seed": 0} | changes))  # type: ignore[arg-type]
+
+
+def test_each_epoch_draws_anew_and_workers_and_processes_change_nothing(tmp_path: Path) -> None:
+    folder = make(tmp_path / "d", twelve(), feats=False)
+    plain = Batches(Utterances(folder, source="waves"), [View()], 20, 4, 0)
+
+    def crops(**changes: object) -> list[torch.Tensor]:
+        seen = batches(folder, **changes)
+        return [seen[step].feats[0] for step in range(6)]
+
+    whole = crops()
+    assert all(map(torch.equal, whole, crops()))
+    assert not any(torch.equal(each, plain[step].feats[0]) for step, each in enumerate(whole))
+    shares = [crops(rank=rank, world_size=2) for rank in range(2)]
+    assert all(torch.equal(each, torch.cat(parts)) for each, *parts in zip(whole, *shares, strict=True))
+    kind = torch.utils.data.DataLoader(
+        batches(folder), batch_size=None, sampler=range(6), num_workers=2, multiprocessing_context="fork"
+    )
+    assert all(torch.equal(each, batch.feats[0]) for each, batch in zip(whole, kind, strict=True))
+    views = batches(folder, views=[View(clean=True), View()])
+    clean, noisy = views[2].feats
+    expected = Batches(Utterances(folder, source="waves"), [View(clean=True), View()], 20, 4, 0)[2].feats
+    assert torch.equal(clean, expected[0]) and not torch.equal(noisy, expected[1])
+
+
+@pytest.mark.parametrize("hear_clean", [False, True])
+@pytest.mark.parametrize("hear_frames", [0, 31, 500])
+@pytest.mark.parametrize("front_end", ["kaldi", "same"])
+def test_what_the_teacher_hears(tmp_path: Path, hear_clean: bool, hear_frames: int, front_end: str) -> None:
+    """The crop as the student hears it, or without the noise, or more of the utterance round it."""
+    folder = make(tmp_path / "d", twelve(), feats=False)
+    seen = batches(folder)
+    crops = seen.data.crops
+    assert isinstance(crops, WaveCrops) and crops._augment is not None
+    crops.hear_clean, crops.hear_frames = hear_clean, hear_frames
+    net = (
+        teacher_net(FRONT_ENDS["kaldi"])
+        if front_end == "kaldi"
+        else make_net(Path(__file__).parent / "data/xvector_toy.conf", 24)
+    )
+    if front_end == "same":
+        net.info = {"fbank": {"num_mel_bins": "24", "dither": "0"}, "cmn": "utterance"}
+    save_net(tmp_path / "t.pt", net)
+    teacher = find_teacher(str(tmp_path / "t.pt"), "", seen.data, np.arange(12), MarginConf())
+    if front_end == "same" and not hear_clean and not hear_frames:
+        assert teacher.reading is None  # type: ignore[attr-defined]
+        return
+    places: list[Places] = []
+    plain = crops.cut
+    crops.cut = lambda place: places.append(place) or plain(place)  # type: ignore[method-assign]
+    batch = seen[1]
+    heard = batch.heard[str(tmp_path / "t.pt")]
+    length = max(20, hear_frames)
+    ear = FRONT_ENDS["kaldi"] if front_end == "kaldi" else crops._front_ends[str(tmp_path / "t.pt")]
+    assert heard.shape[:2] == (4, length)
+    for number, (entry, start) in enumerate(zip(places[0].entries.tolist(), places[0].starts.tolist(), strict=True)):
+        first = min(max(start - (length - 20) // 2, 0), max(int(crops.frames[entry]) - length, 0))
+        clean = crops.wave(entry, first, length)
+        seed = int(places[0].seeds[number] >> np.uint64(1))
+        noisy = crops._augment(clean, seed, f"s{entry % 3}")
+        talker = crops._talkers[entry]
+        noisy = crops._augment(clean, seed, talker)
+        assert np.array_equal(heard[number].numpy(), ear(clean if hear_clean else noisy))
+        at = (start - first) * SHIFT
+        rows = crops._fbank(noisy[at : at + 19 * SHIFT + LENGTH])
+        assert np.array_equal(batch.feats[0][number].numpy(), rows - rows.mean(0))
+
+
+def test_bad_augmentations_are_named(recipe: Path, data: Path, sh: Run) -> None:
+    folder = make(recipe / "data/train", twelve())
+    words = ["--valid-speakers", 0, "--num-frames", 20]
+    (recipe / "conf/augment.conf").write_text("--probability=1\n")
+    done = sh(*command("exp/a", *words, "--augment", "conf/augment.conf"), fails=True)
+    assert "give --source waves as well (local/make_wave_ark.sh data/train)" in done.stderr
+    crops = WaveCrops(folder)
+    for text, message in (
+        ("s0-00 speed=0.9 noise=pink#1:snr=5\n", r"utt2aug: noise, rooms .* in 1 copies already .* so it wins"),
+        ("s0-00 reverb=room#1:rt60=0.3\n", "a second time"),
+    ):
+        (folder / "utt2aug").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            crops.augment(ALWAYS)
+    (folder / "utt2aug").write_text("s0-00 speed=0.9\n")
+    crops.augment(ALWAYS)
+    for changes, message in (
+        ({"probability": 1.5}, "--probability=1.5 lies between 0 and 1"),
+        ({"kinds": ("hum",)}, "'hum' is none of reverb noise music babble telephone"),
+        ({"kinds": ()}, "nothing to draw from"),
+        ({"noise_snrs": ()}, "--noise-snrs: nothing to draw from"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AugmentConf(**changes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"there is no .wav or .flac file in this folder"):
+        crops.augment(AugmentConf(musan=str(folder), kinds=("noise",)))
+
+
+def test_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, data: Path, sh: Run) -> None:
+    make(recipe / "data/train", twelve(), "--num-mel-bins=24\n--dither=1\n", feats=False)
+    (recipe / "conf/augment.conf").write_text("--probability=0.8\n")
+    (recipe / "exp/t").mkdir(parents=True)
+    save_net(recipe / "exp/t/final.pt", teacher_net(FRONT_ENDS["kaldi"]))
+    words = ["--kd", "conf/kd/cosine.conf", "--teacher", "exp/t/final.pt", "--valid-speakers", 0, "--num-frames", 20,
+             "--source", "waves", "--augment", "conf/augment.conf", "--num-epochs", 40]  # fmt: skip
+    sh(*command("exp/whole", *words))
+    process = subprocess.Popen(command("exp/killed", *words), cwd=recipe, env=environment(), stderr=subprocess.DEVNULL)
+    while not (recipe / "exp/killed/last.pt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    assert process.poll() is None, "it must be killed while it trains"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    sh(*command("exp/killed", *words, "--workers", 2))
+    assert same(weights(recipe / "exp/whole/final.pt"), weights(recipe / "exp/killed/final.pt"))
+    (recipe / "conf/augment.conf").write_text("--probability=0.7\n")
+    assert "data.augment.probability" in sh(*command("exp/killed", *words), fails=True).stderr
