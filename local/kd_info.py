@@ -35,7 +35,7 @@ class Method:
 
     type: str
     cls: str  # "DKD of speakerkd/kd/label.py"
-    words: Sequence[str]  # labels teacher audio vectors:<name> may-have:<name> utts_per_speaker:<n>
+    words: Sequence[str]  # labels teacher teacher-net audio vectors:<name> may-have:<name> utts_per_speaker:<n>
     classifier: bool  # the student is given one, by conf/head.conf
 
 
@@ -69,7 +69,9 @@ def _load(path: str) -> Method:
 
     name, kind, conf = typed_conf(path, METHODS)
     needs = kind.needs_of(conf)
-    having = {"labels": needs.labels, "teacher": needs.teacher, "audio": bool(needs.views)}
+    having = {
+        "labels": needs.labels, "teacher": needs.teacher, "teacher-net": needs.teacher_net, "audio": bool(needs.views)
+    }  # fmt: skip
     words = [word for word, needed in having.items() if needed] + [f"vectors:{each}" for each in needs.vectors]
     words += [f"may-have:{each}" for each in needs.may_have]
     words += [f"utts_per_speaker:{needs.utts_per_speaker}"] if needs.utts_per_speaker else []

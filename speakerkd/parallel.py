@@ -74,13 +74,20 @@ def keep_memory() -> None:
             mallopt(name, value)
 
 
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+def gather_rows(rows: torch.Tensor, same_loss: bool = True) -> torch.Tensor:
     """The rows of all processes, in the order of their ranks; equally many of each.
 
-    The gradient is right where every process makes the same loss of them, and DistributedDataParallel takes the mean of
-    the processes' gradients: each then knows that of its own rows.
+    DistributedDataParallel takes the mean of the processes' gradients. The gradient is right for the mean of the
+    processes' losses if, with same_loss, every process makes the same loss of the rows: each then knows the gradient of
+    its own. Without it each process may make a loss of its own; then the gradients are summed over the processes.
     """
-    return _Gather.apply(rows) if _several() else rows
+    return _Gather.apply(rows, same_loss) if _several() else rows
+
+
+def own_rows(count: int) -> slice:
+    """Where the `count` rows of this process are among those of gather_rows."""
+    first = torch.distributed.get_rank() * count if _several() else 0
+    return slice(first, first + count)
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
@@ -101,7 +108,8 @@ def _several() -> bool:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, rows: torch.Tensor, same_loss: bool) -> torch.Tensor:
+        ctx.same_loss = same_loss
         parts = [
             torch.empty_like(rows, memory_format=torch.contiguous_format)
             for _ in range(torch.distributed.get_world_size())
@@ -110,8 +118,12 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        return own_share(gradients[0]) * torch.distributed.get_world_size()
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        if ctx.same_loss:
+            return own_share(gradients[0]) * torch.distributed.get_world_size(), None
+        total = gradients[0].contiguous().clone()
+        torch.distributed.all_reduce(total)
+        return own_share(total), None
 
 
 class _Mean(torch.autograd.Function):

@@ -16,11 +16,11 @@ from speakerkd.batches.attached import attach
 from speakerkd.batches.dataset import Batch
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.kd import Clock, Parts
-from speakerkd.kd.embed import without_diagonal
+from speakerkd.kd.embed import without_self
 from speakerkd.kd.mkd import BASES, MKD, MKDConf, of_mean_one
 from speakerkd.kd.teacher import NetTeacher, Teacher, VectorTeacher
-from speakerkd.losses.distill import relation_distance
 from speakerkd.losses.margin import MarginConf
+from speakerkd.losses.relation import cosine_relation
 from speakerkd.models.base import Encoded
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -93,18 +93,18 @@ def test_each_sample_has_its_own_margin() -> None:
 
 def test_pairs_have_margins_of_their_own() -> None:
     student, teacher = torch.randn(5, 4), torch.randn(5, 7)
-    pairs = relation_distance(student, teacher)
+    pairs = cosine_relation(student, teacher, slice(None))
     by_hand = abs(
         torch.cosine_similarity(student[1], student[3], 0) - torch.cosine_similarity(teacher[1], teacher[3], 0)
     )
     assert pairs[1, 3].item() == pytest.approx(by_hand.item(), abs=1e-6)
-    rest = without_diagonal(pairs)
+    rest = without_self(pairs)
     for row in range(5):
         assert torch.equal(rest[row], torch.cat([pairs[row, :row], pairs[row, row + 1 :]]))
     method = mkd(base="relation", margin=0.4).eval()
     batch = batch_of()
     embeddings = [net(batch.feats[0]).embedding for net in (method.student, net_of(0).eval())]
-    expected = (without_diagonal(relation_distance(*embeddings)) - 0.4).clamp(min=0).mean()
+    expected = (without_self(cosine_relation(*embeddings, slice(None))) - 0.4).clamp(min=0).mean()
     assert method(batch, CLOCK).losses["kd"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -143,7 +143,7 @@ def test_a_percentile_is_of_the_distances_that_there_are(base: str) -> None:
     if base in ("kld", "dkd"):
         there &= known[batch.labels]
     if base == "relation":
-        pairs = without_diagonal(there[:, None] & there)
+        pairs = without_self(there[:, None] & there)
         assert pairs.sum() == 20
         there = pairs
     expected = distances[there]

@@ -3,15 +3,13 @@
 import functools
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT, environment
-
-from speakerkd.kd import embed
 
 READMES = sorted(
     path
@@ -104,12 +102,51 @@ def test_commands(path: Path) -> None:
                 assert handed <= options_of(ROOT / "local/train.py"), f"{path}: {word}"
 
 
-def test_the_example_of_a_loss() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "speakerkd/kd/README.md").read_text(), re.DOTALL)
-    names = dict(vars(embed))
-    exec(code, names)  # noqa: S102
-    method = names["Huber"]
-    assert issubclass(method, embed.EmbeddingLevel) and method.Conf is embed.EmbedConf
-    # |difference| 0.5 and 3: 0.5 * 0.5 ** 2 and 3 - 0.5
-    found = method.compare(None, torch.tensor([[0.5, 3.0]]), torch.zeros(1, 2))
-    assert found.tolist() == [pytest.approx((0.125 + 2.5) / 2)]
+EXAMPLE = """
+import sys
+import torch
+sys.path[:0] = sys.argv[1:]
+from test_kd import NAMES, batch_of, net_of, vector_teacher
+import speakerkd
+from speakerkd.conf import typed_conf
+from speakerkd.kd import METHODS, Clock, Parts, embed
+from speakerkd.kd.teacher import NetTeacher
+assert speakerkd.__file__.startswith(sys.argv[1])
+
+_, kind, conf = typed_conf("huber.conf", METHODS)
+assert issubclass(kind, embed.EmbeddingLevel) and kind.Conf is embed.EmbedConf
+# |difference| 0.5 and 3: 0.5 * 0.5 ** 2 and 3 - 0.5
+found = kind.compare(None, torch.tensor([[0.5, 3.0]]), torch.zeros(1, 2))
+assert abs(float(found) - (0.125 + 2.5) / 2) < 1e-6
+for teacher in (NetTeacher(net_of(0), "t", NAMES), vector_teacher()):
+    method = kind(conf, Parts(net_of(1), NAMES, teacher)).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method(batch_of(teacher=torch.randn(8, 9)), Clock(3.0, 4)).losses
+    assert losses["kd"] > 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in method.parameters())
+print("learnt")
+"""
+
+
+def test_the_example_of_a_loss(tmp_path: Path) -> None:
+    """Followed step by step in a copy of the package, then forward and backward in bf16."""
+    text = (ROOT / "speakerkd/kd/README.md").read_text()
+    code, line = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (entry,) = re.findall(r'`("huber": Huber,)` to `METHODS`', text)
+    shutil.copytree(ROOT / "speakerkd", tmp_path / "speakerkd", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "speakerkd/kd/embed.py").open("a") as module:
+        module.write(f"\n\n{code}")
+    table = tmp_path / "speakerkd/kd/__init__.py"
+    before = table.read_text()
+    after = re.sub(r"from speakerkd\.kd\.embed import .*\n", line, before)
+    assert after != before, "the line is of the module as it is"
+    assert re.sub(" Huber,", "", line) in before, "it imports what is imported already, and Huber"
+    head = "METHODS: dict[str, type[Distiller]] = {\n"
+    table.write_text(after.replace(head, f"{head}    {entry}\n"))
+    (tmp_path / "huber.conf").write_text("--type=huber\n")
+    done = subprocess.run(
+        ["python3", "-c", EXAMPLE, str(tmp_path), str(ROOT / "tests")],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "learnt\n"), done.stderr

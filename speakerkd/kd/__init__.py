@@ -1,5 +1,6 @@
 """The methods of distillation: in goes a batch, out come named losses. METHODS lists them by the --type of a conf file."""
 
+from speakerkd.kd.attention import AttentionTransfer
 from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
 from speakerkd.kd.dino import DINO
 from speakerkd.kd.embed import MSE, Cosine, Relation
@@ -8,10 +9,12 @@ from speakerkd.kd.label import DKD, KLD
 from speakerkd.kd.mkd import MKD
 from speakerkd.kd.nessa import NESSA
 from speakerkd.kd.none import NoTeacher
+from speakerkd.kd.rkd import RKD
 from speakerkd.kd.sdpn import SDPN
 from speakerkd.kd.skdfe import SKDFE
 
 METHODS: dict[str, type[Distiller]] = {
+    "attention": AttentionTransfer,
     "cosine": Cosine,
     "dino": DINO,
     "dkd": DKD,
@@ -22,6 +25,7 @@ METHODS: dict[str, type[Distiller]] = {
     "nessa": NESSA,
     "none": NoTeacher,
     "relation": Relation,
+    "rkd": RKD,
     "sdpn": SDPN,
     "skdfe": SKDFE,
 }

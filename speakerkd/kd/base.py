@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch, View
-from speakerkd.kd.teacher import Teacher
+from speakerkd.kd.teacher import Teacher, VectorTeacher
 from speakerkd.losses.margin import margin_ramp
 from speakerkd.models.base import Encoded, SpeakerNet
 from speakerkd.schedules import ROUNDING, require_part, rise, rise_in_epochs
@@ -21,6 +21,9 @@ class Needs:
 
     labels: bool = True
     teacher: bool = False
+    teacher_net: bool = (
+        False  # and it must be a net that hears the crop: the method reads more of it than its embedding
+    )
     vectors: tuple[str, ...] = ()  # of each utterance, by the name that --vectors gives
     may_have: tuple[str, ...] = ()  # such vectors too, but it works without
     views: tuple[View, ...] = (View(1.0),)  # () = no audio, hence no net: vectors alone
@@ -140,6 +143,11 @@ class TeacherStudent(Supervised):
     def __init__(self, conf: Any, parts: Parts) -> None:
         super().__init__(conf, parts)
         assert parts.teacher is not None, "train.py gives methods that need a teacher one"
+        if self.needs_of(conf).teacher_net and isinstance(parts.teacher, VectorTeacher):
+            raise ValueError(
+                f"{parts.teacher.name}: this method reads the stages of its teacher, and vectors have none: give a net, "
+                "--teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld and enskd"
+            )
         self._unregistered = (parts.teacher,)  # in a tuple, so that it is no submodule
         require_part("--warmup", conf.warmup)
         if conf.weight < 0:

@@ -2,24 +2,30 @@
 
 cosine    1 - cos(student, teacher)
 mse       mean over the dimensions of the squared difference
-relation  |cos(student i, student j) - cos(teacher i, teacher j)|, mean over the others j of the batch: what the teacher
-          finds alike (relational distillation); the two need no common space, so no projection
+relation  |cos(student i, student j) - cos(teacher i, teacher j)|, mean over the other samples j of the batch, of all
+          processes: which samples the teacher finds alike. The two need no common space, so there is no projection.
 
-The first two are ENSKD's and Wang et al.'s (ICASSP 2019) baselines; their weight (1) is reconstructed, and so is the linear
-projection to the teacher's dimension where the two differ: the published students have the teacher's dimension. The
-projection is trained with the student and not kept.
+cosine and mse are ENSKD's and Wang et al.'s (ICASSP 2019) baselines. Their weight (1) is reconstructed. So is the linear
+projection to the teacher's dimension if the two differ: the published students have the teacher's dimension. The projection
+is trained with the student and not kept.
+relation is this repository's own: the mean absolute difference of the two matrices of cosines. It is neither RKD, which is
+kd_type=rkd, nor similarity-preserving distillation (Tung and Mori, ICCV 2019), which squares the differences of
+row-normalised products.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
 from speakerkd.kd.base import Parts, TeacherStudent
-from speakerkd.losses.distill import cosine_distance, relation_distance, squared_distance
+from speakerkd.losses.distill import cosine_distance, squared_distance
+from speakerkd.losses.relation import cosine_relation
 from speakerkd.models.base import Encoded
+from speakerkd.parallel import gather_rows, own_rows
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,10 @@ class EmbeddingLevel(TeacherStudent):
     def distance(
         self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
     ) -> Tensor:
-        return self.compare(self.projection(student.embedding.float()), teacher.embedding)
+        return self.compare(self.projection(student.embedding.float()), teacher.embedding.float())
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Embeddings (B, D) of one dimension, in single precision -> (B,)."""
         raise NotImplementedError
 
 
@@ -65,20 +72,28 @@ class Relation(EmbeddingLevel):
     def distance(
         self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
     ) -> Tensor:
-        """(B, B - 1): each of the others."""
-        pairs = relation_distance(student.embedding, teacher.embedding)
-        present = self.teacher.present(batch)
-        return without_diagonal(pairs if present is None else pairs * present)
+        """(B, N - 1): to each of the others among the N samples of all processes."""
+        rows = gather_rows(student.embedding.float(), same_loss=False)
+        pairs = cosine_relation(rows, gather_rows(teacher.embedding.float()), own_rows(len(student.embedding)))
+        present = self.present_pairs(batch)
+        return without_self(pairs if present is None else pairs * present)
 
     def counted(self, batch: Batch) -> Tensor | None:
+        present = self.present_pairs(batch)
+        return None if present is None else without_self(present)
+
+    def present_pairs(self, batch: Batch) -> Tensor | None:
+        """(B, N) bool: both have a teacher; None: all have one."""
         present = self.teacher.present(batch)
-        return None if present is None else without_diagonal(present[:, None] & present)
+        return None if present is None else present[:, None] & gather_rows(present.float()).bool()
 
 
-def without_diagonal(pairs: Tensor) -> Tensor:
-    """(B, B) -> (B, B - 1)."""
-    count = len(pairs)
-    return pairs.flatten()[1:].unflatten(0, (count - 1, count + 1))[:, :-1].reshape(count, count - 1)
+def without_self(pairs: Tensor) -> Tensor:
+    """(B, N) of own samples with all -> (B, N - 1): without each with itself."""
+    own = own_rows(len(pairs))
+    others = torch.arange(pairs.shape[1] - 1, device=pairs.device)
+    me = torch.arange(own.start, own.stop, device=pairs.device).unsqueeze(1)
+    return pairs.gather(1, others + (others >= me).long())
 
 
 def projection(kind: str, student_dim: int, teacher_dim: int) -> nn.Module:

@@ -3,6 +3,8 @@
 --loss   ge2e      each utterance against all speakers' profiles (Wan et al., ICASSP 2018)
          ge2e-xs   the same with the false pairs of all speakers in one sum (Pelecanos et al., Interspeech 2021)
          angular   one utterance against profiles of the others (angular prototypes; Chung et al., Interspeech 2020)
+Departure of angular: a profile is the mean of embeddings of length one. The authors' code (voxceleb_trainer) averages the
+embeddings as they are, so that longer ones count more.
 Batches hold speakers x utterances. With --classify a classifier is trained beside it, and stays in the final.pt.
 """
 
@@ -10,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,10 +67,11 @@ class GE2E(Supervised):
         outcome = self.classify(encoded, batch, clock)[0] if self.conf.classify else Outcome({}, {})
         if self.conf.classify:
             outcome.losses["ce"] = self.conf.classify * outcome.losses["ce"]
-        rows = gather_rows(F.normalize(encoded.embedding.float()))
-        cosines, loss = LOSSES[self.conf.loss]
-        scores = self.scale(cosines(rows.unflatten(0, (-1, self.conf.utts_per_speaker))))
-        outcome.losses[self.conf.loss] = loss(scores).mean()
+        with torch.autocast(encoded.embedding.device.type, enabled=False):
+            rows = gather_rows(F.normalize(encoded.embedding.float()))
+            cosines, loss = LOSSES[self.conf.loss]
+            scores = self.scale(cosines(rows.unflatten(0, (-1, self.conf.utts_per_speaker))))
+            outcome.losses[self.conf.loss] = loss(scores).mean()
         outcome.metrics["nearest"] = (own_scores(scores) == scores.amax(2)).float().mean()
         outcome.metrics["w"] = self.scale.log_scale.detach().exp()
         return outcome

@@ -1,7 +1,8 @@
 """Contrastive losses over batches of N speakers x M utterances; all vectors here are of length 1, in single precision.
 
 Scores are (N, R, N): the r-th test of speaker j against the voice profile of each speaker k, S = w cos + b, w > 0.
-A profile is the length-normalised mean of a speaker's utterances. The test utterance is never part of it.
+A profile is the length-normalised mean of a speaker's utterances. The test utterance is never part of it. The utterances
+have length one; the published angular prototypes average them at their own lengths.
     GE2E      -S_jrj + log sum_k exp S_jrk
     GE2E-XS   -S_jrj + log (exp S_jrj + sum of exp S_irk over all i, k with i != k): every false pair of round r
 Facts: Wan et al., "Generalized end-to-end loss for speaker verification" (ICASSP 2018); Pelecanos et al., "Dr-Vectors"

@@ -5,6 +5,9 @@ are s·cos θ for every class and, for the labelled one,
     AM     s·(cos θ - m)
     AAM    s·cos(θ + m)                  where cos θ > cos(π - m)
            s·(cos θ - (1 + cos(π - m)))  beyond, where cos(θ + m) would rise again: continuous, still falling
+                                         (WeSpeaker's; SpeechBrain has s·(cos θ - m·sin m) there, so the
+                                         logits of a classifier imported from it differ for embeddings that are almost
+                                         opposite to their own class)
     AAM, easy margin                     s·cos(θ + m) where cos θ > 0, s·cos θ beyond
 With K sub-centres a class has K rows and cos θ is the largest of their cosines. The cross entropy is the caller's.
 """

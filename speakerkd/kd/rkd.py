@@ -1,0 +1,74 @@
+"""Relational knowledge distillation (RKD: Park, Kim, Lu, Cho, CVPR 2019): distances and angles among the samples of a batch.
+
+    L = CE + weight · (distance · RKD-D + angle · RKD-A)
+RKD-D compares the distance of each two embeddings, by the batch's mean distance; RKD-A the angle that each three of them
+make; both with Huber's loss, in the mean over all pairs or triples (speakerkd/losses/relation.py). The student's and the
+teacher's embeddings need no common space, so there is no projection. conf/kd/rkd.conf takes both, rkd_distance.conf and
+rkd_angle.conf one each.
+
+Confirmed by the authors' code: both formulas; distance 25 and angle 50 beside a cross entropy, with the embeddings of both
+nets scaled to length one (there with label-level distillation beside them). Their metric learning, without any other
+loss, has 1 and 2, and scales the teacher's embeddings alone (--unit-length=teacher).
+Departures: the mean of RKD-A and RKD-D is over the samples of all processes, and a utterance without a teacher's vector is
+left out of all pairs.
+RKD-A takes memory for batch³ angles: 64 MB for 256 samples, some five times in a step; with several processes each takes
+its share.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from speakerkd.batches.dataset import Batch
+from speakerkd.conf import opt
+from speakerkd.kd.base import Parts, TeacherStudent
+from speakerkd.losses.relation import rkd_angle, rkd_distance
+from speakerkd.models.base import Encoded
+from speakerkd.parallel import gather_rows, own_rows
+
+UNIT_LENGTH = ("both", "teacher", "none")
+
+
+@dataclass(frozen=True)
+class RKDConf:
+    weight: float = opt(1.0, "weight of both terms together; the cross entropy's is 1")
+    warmup: float = opt(0.0, "part of the run over which the weight rises from 0")
+    distance: float = opt(25.0, "weight of RKD-D, the distances of pairs; 0: without it")
+    angle: float = opt(50.0, "weight of RKD-A, the angles of triples; 0: without it")
+    unit_length: str = opt("both", "whose embeddings are scaled to length one first: both, teacher or none")
+
+
+class RKD(TeacherStudent):
+    Conf: ClassVar[type] = RKDConf
+
+    def __init__(self, conf: RKDConf, parts: Parts) -> None:
+        super().__init__(conf, parts)
+        if conf.unit_length not in UNIT_LENGTH:
+            raise ValueError(f"--unit-length={conf.unit_length} is none of {' '.join(UNIT_LENGTH)}")
+        if min(conf.distance, conf.angle) < 0 or not conf.distance + conf.angle > 0:
+            raise ValueError(f"--distance={conf.distance} and --angle={conf.angle} can't be negative, nor both be 0")
+
+    def distance(
+        self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
+    ) -> Tensor:
+        """(B,): the mean over the pairs and triples that a sample is in."""
+        learnt, taught = student.embedding.float(), teacher.embedding.float()
+        if self.conf.unit_length == "both":
+            learnt = F.normalize(learnt)
+        if self.conf.unit_length != "none":
+            taught = F.normalize(taught)
+        own, present = own_rows(len(learnt)), self.teacher.present(batch)
+        everyone = None if present is None else gather_rows(present.float()).bool()
+        sides = gather_rows(learnt, same_loss=False), gather_rows(taught)
+        total = learnt.new_zeros(len(learnt))
+        if self.conf.distance:
+            pairs = rkd_distance(*sides, own, everyone).mean(1)
+            metrics["rkd_d"] = pairs.detach().mean()
+            total = total + self.conf.distance * pairs
+        if self.conf.angle:
+            triples = rkd_angle(*sides, own, everyone).mean((1, 2))
+            metrics["rkd_a"] = triples.detach().mean()
+            total = total + self.conf.angle * triples
+        return total
