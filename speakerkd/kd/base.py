@@ -21,9 +21,7 @@ class Needs:
 
     labels: bool = True
     teacher: bool = False
-    teacher_net: bool = (
-        False  # and it must be a net that hears the crop: the method reads more of it than its embedding
-    )
+    teacher_net: bool = False  # which must be a net that hears the crop: the method reads its stages
     vectors: tuple[str, ...] = ()  # of each utterance, by the name that --vectors gives
     may_have: tuple[str, ...] = ()  # such vectors too, but it works without
     views: tuple[View, ...] = (View(1.0),)  # () = no audio, hence no net: vectors alone

@@ -89,9 +89,8 @@ class NESSA(Distiller):
             test.linear.weight.copy_(matrix if enroll.kind == "identity" else enroll.linear.weight @ matrix)
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
-        with torch.autocast(
-            self.scale.offset.device.type, enabled=False
-        ):  # maps are small; cosines in bf16 have two digits
+        # The maps are small, and cosines in bf16 would have two digits.
+        with torch.autocast(self.scale.offset.device.type, enabled=False):
             return self.compare(batch)
 
     def compare(self, batch: Batch) -> Outcome:
