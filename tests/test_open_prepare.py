@@ -193,6 +193,16 @@ def test_a_share_of_the_nontargets_is_drawn_by_name(load: ModuleType, tmp_path: 
     assert set(lists.pairs(fewer, 0.1)) == {each for each in drawn if "s3" not in each[0] + each[1]}
 
 
+def test_a_list_without_one_of_the_two_kinds_is_left_out(load: ModuleType, tmp_path: Path) -> None:
+    """Such as the hard one of a corpus that gives no ages: it could not be scored."""
+    ocean_tree(tmp_path / "ocean")
+    for part in ("train", "test"):
+        (tmp_path / "ocean" / part / "spk2age").unlink()
+    data = prepare(load, tmp_path, "--speechocean", tmp_path / "ocean")
+    for part in ("dev", "test"):
+        assert (data / part / "trials_ocean").exists() and not (data / part / "trials_ocean_hard").exists()
+
+
 def test_librispeech_common_voice_and_any_folder(load: ModuleType, tmp_path: Path) -> None:
     libri = tmp_path / "download" / "LibriSpeech"
     dev_clean = libri / "dev-clean"

@@ -3,8 +3,11 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
 from corpora import Speaker  # type: ignore[import-not-found]
+
+from speakerkd.files.tables import replacing
 
 # Shares of the speakers whose publisher does not say. Both are of the names alone, so that a part of a corpus, or a later
 # version, divides its speakers in the same way.
@@ -80,3 +83,17 @@ def against(
             target = owners[own[0]] == owners[utterance]
             if utterance not in own and (target or drawn(model, utterance, share)):
                 yield model, utterance, target
+
+
+def write_list(path: Path, trials: Iterable[tuple[str, str, bool]]) -> str:
+    """Says how many; a list without target trials, or without others, can't be scored and is left out."""
+    counts = {True: 0, False: 0}
+    with replacing(path) as file:
+        for enrol, test, target in trials:
+            file.write(f"{enrol} {test} {'target' if target else 'nontarget'}\n")
+            counts[target] += 1
+    total = sum(counts.values())
+    if min(counts.values()) == 0:
+        path.unlink()
+        return f"{path}: left out, for it would have {counts[True]} target trials of {total}"
+    return f"{path}: {total} trials, {100 * counts[True] / total:.1f} % target"

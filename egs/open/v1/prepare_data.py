@@ -36,11 +36,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from corpora import OPTIONS, Speaker, find  # type: ignore[import-not-found]
-from lists import against, divide, first_by_place, hard_pairs, pairs  # type: ignore[import-not-found]
+from lists import against, divide, first_by_place, hard_pairs, pairs, write_list  # type: ignore[import-not-found]
 from speech import Speech, all_speech, stamp  # type: ignore[import-not-found]
 
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.files.corpus import enrolments, write_trials
+from speakerkd.files.corpus import enrolments
 from speakerkd.files.tables import read_lines, replacing, spk2utt, write_data_dir, write_table
 
 LOG = logging.getLogger("prepare_data")
@@ -250,20 +250,17 @@ def write_all_trials(
         own = by_corpus[corpus]
         if len(set(own.values())) < 2:
             continue
-        known = set(own)
         share = 1.0 if len(own) < 1000 else options.nontarget_share
-        lines.append(write_trials(folder / f"trials_{corpus}", pairs(own, share), known))
+        lines.append(write_list(folder / f"trials_{corpus}", pairs(own, share)))
         if corpus == "ocean":
             genders = {name: each.speaker.gender for name, each in mine.items()}
             ages = {name: each.speaker.age for name, each in mine.items()}
             hard = hard_pairs(own, genders, ages, min(1.0, 5 * share))
-            lines.append(write_trials(folder / "trials_ocean_hard", hard, known))
+            lines.append(write_list(folder / "trials_ocean_hard", hard))
         enrolled = enrolments(spk2utt(own), options.seed)
         models |= enrolled
-        path = folder / f"trials_{corpus}_enroll3"
-        lines.append(
-            write_trials(path, against(enrolled, own, share), known | set(enrolled)) + f", {len(enrolled)} models"
-        )
+        said = write_list(folder / f"trials_{corpus}_enroll3", against(enrolled, own, share))
+        lines.append(f"{said}, {len(enrolled)} models")
     if models:
         write_table(folder / "enroll3_spk2utt", {model: " ".join(three) for model, three in models.items()})
     return lines
