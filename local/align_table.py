@@ -5,9 +5,9 @@ Usage: local/align_table.py [options] <trials> <out-dir> <enroll system> <test s
   local/align_table.py data/test/trials exp/xvector_none_s0_resnet_tiny_s0_nessa xvector_none_s0 resnet_tiny_s0 raw nessa
 
 Reads <out-dir>/<map>/scores/<trials>.<enroll|test>-<enroll|test>. T is the system of the lower EER by itself, S the other;
-TS is enrolment by T and verification by S. G = (SS - TS) / (SS - TT), and the same of ST, with SS and TT of the unmapped
-vectors: the part of the gain of replacing S by T on both sides that is had by replacing it on one. Intervals are of 95 %,
-over the speakers; those of G draw the same speakers for all of its terms.
+TS: T enrols and S verifies. G = (SS - TS) / (SS - TT), and the same with ST in the place of TS. SS and TT are of the
+unmapped vectors. So G is the gain from upgrading one side, divided by the gain from upgrading both. The intervals are 95 %
+intervals over the speakers. All terms of a G are computed with the same draws of the speakers.
 Printed, and written to <out-dir>/matrix.md and matrix.tsv.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.files.backend import read_spk2utt
 from speakerkd.files.tables import read_utt2spk, replacing
-from speakerkd.score.bootstrap import Interval, draw_speakers, intervals, replicate
+from speakerkd.score.bootstrap import draw_speakers, replicate
+from speakerkd.score.intervals import Interval, difference_interval, estimate, percentile_interval, share_interval
 from speakerkd.score.markdown import markdown
 from speakerkd.score.metrics import eer, roc
 from speakerkd.score.trials import Trials, read_scores, read_trials, speakers_of
@@ -30,18 +31,18 @@ CELLS = ("TT", "TS", "ST", "SS")
 
 @dataclass
 class Options:
-    utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
-    enroll_spk2utt: str = opt("", "enrolment models and their utterances, where trials name models")
+    utt2spk: str = opt("", "utt2spk of the trials' utterances; default: the one in the folder of the trials")
+    enroll_spk2utt: str = opt("", "spk2utt of the enrolment models, if the trials name models")
     scorings: str = opt("cosine", "cosine, or cosine,asnorm")
-    num_bootstrap: int = opt(1000, "resamplings of the speakers")
+    num_bootstrap: int = opt(1000, "how often the speakers are resampled for the intervals")
     seed: int = opt(0, "random seed of the resampling")
 
 
 @dataclass
 class Cell:
-    """Point in percent, and replicates of it."""
+    """The EER, a fraction, and its replicates."""
 
-    point: float
+    rate: float
     draws: np.ndarray
 
 
@@ -49,7 +50,7 @@ Matrix = dict[tuple[str, str, str], Cell]  # map, side that enrols, side that ve
 
 
 def load(trials: Trials, out: Path, maps: list[str], scoring: str, options: Options) -> tuple[Matrix, int]:
-    """What was scored, and the number of speakers."""
+    """The EERs of the score files that exist, and the number of speakers."""
     utt2spk = Path(options.utt2spk) if options.utt2spk else Path(trials.path).parent / "utt2spk"
     models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
     speakers = speakers_of(trials, read_utt2spk(utt2spk), models, str(utt2spk))
@@ -67,20 +68,20 @@ def load(trials: Trials, out: Path, maps: list[str], scoring: str, options: Opti
                     raise ValueError(
                         f"{path}: {int(np.isnan(scores).sum())} trials have no score; extract the vectors again"
                     )
-                found = replicate(scores, trials.target, speakers, draws)[:, 0]
-                matrix[name, one, other] = Cell(100 * eer(roc(scores, trials.target))[0], 100 * found)
+                rates = replicate(scores, trials.target, speakers, draws)[:, 0]
+                matrix[name, one, other] = Cell(eer(roc(scores, trials.target))[0], rates)
     return matrix, speakers.count
 
 
 def gain(cell: Cell, old: Cell, new: Cell, num_speakers: int) -> tuple[float, Interval]:
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (old.draws - cell.draws) / (old.draws - new.draws)
-        point = float((np.float64(old.point) - cell.point) / (old.point - new.point))
+        value = float((np.float64(old.rate) - cell.rate) / (old.rate - new.rate))
     draws[~np.isfinite(draws)] = np.nan
-    return point, intervals(draws[:, None], num_speakers)[0]
+    return value, percentile_interval(draws, num_speakers)
 
 
-def shown(value: float, ends: Interval) -> str:
+def with_interval(value: float, ends: Interval) -> str:
     return f"{value:.2f}" + ("" if math.isnan(ends.low) else f" [{ends.low:.2f}, {ends.high:.2f}]")
 
 
@@ -98,12 +99,13 @@ def rows_of(
                 rates.append("-")
                 gains += ["-"] if label in ("TS", "ST") else []
                 continue
-            ends = intervals(cell.draws[:, None], num_speakers)[0]
-            rates.append(shown(cell.point, ends))
-            line = [name, label, f"{cell.point:.6g}", f"{ends.low:.6g}", f"{ends.high:.6g}"]
+            low, high = share_interval(estimate([cell.rate], cell.draws, num_speakers))
+            percent = [100 * each for each in (cell.rate, low, high)]
+            rates.append(with_interval(percent[0], Interval(*percent[1:])))
+            line = [name, label, *(f"{each:.6g}" for each in percent)]
             if label in ("TS", "ST"):
                 part, limits = gain(cell, old, new, num_speakers)
-                gains.append(shown(part, limits))
+                gains.append(with_interval(part, limits))
                 line += [f"{each:.6g}" for each in (part, *limits)]
             lines.append([*line, *["nan"] * (8 - len(line))])
         rows.append([name, *rates, *gains])
@@ -123,16 +125,16 @@ def main(argv: list[str]) -> None:
         enroll, test = own["enroll"], own["test"]
         if enroll is None or test is None:
             raise ValueError(f"{out}/raw/scores: the systems' own scores are missing; run local/align.sh again")
-        better = "enroll" if enroll.point < test.point else "test"
+        better = "enroll" if enroll.rate < test.rate else "test"
         sides = {"T": better, "S": "test" if better == "enroll" else "enroll"}
-        told = ", ".join(f"{letter} = {names[side]} (the maps' {side} side)" for letter, side in sides.items())
-        text += (
-            f"{Path(trials.path).name} by {scoring}: {len(trials)} trials, {num_speakers} speakers. {told}. EER %:\n\n"
-        )
+        sides_named = ", ".join(f"{letter} = {names[side]} (the maps' {side} side)" for letter, side in sides.items())
+        text += f"{Path(trials.path).name} by {scoring}: {len(trials)} trials, {num_speakers} speakers. "
+        text += f"{sides_named}. EER %:\n\n"
         rows, more = rows_of(matrix, maps, sides, num_speakers)
         text += markdown(["map", *CELLS, "G of TS", "G of ST"], rows) + "\n\n"
         new, old = (test, enroll) if better == "test" else (enroll, test)
-        if not intervals((old.draws - new.draws)[:, None], num_speakers)[0].low > 0:
+        apart = estimate([old.rate - new.rate], old.draws - new.draws, num_speakers)
+        if not difference_interval(apart).low > 0:
             text += "The two systems by themselves do not differ beyond chance on these trials: G says little.\n\n"
         lines += [[scoring, *line] for line in more]
     with replacing(out / "matrix.md") as file:

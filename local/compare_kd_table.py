@@ -5,15 +5,18 @@ Usage: local/compare_kd_table.py [options] <trials> <exp-dir>
   local/compare_kd_table.py --teachers "own=exp/resnet_tiny_s0" data/test/trials exp/compare
   local/compare_kd_table.py --noise exp/compare/noise --conditions noise10,noise0 data/test/trials exp/compare
 
-Reads <exp-dir>/systems (a name a line: <student>_<kd_type>[_<teacher>]_s<seed>) and each system's scores. Figures are means
-over the seeds. Intervals are of 95 %: speakers are drawn as local/score.py draws them, and with every draw as many of the
-seeds, again with replacement. The difference to kd_type none, or to --reference taught by the same teacher, is taken draw
-by draw, with the same speakers and seeds on both sides, so what the two have in common doesn't widen it. p is two-sided;
-nothing is corrected for the number of rows.
-"gap closed" is the part of the way from the student alone to its teacher. Times are of the training alone.
-Printed, and written to <exp-dir>/table.md and table.tsv. With --noise, the folder of score_noise.sh, there are
-table_noise.md and table_noise.tsv too: EERs without noise and in each condition, and their mean over the conditions, whose
-interval and difference are given.
+Reads <exp-dir>/systems (one name per line: <student>_<kd_type>[_<teacher>]_s<seed>) and each system's scores.
+
+EER and minDCF are means over the seeds, with 95 % intervals over speakers and seeds. The difference to kd_type none (or to
+--reference, with the same teacher if it has one) uses the same seeds and the same draws of the speakers on both sides. p is
+two-sided and below 0.05 exactly if 0 is outside the interval of the difference; it is not corrected for the number of rows.
+Both need three seeds or more. speakerkd/score/intervals.py describes the test and how it was checked.
+"gap closed" is how much of the EER's gap between the student without a teacher and the teacher was closed. "training" is
+the mean wall time of the training. Systems that are trained side by side slow each other down.
+
+It prints the table and writes <exp-dir>/table.md and table.tsv. With --noise, the folder of score_noise.sh, it also makes
+table_noise.md and table_noise.tsv: EER without noise and in each condition, and the mean over the conditions with its
+interval and difference.
 """
 
 import logging
@@ -25,23 +28,25 @@ import numpy as np
 
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.files.tables import read_utt2spk, replacing
-from speakerkd.score.bootstrap import Interval, draw_speakers, intervals, p_value
-from speakerkd.score.markdown import markdown
+from speakerkd.score.bootstrap import draw_speakers
+from speakerkd.score.evaluate import FEW_SPEAKERS
+from speakerkd.score.intervals import MIN_SEEDS, Interval, difference_interval, p_value, share_interval
+from speakerkd.score.markdown import markdown, p_text
 from speakerkd.score.trials import Trials, read_scores, read_trials, speakers_of
-from speakerkd.train.comparison import Cell, cells_of, check_alike, drawn, mean_cell, points, rate_of
+from speakerkd.train.comparison import Cell, cells_of, check_alike, difference, mean_cell, points
 
 ABOUT = ("student", "kd_type", "teacher", "seeds")
 
 
 @dataclass
 class Options:
-    teachers: str = opt("", "name=folder ..., with their scores of the same trials")
-    utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
-    reference: str = opt("none", "kd_types that the differences are to; each has two columns")
-    noise: str = opt("", "folder of score_noise.sh, for a second table, by its conditions")
-    conditions: str = opt("", "noise conditions, such as noise10,noise0")
-    check: bool = opt(False, "only see whether those that are trained were trained with the same options")
-    num_bootstrap: int = opt(2000, "resamplings of speakers and seeds")
+    teachers: str = opt("", "name=folder ...: the teachers' folders, with their scores of the same trials")
+    utt2spk: str = opt("", "utt2spk of the trials' utterances; default: the one in the folder of the trials")
+    reference: str = opt("none", "kd_types to compare with; two columns each")
+    noise: str = opt("", "folder of score_noise.sh, for a second table with one column per condition")
+    conditions: str = opt("", "conditions of --noise, such as noise10,noise0")
+    check: bool = opt(False, "only check that the systems were trained with the same options")
+    num_bootstrap: int = opt(2000, "how often the speakers are resampled")
     seed: int = opt(0, "random seed of the resampling")
 
 
@@ -66,7 +71,7 @@ def main(argv: list[str]) -> None:
     rows = [row_of(cell, cells, teachers, speakers.count, options) for cell in cells.values()]
     header = (*ABOUT, "EER %", "minDCF(0.01)", *differences("EER", options), "gap closed", "parameters", "training")
     text = head(teachers, trials, speakers.count) + markdown(header, rows) + "\n"
-    text += "".join(f"\n{line}\n" for line in warnings(cells, teachers))
+    text += "".join(f"\n{line}\n" for line in warnings(cells, teachers, speakers.count))
     write(out / "table", text, header, rows)
     if not options.noise:
         return
@@ -78,7 +83,7 @@ def main(argv: list[str]) -> None:
     rows = []
     for key, cell in mean.items():
         row = row_of(cell, mean, {}, speakers.count, options)
-        rates = (f"{found[key].mean[0]:.2f}" for found in (cells, *noisy.values()))
+        rates = (f"{100 * found[key].mean[0]:.2f}" for found in (cells, *noisy.values()))
         rows.append([*row[:4], *rates, row[4], *row[6:-3]])
     header = (*ABOUT, "clean", *noisy, "mean of noisy", *differences("mean", options))
     text = "\n" + head({}, trials, speakers.count) + markdown(header, rows) + "\n"
@@ -100,7 +105,7 @@ def row_of(
     num_speakers: int,
     options: Options,
 ) -> list[str]:
-    rate, cost = intervals(drawn(cell, cell.seeds, options.seed), num_speakers)
+    rate, cost = (share_interval(cell.estimate(column, num_speakers)) for column in (0, 1))
     changes = []
     for reference in options.reference.split():
         other = next((cells[key] for key in keys_of(cell, reference) if key in cells), cell)
@@ -108,13 +113,13 @@ def row_of(
     gap = "-"
     plain = cells.get((cell.student, "none", ""), cell)
     both = sorted(set(cell.seeds) & set(plain.seeds))
-    if plain is not cell and both and cell.teacher in teachers and teachers[cell.teacher][0] < rate_of(plain, both):
-        alone = rate_of(plain, both)
-        gap = f"{100 * (alone - rate_of(cell, both)) / (alone - teachers[cell.teacher][0]):.0f} %"
+    if plain is not cell and both and cell.teacher in teachers and teachers[cell.teacher][0] < plain.rate(both):
+        alone = plain.rate(both)
+        gap = f"{100 * (alone - cell.rate(both)) / (alone - teachers[cell.teacher][0]):.0f} %"
     known = [value for value in cell.seconds if not math.isnan(value)]
     return [
         cell.student, cell.kd_type, cell.teacher or "-", str(len(cell.seeds)),
-        f"{cell.mean[0]:.2f} {span(rate, 2)}", f"{cell.mean[1]:.3f} {span(cost, 3)}",
+        f"{100 * cell.mean[0]:.2f}{span(rate, 2, scale=100)}", f"{cell.mean[1]:.3f}{span(cost, 3)}",
         *changes, gap, f"{cell.parameters / 1e6:.2f} M", f"{np.mean(known):.0f} s" if known else "-",
     ]  # fmt: skip
 
@@ -125,41 +130,50 @@ def keys_of(cell: Cell, kd_type: str) -> list[tuple[str, str, str]]:
 
 
 def change_of(cell: Cell, other: Cell, num_speakers: int, options: Options) -> list[str]:
-    """Difference with its interval, and p."""
-    both = sorted(set(cell.seeds) & set(other.seeds))
-    if other is cell or not both:
+    """The difference with its interval, and p; with fewer than three seeds the difference alone."""
+    seeds, about = difference(cell, other, num_speakers)
+    if other is cell or not seeds:
         return ["-", "-"]
-    change = drawn(cell, both, options.seed) - drawn(other, both, options.seed)
-    ends = intervals(change, num_speakers)[0]
-    difference = f"{rate_of(cell, both) - rate_of(other, both):+.2f} {span(ends, 2, '+')}"
-    return [difference, f"{p_value(change[:, 0], num_speakers):.3f}"]
+    if len(seeds) < MIN_SEEDS:
+        return [f"{100 * about.value:+.2f}", "-"]
+    ends = span(difference_interval(about), 2, "+", scale=100)
+    return [f"{100 * about.value:+.2f}{ends}", p_text(p_value(about))]
 
 
 def differences(of: str, options: Options) -> list[str]:
     return [name for reference in options.reference.split() for name in (f"{of} - {reference}", "p")]
 
 
-def span(ends: Interval, digits: int, sign: str = "") -> str:
-    return f"[{ends.low:{sign}.{digits}f}, {ends.high:{sign}.{digits}f}]"
+def span(ends: Interval, digits: int, sign: str = "", scale: int = 1) -> str:
+    """The interval in brackets after a blank; nothing if it is unknown."""
+    if math.isnan(ends.low):
+        return ""
+    return f" [{scale * ends.low:{sign}.{digits}f}, {scale * ends.high:{sign}.{digits}f}]"
 
 
 def head(teachers: dict[str, tuple[float, float]], trials: Trials, num_speakers: int) -> str:
-    told = "; ".join(f"{name} {rate:.2f} %, {cost:.3f}" for name, (rate, cost) in teachers.items())
+    judged = "; ".join(f"{name} {100 * rate:.2f} %, {cost:.3f}" for name, (rate, cost) in teachers.items())
     targets = int(trials.target.sum())
     about = (
         f"{Path(trials.path).name}: {len(trials)} trials, {targets} of them target, {num_speakers} speakers, cosine."
     )
-    return f"{about}\n" + (f"Teachers (EER, minDCF): {told}.\n" if told else "") + "\n"
+    return f"{about}\n" + (f"Teachers (EER, minDCF): {judged}.\n" if judged else "") + "\n"
 
 
-def warnings(cells: dict[tuple[str, str, str], Cell], teachers: dict[str, tuple[float, float]]) -> list[str]:
+def warnings(
+    cells: dict[tuple[str, str, str], Cell], teachers: dict[str, tuple[float, float]], num_speakers: int
+) -> list[str]:
     found = []
+    if len(cells) > 1 and max(len(cell.seeds) for cell in cells.values()) < MIN_SEEDS:
+        found.append(f"No p-values: a test over seeds needs {MIN_SEEDS} seeds or more.")
+    if num_speakers < FEW_SPEAKERS:
+        found.append(f"{num_speakers} test speakers are few: a p-value just below 0.05 is weak evidence.")
     for (student, kd_type, _), cell in cells.items():
         for name, (rate, _) in teachers.items():
             if kd_type == "none" and rate >= cell.mean[0]:
                 found.append(
-                    f"The teacher {name} ({rate:.2f} %) is no better than the student {student} alone "
-                    f"({cell.mean[0]:.2f} %): there is little to learn from it."
+                    f"The teacher {name} ({100 * rate:.2f} %) is no better than the student {student} without a "
+                    f"teacher ({100 * cell.mean[0]:.2f} %): there is little to learn from it."
                 )
     for line in found:
         logging.warning("%s", line)

@@ -103,7 +103,7 @@ def score(argv: Sequence[str]) -> None:
     backend = Path(folder)
     mean, transform = read_vector(backend / "mean.vec"), read_matrix(backend / "transform.mat")
     plda = read_plda(backend / "plda").smoothed(options.smoothing)
-    trials = read_trials(trials_path)
+    trials = read_trials(trials_path, need_labels=False)
     enroll, num_utts = load_enrolments(enroll_scp, trials.enroll_ids, options)
     test = read_vectors(test_scp, trials.test_ids)
     rows, columns = enroll.rows_of(trials.enroll_ids)[trials.enroll], test.rows_of(trials.test_ids)[trials.test]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cosine scores of trials and what they are worth: EER, minDCF, actDCF, Cllr, with 95 % intervals over speakers.
+"""Cosine scores of trials, and their error rates and costs: EER, minDCF, actDCF, Cllr, with 95 % intervals over speakers.
 
 Usage: local/score.py [options] <trials> <enroll xvector.scp> <test xvector.scp> <out-dir>
        local/score.py --scores <score file> [options] <trials> <out-dir>
@@ -7,20 +7,22 @@ Usage: local/score.py [options] <trials> <enroll xvector.scp> <test xvector.scp>
     exp/ecapa/xvectors_test/xvector.scp exp/ecapa/xvectors_test/xvector.scp exp/ecapa/scores
   local/score.py --norm asnorm --cohort exp/ecapa/xvectors_train/xvector.scp --cohort-spk2utt data/train/spk2utt ...
 
-Trials are lines `enrol test target|nontarget`. An enrolment is an utterance of the scp, or a model of --enroll-spk2utt:
-the mean of its utterances' raw vectors, as ivector-mean and the spk_xvector.scp of stage 5 have it (then length-
-normalised). The second form judges scores that were made elsewhere, by a PLDA or by Kaldi.
+Trials are lines `enrol test target|nontarget`. If all lines are `enrol test`, without labels, the script writes the
+scores only: there are no error rates then, and utt2spk is not needed. An enrolment is an utterance of the scp, or a model
+of --enroll-spk2utt: the mean of its utterances' raw vectors, as ivector-mean and stage 5's spk_xvector.scp have it, then
+length-normalised. The second form evaluates scores that were made elsewhere, for example by PLDA or by Kaldi.
 
-Written are, in <out-dir>, with <trials> the name of the trials file and <name> cosine, asnorm, snorm or --name:
+It writes into <out-dir>, where <trials> is the name of the trials file and <name> is cosine, asnorm, snorm or --name:
   <trials>.<name>              enrol test score
-  <trials>.<name>.lost         enrol test reason, of the trials that could not be scored; absent when there are none
+  <trials>.<name>.lost         enrol test reason: the trials that could not be scored, if there are any
   <trials>.<name>.calibration  log likelihood ratio = scale * score + offset, trained on all of these trials
-  <trials>.<name>.det.png      detection error trade-off, where matplotlib is installed
+  <trials>.<name>.det.png      detection error trade-off
   <trials>.<name>.hist.png     histogram of the scores
-  metrics.tsv                  a row for each trials and name; EERs in percent
+  metrics.tsv                  one row per trials file and name; EERs in percent
 
-EER is by interpolation (where the ROC crosses p_miss = p_fa); compute-eer's figure stands beside it. Costs are 1, and
-minDCF is normalised. Intervals resample speakers, not trials: they need utt2spk, by default the one beside the trials.
+The EER is interpolated (where the ROC crosses p_miss = p_fa); compute-eer's value is printed beside it. Both errors cost 1,
+and minDCF is normalised. The intervals resample speakers, not trials: they need utt2spk, by default the one in the folder
+of the trials.
 """
 
 import logging
@@ -54,25 +56,25 @@ from speakerkd.score.trials import (
 @dataclass
 class Options:
     name: str = opt("", "name of the scoring in files and tables; default: cosine, asnorm or snorm")
-    scores: str = opt("", "judge this score file instead of scoring vectors")
-    enroll_spk2utt: str = opt("", "enrolment models and their utterances, where trials name models")
+    scores: str = opt("", "evaluate this score file instead of scoring vectors")
+    enroll_spk2utt: str = opt("", "spk2utt of the enrolment models, if the trials name models")
     mean: str = opt("", "mean.vec to subtract from all vectors")
-    enroll_mean: str = opt("", "mean.vec of the enrolments' system, where it is another one")
+    enroll_mean: str = opt("", "mean.vec of the enrolments, if another system made them")
     norm: str = opt("none", "none, asnorm (each side's top-n of the cohort) or snorm (all of the cohort)")
-    cohort: str = opt("", "xvector.scp or spk_xvector.scp of the cohort, of speakers that are not in the trials")
-    cohort_spk2utt: str = opt("", "average the cohort's vectors by speaker")
-    enroll_cohort: str = opt("", "the cohort by the enrolments' system, where it is another one")
-    top_n: int = opt(300, "how many of the cohort asnorm takes")
-    calibration: str = opt("", "a .calibration that score.py wrote for other trials; default: cross-validation")
-    utt2spk: str = opt("", "speakers of the trials' utterances; default: utt2spk beside the trials")
-    num_bootstrap: int = opt(1000, "resamplings of the speakers for the intervals; 0: no intervals")
+    cohort: str = opt("", "xvector.scp or spk_xvector.scp of the cohort; its speakers must not be in the trials")
+    cohort_spk2utt: str = opt("", "spk2utt of the cohort: use the mean of each speaker's vectors")
+    enroll_cohort: str = opt("", "cohort of the enrolments, if another system made them")
+    top_n: int = opt(300, "asnorm: how many of the nearest cohort vectors are used")
+    calibration: str = opt("", ".calibration that score.py wrote for other trials; default: cross-validation")
+    utt2spk: str = opt("", "utt2spk of the trials' utterances; default: the one in the folder of the trials")
+    num_bootstrap: int = opt(1000, "how often the speakers are resampled for the intervals; 0: no intervals")
     seed: int = opt(0, "random seed of the resampling")
-    max_lost: float = opt(5.0, "percent of the trials that may be lost before it is an error")
-    plots: bool = opt(True, "draw the PNGs")
+    max_lost: float = opt(5.0, "more lost trials than this, in percent, are an error")
+    plots: bool = opt(True, "draw the plots")
 
 
 def cosine(options: Options, trials: Trials, enroll_scp: str, test_scp: str) -> tuple[np.ndarray, dict[int, str]]:
-    """Scores, NaN where there is none, and the reason why by number of the trial."""
+    """The scores, NaN for lost trials, and the reason of each lost trial by its number."""
     models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
     enroll_mean = options.enroll_mean or options.mean
     enroll = load_side(enroll_scp, trials.enroll_ids, models, enroll_mean)
@@ -103,7 +105,7 @@ def cosine(options: Options, trials: Trials, enroll_scp: str, test_scp: str) -> 
     lost = np.flatnonzero((rows < 0) | (columns < 0))
     sides = [(enroll, trials.enroll_ids, trials.enroll, rows), (test, trials.test_ids, trials.test, columns)]
     reasons = {
-        int(trial): " ".join(side.reasons[ids[of[trial]]] for side, ids, of, found in sides if found[trial] < 0)
+        int(trial): " ".join(side.reasons[ids[index[trial]]] for side, ids, index, row in sides if row[trial] < 0)
         for trial in lost
     }
     return scores, reasons
@@ -126,14 +128,14 @@ def load_speakers(options: Options, trials: Trials) -> Speakers | None:
         models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
         return speakers_of(trials, read_utt2spk(path), models, str(path))
     if options.utt2spk or options.num_bootstrap:
-        raise ValueError(f"{path}: no such file; name one with --utt2spk, or do without intervals: --num-bootstrap 0")
+        raise ValueError(f"{path}: no such file; name one with --utt2spk, or give --num-bootstrap 0 for no intervals")
     return None
 
 
 def note_lost(
     stem: Path, trials: Trials, scores: np.ndarray, reasons: Mapping[int, str], max_lost: float
 ) -> np.ndarray:
-    """Write the list of what has no score; too much is an error. Returns which trials have one."""
+    """Write the list of the trials without a score; too many are an error. Returns which trials have one."""
     lost = np.flatnonzero(np.isnan(scores))
     listing = stem.with_name(f"{stem.name}.lost")
     listing.unlink(missing_ok=True)
@@ -147,7 +149,7 @@ def note_lost(
         logging.warning(message)
     keep = ~np.isnan(scores)
     kinds = trials.target[keep]
-    if not len(kinds) or kinds.all() or not kinds.any():
+    if trials.labelled and (not len(kinds) or kinds.all() or not kinds.any()):
         raise ValueError(f"{trials.path}: of the trials with a score none is a target, or all are")
     return keep
 
@@ -158,7 +160,7 @@ def main(argv: list[str]) -> None:
         needed = "<trials> <out-dir>" if options.scores else "<trials> <enroll scp> <test scp> <out-dir>"
         raise ValueError(f"the arguments are {needed}; given: {' '.join(rest)} (see --help)")
     check(options)
-    trials = read_trials(rest[0])
+    trials = read_trials(rest[0], need_labels=False)
     name = options.name or {"none": "scores" if options.scores else "cosine"}.get(options.norm, options.norm)
     out = Path(rest[-1])
     out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,7 @@ def main(argv: list[str]) -> None:
     if options.calibration and Path(options.calibration).resolve() == own.resolve():
         raise ValueError(f"--calibration {own} was trained on these very trials; give that of others, or none")
     calibration = read_calibration(options.calibration) if options.calibration else None
-    speakers = load_speakers(options, trials)
+    speakers = load_speakers(options, trials) if trials.labelled else None
     duplicates = num_duplicates(trials)
     if duplicates:
         logging.warning("%s: %d trials stand there more than once; each counts as often", rest[0], duplicates)
@@ -183,6 +185,9 @@ def main(argv: list[str]) -> None:
     keep = note_lost(stem, trials, scores, reasons, options.max_lost)
     trials, scores = trials.select(keep), scores[keep]
     write_scores(stem, trials, scores)
+    if not trials.labelled:
+        print(f"{len(trials)} trials without labels scored, {int((~keep).sum())} lost; no error rates: {stem}")
+        return
     judged = speakers.select(keep) if speakers else None
     row = evaluate(scores, trials.target, judged, calibration, options.num_bootstrap, options.seed)
     row.update(trials=Path(trials.path).name, scoring=name, lost=int((~keep).sum()))

@@ -26,7 +26,12 @@ from speakerkd.score.metrics import PRIORS, eer, min_dcf, roc
 from speakerkd.score.trials import Speakers
 
 LEVEL, TARGET_LEVEL, UTTERANCE, TRIAL = 0.35, 0.5, 0.35, 0.7  # standard deviations
-SEED_NOISE = {"none": (0.0, 0.0, 0.0), "speakers": (0.3, 0.0, 0.0), "quality": (0.0, 0.15, 0.0), "all": (0.3, 0.15, 0.35)}
+SEED_NOISE = {
+    "none": (0.0, 0.0, 0.0),
+    "speakers": (0.3, 0.0, 0.0),
+    "quality": (0.0, 0.15, 0.0),
+    "all": (0.3, 0.15, 0.35),
+}
 MAX_NONTARGET = 20000  # so many of the nontarget trials are picked
 
 
@@ -41,9 +46,7 @@ class Population:
     def truth(self) -> list[float]:
         """EER and minDCF of infinitely many speakers."""
         nontarget = NormalDist(0, sqrt(2 * LEVEL**2 + 2 * UTTERANCE**2 + TRIAL**2))
-        target = NormalDist(
-            self.distance, sqrt(4 * LEVEL**2 + TARGET_LEVEL**2 + 2 * UTTERANCE**2 + TRIAL**2)
-        )
+        target = NormalDist(self.distance, sqrt(4 * LEVEL**2 + TARGET_LEVEL**2 + 2 * UTTERANCE**2 + TRIAL**2))
         thresholds = np.linspace(-2, self.distance + 4, 20001).tolist()
         miss = np.array([target.cdf(each) for each in thresholds])
         alarm = 1 - np.array([nontarget.cdf(each) for each in thresholds])
@@ -122,7 +125,9 @@ def main() -> None:
     if part not in ("size", "coverage", "both"):
         sys.exit(str(__doc__))
     if part != "coverage":
-        print(f"p below 0.05, in % of {count} comparisons of two equal methods (chance: ± {98 * sqrt(0.19 / count):.1f})")
+        print(
+            f"p below 0.05, in % of {count} comparisons of two equal methods (chance: ± {98 * sqrt(0.19 / count):.1f})"
+        )
         for speakers, utterances in ((16, 4), (40, 3), (300, 3)):
             for seeds in (3, 5):
                 for kind in SEED_NOISE:
@@ -136,7 +141,8 @@ def main() -> None:
             for speakers in (16, 40, 100):
                 population, rng = Population(speakers, 5, distance), np.random.default_rng(8)
                 shares = np.mean([holds(population, rng) for _ in range(count)], 0)
-                print(f"EER {100 * population.truth()[0]:.1f} %, {speakers} speakers x 5:", (100 * shares).round(1), flush=True)
+                name = f"EER {100 * population.truth()[0]:.1f} %, {speakers} speakers x 5"
+                print(f"{name}: {(100 * shares).round(1)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from toy import command
 
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import read_utt2spk
-from speakerkd.score.bootstrap import draw_speakers, intervals, replicate
 from speakerkd.score.metrics import eer, roc
-from speakerkd.score.trials import read_scores, read_trials, speakers_of
+from speakerkd.score.trials import read_scores, read_trials
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -61,14 +60,9 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     assert row[3] == "2" and float(row[4].split()[0]) == round(means["enskd_own"], 2)
     change = means["enskd_own"] - means["none"]
     assert abs(float(row[6].split()[0]) - change) < 0.006
-    # the interval, with the seeds drawn as the script says
-    speakers = speakers_of(trials, utt2spk, {}, "")
-    draws = draw_speakers(speakers.count, 2000, 0)
-    each = {n: np.stack([replicate(s, trials.target, speakers, draws)[:, 0] for s in two]) for n, two in scores.items()}
-    picks = np.random.default_rng([0, 1]).integers(2, size=(2000, 2))
-    gap = (each["enskd_own"] - each["none"])[picks, np.arange(2000)[:, None]].mean(1)
-    low, high = intervals(100 * gap[:, None], speakers.count)[0]
-    assert re.search(r"\[(.*), (.*)\]", row[6]).groups() == (f"{low:+.2f}", f"{high:+.2f}")  # type: ignore[union-attr]
+    # Two seeds give no test: the difference alone, and a line that says why.
+    assert row[6] == f"{float(row[6]):+.2f}" and row[7] == "-"
+    assert "No p-values: a test over seeds needs 3 seeds or more." in text
     assert rows["xvector none -"][6:9] == ["-", "-", "-"]
     told = (recipe / "exp/c/table.tsv").read_text().splitlines()
     assert len(told) == 4 and told[0].split("\t")[:3] == ["student", "kd_type", "teacher"]
@@ -98,11 +92,6 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     noisy = rows_of((recipe / "exp/c/table_noise.md").read_text())["xvector enskd own"]
     assert noisy[4:7] == [row[4].split()[0]] * 3
     assert noisy[7].split()[0] == row[4].split()[0] and noisy[8].split()[0] == row[6].split()[0]
-    # Which seed is drawn makes no difference: its scores in noise10 are the other's.
-    flat = (each["enskd_own"] - each["none"]).mean(0)
-    low, high = intervals(100 * flat[:, None], speakers.count)[0]
-    mixed = re.search(r"\[(.*), (.*)\]", noisy[8]).groups()  # type: ignore[union-attr]
-    assert mixed == (f"{low:+.2f}", f"{high:+.2f}")
     (recipe / "exp/c/noise/xvector_enskd_own_s1/scores_noise0/trials.cosine").unlink()
     assert "scores_noise0/trials.cosine" in sh("local/compare_kd_table.py", *noise, fails=True).stderr
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from score_data import GOLDEN, golden_folder, script, write_vectors
 
-from speakerkd.score.evaluate import COLUMNS, add_to_metrics, read_metrics
+from speakerkd.score.evaluate import COLUMNS, add_to_metrics, interval_notes, read_metrics
 from speakerkd.score.trials import read_scores, read_trials
 
 score, compare, collect = script("score"), script("compare_scores"), script("collect_results")
@@ -46,7 +46,11 @@ def test_golden_cosine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     np.testing.assert_allclose(found, expected, atol=1e-6)
     printed = capsys.readouterr().out
     assert "52 target and 988 nontarget trials of 20 speakers; 0 lost" in printed
-    assert "compute-eer: 19.23" in printed and "20 speakers are few" in printed
+    assert (
+        "compute-eer: 19.23" in printed
+        and "20 test speakers are few" in printed
+        and "calibration: cross-validated" in printed
+    )
     (row,) = read_metrics(out / "metrics.tsv")
     assert tuple(row) == COLUMNS and float(row["eer_kaldi"]) == pytest.approx(19.2308)
     assert float(row["eer_low"]) < float(row["eer"]) < float(row["eer_high"])
@@ -184,7 +188,7 @@ def test_compare(small: Path, capsys: pytest.CaptureFixture[str], rng: np.random
     assert re.search(r"EER % .* \+0\.00 .* 1\.000   no clear difference", capsys.readouterr().out)
     worse.write_text("".join(lines[5:]) + "x y 1\n")
     with pytest.raises(
-        ValueError, match=r"worse: 5 of the trials are missing, 1 lines are of no trial.*--intersect true.* 491"
+        ValueError, match=r"worse: 5 of the trials are missing, 1 lines belong to no trial.*--intersect true.* 491"
     ):
         compare.main([str(small / "trials"), str(worse), str(a)])
     compare.main(["--intersect", "true", "--det", str(small / "det.png"), str(small / "trials"), str(worse), str(a)])
@@ -218,3 +222,40 @@ def test_metrics_file_is_guarded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not a metrics\.tsv"):
         add_to_metrics(path, {"trials": "t", "scoring": "s"})
     assert path.read_text() == "something else\n"
+    path.write_text("trials\tscoring\teer\nt\ts\t1.5\nt\tp\tone\n")
+    with pytest.raises(ValueError, match=r"metrics\.tsv:3: eer is 'one', not a number; remedy: run score\.py again"):
+        read_metrics(path)
+    path.write_text("trials\tscoring\teer\nt\ts\n")
+    with pytest.raises(ValueError, match=r"metrics\.tsv:2: has 2 fields, the first line has 3"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize(("speakers", "line"), [(2, "2 test speakers are few"), (60, "are few for minDCF"), (100, "")])
+def test_a_note_says_that_speakers_are_few(speakers: int, line: str) -> None:
+    row = {"speakers": speakers, "num_bootstrap": 1000, "eer": 0.0, "eer_low": float("nan")}
+    assert any("no trial is wrong at the best threshold" in note for note in interval_notes(row))
+    notes = interval_notes(row | {"eer": 5.0, "eer_low": 3.0})
+    assert len(notes) == bool(line) and line in " ".join(notes)
+    without = interval_notes({"speakers": 0, "num_bootstrap": 0, "eer": 5.0, "eer_low": float("nan")})
+    assert without == ["There are no intervals. They need utt2spk and a --num-bootstrap above 0."]
+
+
+def test_trials_without_labels(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Kaldi has them: scores like those of the labelled trials, and no error rates."""
+    labelled = (run_score(small) / "trials.cosine").read_text()
+    pairs = [line.split()[:2] for line in (small / "trials").read_text().splitlines()]
+    (small / "pairs").write_text("".join(f"{one} {other}\n" for one, other in pairs))
+    (small / "utt2spk").unlink()
+    capsys.readouterr()
+    x = str(small / "x.scp")
+    score.main([str(small / "pairs"), x, x, str(small / "out")])
+    assert (small / "out/pairs.cosine").read_text() == labelled
+    assert sorted(path.name for path in (small / "out").iterdir()) == ["pairs.cosine"]
+    assert "496 trials without labels" in (printed := capsys.readouterr().out) and "no error rates" in printed
+    score.main(["--scores", str(small / "out/pairs.cosine"), str(small / "pairs"), str(small / "again")])
+    assert (small / "again/pairs.scores").read_text() == labelled
+    with pytest.raises(ValueError, match="two fields, without target or nontarget; error rates need labels"):
+        read_trials(small / "pairs")
+    (small / "pairs").write_text("s0-0 s0-1\ns0-0 s1-0 target\n")
+    with pytest.raises(ValueError, match="pairs:2: 's0-0 s1-0 target' is not 'enrol test', two fields"):
+        score.main([str(small / "pairs"), x, x, str(small / "out")])

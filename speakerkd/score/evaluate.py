@@ -1,4 +1,4 @@
-"""What a set of scores is worth: one row of metrics.tsv, a table to read."""
+"""The error rates and costs of a set of scores: a row of metrics.tsv, and a table to read."""
 
 import fcntl
 import math
@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.files.tables import replacing
-from speakerkd.score.bootstrap import FEW_SPEAKERS, draw_speakers, intervals, replicate
+from speakerkd.score.bootstrap import draw_speakers, replicate
 from speakerkd.score.calibrate import NUM_FOLDS, Calibration, cross_validate
+from speakerkd.score.intervals import UNKNOWN, estimate, share_interval
 from speakerkd.score.metrics import PRIORS, act_dcf, cllr, eer, kaldi_eer, min_cllr, min_dcf, roc
 from speakerkd.score.trials import Speakers
 
+FEW_SPEAKERS = 40
+FEW_SPEAKERS_FOR_MIN_DCF = 100
+
 Row = dict[str, str | int | float]
 
-# EERs are in percent; thresholds are of the raw scores; lost counts trials without a score.
+# EERs are in percent. Thresholds apply to the raw scores. "lost" counts the trials without a score.
 COLUMNS = (
     *("trials", "scoring", "target", "nontarget", "lost", "speakers"),
     *("eer", "eer_low", "eer_high", "eer_kaldi", "eer_threshold"),
@@ -26,6 +30,7 @@ COLUMNS = (
     ),
     *("cllr", "min_cllr", "calibration", "num_bootstrap", "seed"),
 )
+TEXT_COLUMNS = ("trials", "scoring", "calibration")
 
 
 def evaluate(
@@ -36,7 +41,7 @@ def evaluate(
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> Row:
-    """All figures but the names. Without speakers there are no intervals, and no Cllr unless a calibration is given."""
+    """All figures of a row. Without speakers there are no intervals, and no Cllr unless a calibration is given."""
     curve = roc(scores, target)
     value, threshold = eer(curve)
     row: Row = {
@@ -53,11 +58,16 @@ def evaluate(
     for prior in PRIORS:
         row[f"min_dcf_{prior:g}"], row[f"min_dcf_threshold_{prior:g}"] = min_dcf(curve, prior)
     _add_calibrated(row, scores, target, speakers, calibration)
-    bounds = [(math.nan, math.nan)] * (1 + len(PRIORS))
+    bounds = [UNKNOWN] * (1 + len(PRIORS))
     if speakers and speakers.count > 1 and num_bootstrap:
         draws = draw_speakers(speakers.count, num_bootstrap, seed)
-        bounds = list(intervals(replicate(scores, target, speakers, draws), speakers.count))
-    row["eer_low"], row["eer_high"] = 100 * bounds[0][0], 100 * bounds[0][1]
+        points = [value, *(min_dcf(curve, prior)[0] for prior in PRIORS)]
+        columns = replicate(scores, target, speakers, draws).T
+        bounds = [
+            share_interval(estimate([point], column, speakers.count))
+            for point, column in zip(points, columns, strict=True)
+        ]
+    row["eer_low"], row["eer_high"] = 100 * bounds[0].low, 100 * bounds[0].high
     for prior, (low, high) in zip(PRIORS, bounds[1:], strict=True):
         row[f"min_dcf_low_{prior:g}"], row[f"min_dcf_high_{prior:g}"] = low, high
     return row
@@ -100,45 +110,83 @@ def table(row: Row) -> str:
     for prior in PRIORS:
         actual = _number(row, f"act_dcf_{prior:g}", 3)
         lines.append(line(f"minDCF({prior:g})", "min_dcf", f"_{prior:g}", 3) + f"   actDCF: {actual}")
-    lines.append(f"{'Cllr':<15}{_number(row, 'cllr', 3):>8}   min Cllr: {_number(row, 'min_cllr', 3)}")
+    lines.append(
+        f"{'Cllr':<15}{_number(row, 'cllr', 3):>8}   min Cllr: {_number(row, 'min_cllr', 3)}   "
+        f"calibration: {row['calibration']}"
+    )
     return "\n".join(lines + [f"note: {note}" for note in notes(row)])
 
 
 def notes(row: Row) -> list[str]:
-    """What a reader of the figures must know of how they were made."""
-    found = [
-        {
-            "cross-validated": f"actDCF and Cllr: calibrated by up to {NUM_FOLDS} folds over the speakers of these "
-            "very trials, no trial by a line that heard its speakers; other data need a calibration of their own",
-            "stored": "actDCF and Cllr: with the calibration that was given",
-            "none": "no actDCF and Cllr: they need utt2spk and six speakers at least, to calibrate on some and judge "
-            "others; or give --calibration",
-        }[str(row["calibration"])]
-    ]
+    """What a reader must know of how the figures were made."""
+    calibrated = {
+        "cross-validated": "actDCF and Cllr: the scores were calibrated by cross-validation over the speakers of these "
+        f"trials (at most {NUM_FOLDS} folds). For other data, store a calibration and give it with --calibration.",
+        "stored": "actDCF and Cllr: the scores were calibrated with the --calibration that was given.",
+        "none": "There is no actDCF and no Cllr. Cross-validation needs utt2spk and at least six speakers; "
+        "otherwise give --calibration.",
+    }
+    return [calibrated[str(row["calibration"])], *interval_notes(row)]
+
+
+def interval_notes(row: Row) -> list[str]:
     count = int(row["speakers"])
+    lines = []
     if math.isnan(float(row["eer_low"])):
-        found.append("no intervals: they need --num-bootstrap and some speakers")
-    elif count < FEW_SPEAKERS:
-        found.append(
-            f"{count} speakers are few: the intervals speak of speakers like these, and hold the truth less often than "
-            "95 % says"
+        if not int(row["num_bootstrap"]):
+            lines.append("There are no intervals. They need utt2spk and a --num-bootstrap above 0.")
+        elif float(row["eer"]) == 0:
+            lines.append(
+                f"There is no interval: no trial is wrong at the best threshold. {count} speakers can't show how small "
+                "the error rate is; test with more speakers or harder trials."
+            )
+        else:
+            lines.append(
+                f"There are no intervals: {count} speakers are too few to resample, or all scores are the same."
+            )
+    if 0 < count < FEW_SPEAKERS:
+        lines.append(
+            f"{count} test speakers are few: EER and minDCF may be far from those of other speakers. A 95 % interval "
+            f"of the EER then holds the truth in about 90 to 95 % of cases, that of minDCF({PRIORS[-1]:g}) in 70 to 90 %."
         )
-    return found
+    elif 0 < count < FEW_SPEAKERS_FOR_MIN_DCF:
+        lines.append(
+            f"{count} test speakers are few for minDCF: its value is too low on average, and a 95 % interval of "
+            f"minDCF({PRIORS[-1]:g}) holds the truth in less than 95 % of cases, about 90 %."
+        )
+    return lines
 
 
 def read_metrics(path: str | Path) -> list[dict[str, str]]:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    """The rows; each number is checked, so that nobody has to look for the file later."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: can't be read ({error})") from error
     names = lines[0].split("\t") if lines else []
-    if names[:2] != ["trials", "scoring"]:
-        raise ValueError(f"{path}: not a metrics.tsv of score.py")
-    rows = [dict(zip(names, line.split("\t"), strict=False)) for line in lines[1:]]
-    if any(len(row) != len(names) for row in rows):
-        raise ValueError(f"{path}: a row has not the {len(names)} fields of the first line")
+    if names[:2] != ["trials", "scoring"] or len(set(names)) != len(names):
+        raise ValueError(f"{path}: not a metrics.tsv of score.py; remedy: remove the file and run score.py again")
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        cells = line.split("\t")
+        if len(cells) != len(names):
+            raise ValueError(f"{path}:{number}: has {len(cells)} fields, the first line has {len(names)}")
+        for name, text in zip(names, cells, strict=True):
+            if name in COLUMNS and name not in TEXT_COLUMNS:
+                _check_number(text, f"{path}:{number}: {name}")
+        rows.append(dict(zip(names, cells, strict=True)))
     return rows
 
 
+def _check_number(text: str, where: str) -> None:
+    try:
+        float(text)
+    except ValueError:
+        raise ValueError(f"{where} is '{text}', not a number; remedy: run score.py again") from None
+
+
 def add_to_metrics(path: str | Path, row: Row) -> None:
-    """The row takes the place of the one with its trials and scoring. Several jobs may do so at once."""
+    """The row replaces the one of the same trials and scoring. Several jobs may write at the same time."""
     path = Path(path)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -12,7 +12,14 @@ variances with 3 or 5 seeds and 16, 40 or 300 speakers, computed for normal vari
 
 The test of a difference is Student's t, and its interval is the same t: p is below 0.05 exactly if 0 is outside.
 
-FIGURES
+tests/simulate_statistics.py measures both. False positives at 5 %, for two equal methods, 500 comparisons a case, over four
+kinds of noise between seeds: 3.4 to 5.8 % with 16 speakers and 3 or 5 seeds, 2.6 to 4.8 % with 40 speakers and 3 seeds.
+95 % intervals that hold the truth, in % of 600, with 5 utterances per speaker, the true EER being 7.3 and 1.8 %:
+
+    speakers   EER          minDCF(0.01)   minDCF(0.05)   minDCF(0.001)
+    16         93.7, 95.5   97.3, 96.5     97.0, 98.3     74.2, 83.2
+    40         95.3, 93.2   95.3, 96.3     95.7, 95.8     86.7, 92.0
+    100        94.5, 92.7   96.2, 96.7     96.3, 95.7     87.7, 88.7
 """
 
 import math
@@ -65,14 +72,19 @@ def estimate(points: Sequence[float] | np.ndarray, replicates: np.ndarray, num_s
     covariance = np.atleast_2d(np.cov(usable)) * num_speakers / (num_speakers - 1)
     seeds = len(points)
     if seeds == 1:
-        return Estimate(value, bias, float(np.sqrt(covariance[0, 0])), num_speakers - 1)
+        return Estimate(value, bias, _rounded(math.sqrt(covariance[0, 0])), num_speakers - 1)
     by_seeds = float(points.var(ddof=1)) / seeds
     by_speakers = max(0.0, float(covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
     variance = by_seeds + by_speakers
-    if variance == 0:
+    if _rounded(math.sqrt(variance)) == 0:
         return Estimate(value, bias, 0.0, 1)
     freedom = variance**2 / (_SEEDS_WEIGHT * by_seeds**2 / (seeds - 1) + by_speakers**2 / (num_speakers - 1))
     return Estimate(value, bias, math.sqrt(variance), max(freedom, min(seeds, num_speakers) - 1))
+
+
+def _rounded(error: float) -> float:
+    """Sums that are equal in all draws but for rounding have no error."""
+    return 0.0 if error < 1e-12 else error
 
 
 def share_interval(about: Estimate) -> Interval:

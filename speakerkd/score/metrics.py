@@ -29,7 +29,9 @@ class Groups(NamedTuple):
 
 
 def group_scores(scores: np.ndarray, target: np.ndarray, merge: bool = False) -> Groups:
-    """Equal scores are a group; merge also joins neighbours of one kind, where a threshold would gain nothing."""
+    """Equal scores are a group. merge also joins neighbours of one kind: no threshold between them is better."""
+    if not len(scores):
+        raise ValueError("there are no scores; error rates need target and nontarget trials")
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinite values")
     order = np.argsort(scores, kind="stable")

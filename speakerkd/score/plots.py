@@ -1,4 +1,4 @@
-"""DET curves and histograms of scores as PNG, where matplotlib is installed (tools/venv/bin/pip install matplotlib)."""
+"""DET curves and histograms of scores. The file's ending is the format: .png, .pdf or .svg."""
 
 import os
 from collections.abc import Mapping
@@ -111,7 +111,7 @@ def _save(figure, path: str | Path) -> None:  # type: ignore[no-untyped-def]
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, dpi=130, format="png")
+        figure.savefig(temporary, dpi=130, format=path.suffix[1:] or "png")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Trials (`enrol test target|nontarget`) and scores (`enrol test score`) as flat arrays, read fast."""
+"""Trials (`enrol test target|nontarget`, or `enrol test`) and scores (`enrol test score`) as flat arrays, read fast."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 
@@ -23,23 +23,24 @@ class Trials:
     enroll: np.ndarray  # (N,) int
     test: np.ndarray  # (N,) int
     target: np.ndarray  # (N,) bool
+    labelled: bool = True  # if not, no trial is target
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.enroll)
 
     def keys(self) -> np.ndarray:
         """A number for each trial, equal for equal pairs."""
         return self.enroll.astype(np.int64) * len(self.test_ids) + self.test
 
     def select(self, keep: np.ndarray) -> "Trials":
-        return Trials(self.path, self.enroll_ids, self.test_ids, self.enroll[keep], self.test[keep], self.target[keep])
+        return replace(self, enroll=self.enroll[keep], test=self.test[keep], target=self.target[keep])
 
     def pair(self, index: int) -> str:
         return f"{self.enroll_ids[self.enroll[index]]} {self.test_ids[self.test[index]]}"
 
 
-def _columns(path: str | Path, third: str) -> list[Sequence[str]]:
-    """The three columns of a file."""
+def _columns(path: str | Path, third: str, maybe_two: bool = False) -> list[Sequence[str]]:
+    """The three columns of a file, or the two if maybe_two and its first line has two."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -55,13 +56,20 @@ def _columns(path: str | Path, third: str) -> list[Sequence[str]]:
         lines.pop()
     if not lines:
         raise ValueError(f"{path}: is empty")
+    if maybe_two and len(lines[0].split()) == 2:
+        return _rows(path, lines, 2, "")
     words = text.split()
     if len(words) == 3 * len(lines) and set(map(str.count, lines, repeat(" "))) == {2} and "\t" not in text:
         return [words[0::3], words[1::3], words[2::3]]  # two blanks a line leave three words at most, so all have three
+    return _rows(path, lines, 3, third)
+
+
+def _rows(path: str | Path, lines: Sequence[str], count: int, third: str) -> list[Sequence[str]]:
     rows = [line.split() for line in lines]
-    if set(map(len, rows)) != {3}:
-        number = next(number for number, row in enumerate(rows) if len(row) != 3)
-        raise ValueError(f"{path}:{number + 1}: '{lines[number]}' is not 'enrol test {third}', three fields")
+    if set(map(len, rows)) != {count}:
+        number = next(number for number, row in enumerate(rows) if len(row) != count)
+        wanted = f"'enrol test {third}', three fields" if third else "'enrol test', two fields as in the first line"
+        raise ValueError(f"{path}:{number + 1}: '{lines[number]}' is not {wanted}")
     return list(zip(*rows, strict=True))
 
 
@@ -83,9 +91,18 @@ def _convert(path: str | Path, column: Sequence[str], kind: Callable[[str], floa
         raise
 
 
-def read_trials(path: str | Path) -> Trials:
-    """A pair that stands twice is kept, as the protocols of some corpora have it; with two labels it is an error."""
-    enroll, test, labels = _columns(path, "target|nontarget")
+def read_trials(path: str | Path, need_labels: bool = True) -> Trials:
+    """Trials with labels, or, unless need_labels, also without.
+
+    A pair that stands twice is kept, as the protocols of some corpora have it. A pair with both labels is an error.
+    """
+    enroll, test, *rest = _columns(path, "target|nontarget", maybe_two=True)
+    if not rest:
+        if need_labels:
+            raise ValueError(f"{path}: the lines have two fields, without target or nontarget; error rates need labels")
+        sides = _mixed(_numbered(enroll), _numbered(test))
+        return Trials(str(path), *sides, np.zeros(len(enroll), dtype=bool), labelled=False)
+    (labels,) = rest
     target = np.array(_convert(path, labels, LABELS.__getitem__, "target or nontarget"), dtype=bool)
     trials = Trials(str(path), *_mixed(_numbered(enroll), _numbered(test)), target)
     keys = trials.keys()

@@ -1,4 +1,4 @@
-"""Systems of one comparison, as local/compare_kd.sh trains them: their figures and resamplings, by student and method."""
+"""The systems that local/compare_kd.sh trains: their error rates and replicates, by student, method and teacher."""
 
 import json
 import math
@@ -15,6 +15,7 @@ from speakerkd.losses.margin import MarginConf
 from speakerkd.models import read_model
 from speakerkd.models.base import load_net
 from speakerkd.score.bootstrap import replicate
+from speakerkd.score.intervals import Estimate, estimate
 from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores
 from speakerkd.train.runfolder import flat
@@ -30,14 +31,35 @@ class Cell:
     kd_type: str
     teacher: str
     seeds: list[int] = field(default_factory=list)
-    points: list[tuple[float, float]] = field(default_factory=list)  # EER, minDCF of each seed
+    points: list[tuple[float, float]] = field(default_factory=list)  # EER (a fraction) and minDCF of each seed
     replicates: list[np.ndarray] = field(default_factory=list)  # (R, 2) of each seed
     seconds: list[float] = field(default_factory=list)
     parameters: int = 0
 
     @property
     def mean(self) -> np.ndarray:
+        """EER, a fraction, and minDCF."""
         return np.mean(self.points, 0)
+
+    def rate(self, seeds: list[int]) -> float:
+        """The mean EER of some of the seeds."""
+        return float(np.mean([self.points[self.seeds.index(seed)][0] for seed in seeds]))
+
+    def estimate(self, column: int, num_speakers: int) -> Estimate:
+        """The mean over the seeds: column 0 is the EER, 1 is minDCF."""
+        points = [point[column] for point in self.points]
+        return estimate(points, np.stack([each[:, column] for each in self.replicates]), num_speakers)
+
+
+def difference(one: Cell, other: Cell, num_speakers: int) -> tuple[list[int], Estimate]:
+    """The seeds that both have, and the difference of the two EERs, seed by seed and draw by draw."""
+    seeds = sorted(set(one.seeds) & set(other.seeds))
+    pairs = [(one.seeds.index(seed), other.seeds.index(seed)) for seed in seeds]
+    points = [one.points[i][0] - other.points[j][0] for i, j in pairs]
+    replicates = [one.replicates[i][:, 0] - other.replicates[j][:, 0] for i, j in pairs]
+    if not seeds:
+        return [], Estimate(math.nan, math.nan, math.nan, 1)
+    return seeds, estimate(points, np.stack(replicates), num_speakers)
 
 
 def cells_of(
@@ -50,7 +72,7 @@ def cells_of(
 
 
 def mean_cell(cells: list[Cell]) -> Cell:
-    """Of several conditions: speakers and seeds are drawn alike in all."""
+    """The mean over several conditions. The draws of the speakers are the same in all."""
     return replace(
         cells[0],
         points=[tuple(each) for each in np.mean([cell.points for cell in cells], 0)],
@@ -150,15 +172,4 @@ def parts_of(system: Path, conf: dict) -> tuple[str, str, int]:
 
 def points(scores: np.ndarray, trials: Trials) -> tuple[float, float]:
     curve = roc(scores, trials.target)
-    return 100 * eer(curve)[0], min_dcf(curve, PRIOR)[0]
-
-
-def drawn(cell: Cell, seeds: list[int], seed: int) -> np.ndarray:
-    """(R, 2): replicate r is the mean over a draw of the seeds, the same draw for all cells of these seeds."""
-    stack = np.stack([cell.replicates[cell.seeds.index(seed)] for seed in seeds])  # (S, R, 2)
-    picks = np.random.default_rng([seed, 1]).integers(len(seeds), size=(stack.shape[1], len(seeds)))
-    return stack[picks, np.arange(stack.shape[1])[:, None]].mean(1) * [100, 1]
-
-
-def rate_of(cell: Cell, seeds: list[int]) -> float:
-    return float(np.mean([cell.points[cell.seeds.index(seed)][0] for seed in seeds]))
+    return eer(curve)[0], min_dcf(curve, PRIOR)[0]

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speakerkd.audio.recordings import AudioError
-from speakerkd.score.bootstrap import draw_speakers, intervals, replicate
+from speakerkd.score.bootstrap import draw_speakers, replicate
 from speakerkd.score.calibrate import fit
 from speakerkd.score.cosine import length_normalise, score_trials
+from speakerkd.score.intervals import estimate, share_interval
 from speakerkd.score.metrics import eer, roc
 from speakerkd.score.trials import Speakers, Trials
 from speakerkd.verify.encoder import Encoder
@@ -121,11 +122,14 @@ def error_rates(
     for system, vectors in matrices.items():
         matrix = length_normalise(vectors)
         scores = score_trials(matrix, matrix, enroll, test)
+        value = eer(roc(scores, trials.target))[0]
         low = high = None
         if draws is not None:
-            bounds = intervals(replicate(scores, trials.target, speakers, draws), speakers.count)[0]
-            low, high = round(100 * bounds.low, 3), round(100 * bounds.high, 3)
-        rate = round(100 * eer(roc(scores, trials.target))[0], 3)
+            rates = replicate(scores, trials.target, speakers, draws)[:, 0]
+            ends = share_interval(estimate([value], rates, speakers.count))
+            if not np.isnan(ends.low):  # unknown if there is no error among the trials, or too few speakers
+                low, high = round(100 * ends.low, 3), round(100 * ends.high, 3)
+        rate = round(100 * value, 3)
         about = {"trials": trials.path, "speakers": speakers.count, "system": system}
         found.append(about | {"eer": rate, "low": low, "high": high})
     return found
