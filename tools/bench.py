@@ -5,6 +5,7 @@ Usage: tools/bench.py [options] [section ...]
   tools/bench.py fbank load index
 Sections:
   fbank   wav to written ark, times real time on one core, beside kaldi-native-fbank
+  crops   two-second crops of waves with their features, plain and with noise and rooms, beside torchaudio's chain
   load    two-second crops from compressed archives on one core, beside kaldiio.load_mat
   index   a long scp: seconds to open, memory with no and with four workers
   train   crops per second of the training loop, beside the same model stepping on tensors in memory
@@ -43,6 +44,7 @@ from tools.benchmarks.common import Options, Row  # noqa: E402
 SECTIONS = {
     "fbank": "features",
     "load": "features",
+    "crops": "wavecrops",
     "index": "features",
     "train": "training",
     "distill": "distilling",
