@@ -16,7 +16,7 @@ from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import build, opt, parse_args, read_conf, run, text_of, typed_conf
 from speakerkd.feats.frontend import name_of, recorded
 from speakerkd.feats.source import departure
-from speakerkd.kd import METHODS, Parts
+from speakerkd.kd import METHODS, Components
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import NetTeacher, Teacher
 from speakerkd.losses.margin import MarginConf
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     student = make_net(options.model, data.dim, data.speakers, head)
     try:
         teacher = find_teacher(path, options.centroids, data, np.arange(len(data)), head, options.missing)
-        kind(conf, Parts(student, data.speakers, teacher, {}))
+        kind(conf, Components(student, data.speakers, teacher, {}))
         print(f"{'hears':<10} {heard(teacher)}")
     except ValueError as error:
         print(f"can't serve a student {options.model} by {options.kd}: {error}")

@@ -23,7 +23,7 @@ from speakerkd.batches.utterances import Utterances, hold_out
 from speakerkd.batches.wavecrops import set_up_waves
 from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
 from speakerkd.feats.source import feature_conf
-from speakerkd.kd import METHODS, Distiller, Needs, Parts
+from speakerkd.kd import METHODS, Components, Distiller, Needs
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import Teacher
 from speakerkd.losses.margin import MarginConf, require_margin_schedule
@@ -31,7 +31,7 @@ from speakerkd.models import SpeakerNet, make_net, read_model, save_net
 from speakerkd.models.init import initialise
 from speakerkd.models.vectormap import VectorMap, save_map, system_of
 from speakerkd.parallel import World, start
-from speakerkd.train.loop import Pace, TrainConf, in_bf16, train
+from speakerkd.train.loop import LoopSettings, TrainConf, in_bf16, train
 from speakerkd.train.runfolder import RunFolder
 from speakerkd.train.validate import CrossValidation, Validation
 
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
     if teacher is not None:
         teacher.to(world.device)
     dims = {each: table.dim for each, table in data.vectors.items()}
-    method = method_class(method_conf, Parts(net, data.speakers, teacher, dims))
+    method = method_class(method_conf, Components(net, data.speakers, teacher, dims))
     if options.init and net is None:
         method.start_from(options.init)
     tell(data, entries, batches, method if net is None else net.encoder, world, options.amp)
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
         TrainConf(**{field.name: getattr(options, field.name) for field in fields(TrainConf)}),
         folder,
         world,
-        Pace(options.log_interval, options.save_minutes, workers),
+        LoopSettings(options.log_interval, options.save_minutes, workers),
         validation,
     )
     if world.first:

@@ -103,9 +103,8 @@ def test_shares_and_any_step_at_any_time(data: Path) -> None:
     whole, halves = batches(), [batches(rank, 2) for rank in range(2)]
     assert whole.batch_size == 16 and whole.per_epoch == 6 * UTTERANCES // 16
     for step in (7, 2, 7, 0):
-        shares = [half[step] for half in halves]
-        assert whole[step].utts == [utt for share in shares for utt in share.utts]
-        assert torch.equal(whole[step].feats[0], torch.cat([share.feats[0] for share in shares]))
+        assert whole.entries_of(step).tolist() == [entry for half in halves for entry in half.entries_of(step)]
+        assert torch.equal(whole[step].feats[0], torch.cat([half[step].feats[0] for half in halves]))
         labels = whole[step].labels
         assert labels is not None and (labels.view(4, 4) == labels.view(4, 4)[:, :1]).all()
 

@@ -37,18 +37,22 @@ def batches(data: Utterances, **changes: object) -> Batches:
     return Batches(data, **arguments)
 
 
+def names_of(seen: Batches, step: int) -> list[str]:
+    return [seen.data.scp.key(int(entry)) for entry in seen.entries_of(step)]
+
+
 def test_crops_are_rows_minus_their_mean_and_labels_are_the_speakers(twelve: Utterances) -> None:
     seen = batches(twelve)
     names = []
     for step in range(seen.per_epoch):
         batch = seen[step]
-        names += batch.utts
+        names += names_of(seen, step)
         (crops,) = batch.feats
         assert crops.shape == (4, 10, DIM) and crops.dtype == torch.float32
         ramp = torch.arange(10) - 4.5
         assert torch.allclose(crops[:, :, 1], ramp.expand(4, 10)) and not crops[:, :, 0].any()
         assert batch.labels is not None
-        assert [f"s{label}" for label in batch.labels] == [name.split("-")[0] for name in batch.utts]
+        assert [f"s{label}" for label in batch.labels] == [name.split("-")[0] for name in names_of(seen, step)]
     assert sorted(names) == list(twelve.scp)
 
 
@@ -65,31 +69,31 @@ def test_crops_reach_every_place(twelve: Utterances) -> None:
 
 def test_same_seed_same_batches_in_any_order(twelve: Utterances) -> None:
     def flat(step: int, **changes: object) -> tuple:
-        batch = batches(twelve, **changes)[step]
-        return batch.utts, batch.feats[0].tolist()
+        seen = batches(twelve, **changes)
+        return names_of(seen, step), seen[step].feats[0].tolist()
 
     for step in (7, 0, 5):
         assert flat(step) == flat(step)
     assert flat(0) != flat(3) and flat(0) != flat(0, seed=1)
     one = batches(twelve)
-    forward = [one[step].utts for step in range(9)]
-    assert [one[step].utts for step in reversed(range(9))] == forward[::-1]
+    forward = [names_of(one, step) for step in range(9)]
+    assert [names_of(one, step) for step in reversed(range(9))] == forward[::-1]
 
 
 def test_workers_change_nothing(twelve: Utterances) -> None:
     def all_of(workers: int) -> list:
         kind = torch.utils.data.DataLoader(batches(twelve), batch_size=None, sampler=range(6), num_workers=workers)
-        return [(batch.utts, batch.feats[0].tolist()) for batch in kind]
+        return [batch.feats[0].tolist() for batch in kind]
 
     assert all_of(0) == all_of(2)
 
 
 def test_processes_share_a_batch(twelve: Utterances) -> None:
     for step in range(5):
-        whole = batches(twelve)[step]
-        shares = [batches(twelve, rank=rank, world_size=2)[step] for rank in range(2)]
-        assert shares[0].utts + shares[1].utts == whole.utts
-        assert torch.equal(torch.cat([share.feats[0] for share in shares]), whole.feats[0])
+        whole = batches(twelve)
+        shares = [batches(twelve, rank=rank, world_size=2) for rank in range(2)]
+        assert names_of(shares[0], step) + names_of(shares[1], step) == names_of(whole, step)
+        assert torch.equal(torch.cat([share[step].feats[0] for share in shares]), whole[step].feats[0])
     with pytest.raises(ValueError, match="can't be shared by 3 processes"):
         batches(twelve, world_size=3)
 
@@ -122,8 +126,7 @@ def test_short_utterances_are_repeated_and_counted(tmp_path: Path) -> None:
     data = Utterances(make(tmp_path / "d", {"a-1": 4, "a-2": 25, "b-1": 10, "b-2": 9}))
     short = batches(data, num_frames=10)
     assert short.short == 2
-    batch = short[0]
-    row = batch.feats[0][batch.utts.index("a-1")][:, 1]
+    row = short[0].feats[0][names_of(short, 0).index("a-1")][:, 1]
     expected = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0, 1.0])
     assert torch.allclose(row, expected - expected.mean())
 
@@ -141,7 +144,7 @@ def test_held_out_speakers(tmp_path: Path) -> None:
     for entry in entries:
         assert data.speakers[data.labels[entry]] == data.scp.key(int(entry)).split("-")[0]
     seen = batches(data, entries=entries)
-    assert not away & {utt.split("-")[0] for step in range(seen.per_epoch) for utt in seen[step].utts}
+    assert not away & {utt.split("-")[0] for step in range(seen.per_epoch) for utt in names_of(seen, step)}
     with pytest.raises(ValueError, match="from 2 to 4 of 6 speakers"):
         hold_out(data, 5, 0)
 

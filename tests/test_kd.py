@@ -22,7 +22,7 @@ from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import typed_conf
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import write_table
-from speakerkd.kd import METHODS, Clock, Distiller, Parts
+from speakerkd.kd import METHODS, Clock, Components, Distiller
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf, MarginHead
@@ -56,13 +56,13 @@ def vector_teacher() -> VectorTeacher:
 def batch_of(size: int = 8, seed: int = 0, **vectors: torch.Tensor) -> Batch:
     torch.manual_seed(seed)
     labels = torch.arange(size) % SPEAKERS
-    return Batch([f"u{i}" for i in range(size)], [torch.randn(size, 24, DIM)], labels, vectors)
+    return Batch([torch.randn(size, 24, DIM)], labels, vectors)
 
 
 def method_of(path: Path, teacher: Teacher | None, student: SpeakerNet | None = None, **changed: Any) -> Distiller:
     _, kind, conf = typed_conf(path, METHODS)
     conf = type(conf)(**{**vars(conf), **changed})
-    return kind(conf, Parts(student or net_of(1), NAMES, teacher, {}))
+    return kind(conf, Components(student or net_of(1), NAMES, teacher, {}))
 
 
 def state_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -190,9 +190,11 @@ def test_class_spaces(name: str) -> None:
     assert batch.labels is not None
     rows = torch.tensor([i for i, label in enumerate(batch.labels.tolist()) if label not in (3, 4)])
     known = ["s0", "s1", "s2", "s5"]
-    few = Batch([], [batch.feats[0][rows]], torch.tensor([known.index(NAMES[i]) for i in batch.labels[rows].tolist()]))
+    few = Batch([batch.feats[0][rows]], torch.tensor([known.index(NAMES[i]) for i in batch.labels[rows].tolist()]))
     _, kind, conf = typed_conf(path, METHODS)
-    method = kind(conf, Parts(subset(student, known), tuple(known), NetTeacher(subset(large, known), "t", known), {}))
+    method = kind(
+        conf, Components(subset(student, known), tuple(known), NetTeacher(subset(large, known), "t", known), {})
+    )
     expected = method.eval()(few, clock).losses["kd"].item() * len(rows) / 8
     assert loss(fewer, unknown_speakers="skip") == pytest.approx(expected, rel=1e-4)
     with pytest.raises(ValueError, match="knows none of the training speakers"):
@@ -264,9 +266,9 @@ def test_forward_and_backward_in_bf16(path: Path, kind: str) -> None:
         None if not needs.teacher else vector_teacher() if kind == "vectors" else NetTeacher(net_of(0), "t", NAMES)
     )
     net = net_of(1) if needs.views else None
-    method = method_class(conf, Parts(net, NAMES, teacher, dict.fromkeys(needs.vectors, 6))).train()
+    method = method_class(conf, Components(net, NAMES, teacher, dict.fromkeys(needs.vectors, 6))).train()
     labels = torch.arange(8) // max(needs.utts_per_speaker, 1) % SPEAKERS if needs.labels else None
-    batch = Batch([], [torch.randn(8, round(24 * view.length), DIM) for view in needs.views], labels, vectors)
+    batch = Batch([torch.randn(8, round(24 * view.length), DIM) for view in needs.views], labels, vectors)
     with torch.autocast("cpu", torch.bfloat16):
         outcome = method(batch, Clock(3.0, 4))
     loss = torch.stack(list(outcome.losses.values())).sum()

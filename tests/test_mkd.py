@@ -15,7 +15,7 @@ from toy import SPEAKERS
 from speakerkd.batches.attached import attach
 from speakerkd.batches.dataset import Batch
 from speakerkd.files.kaldi import ArkWriter
-from speakerkd.kd import Clock, Parts
+from speakerkd.kd import Clock, Components
 from speakerkd.kd.embed import without_self
 from speakerkd.kd.mkd import BASES, MKD, MKDConf, of_mean_one
 from speakerkd.kd.teacher import NetTeacher, Teacher, VectorTeacher
@@ -29,7 +29,7 @@ CLOCK = Clock(3.0, 4)
 
 def mkd(teacher: Teacher | None = None, seed: int = 1, **changed: Any) -> MKD:
     torch.manual_seed(5)
-    return MKD(MKDConf(**changed), Parts(net_of(seed), NAMES, teacher or NetTeacher(net_of(0), "t", NAMES), {}))
+    return MKD(MKDConf(**changed), Components(net_of(seed), NAMES, teacher or NetTeacher(net_of(0), "t", NAMES), {}))
 
 
 def gradients(method: torch.nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -43,7 +43,7 @@ def gradients(method: torch.nn.Module, batch: Batch) -> tuple[dict[str, torch.Te
 @pytest.mark.parametrize("base", BASES)
 def test_no_margin_and_no_weights_are_the_base_method(base: str) -> None:
     kind = BASES[base]
-    plain = kind(kind.Conf(weight=1.5, warmup=0.0), Parts(net_of(1), NAMES, NetTeacher(net_of(0), "t", NAMES), {}))
+    plain = kind(kind.Conf(weight=1.5, warmup=0.0), Components(net_of(1), NAMES, NetTeacher(net_of(0), "t", NAMES), {}))
     wrapped = mkd(base=base, margin=0.0, weight=1.5)
     for module in (plain, wrapped):
         module.train()
@@ -221,7 +221,7 @@ def test_missing_figures_weigh_as_speech_alone() -> None:
     batch.vectors["quality"] = torch.full((8, 1), float("nan"))
     assert none(batch, CLOCK).losses["ce"].isfinite() and none.taught.seen == 0
     with pytest.raises(ValueError, match="2 numbers an utterance"):
-        MKD(MKDConf(), Parts(net_of(1), NAMES, vector_teacher(), {"quality": 2}))
+        MKD(MKDConf(), Components(net_of(1), NAMES, vector_teacher(), {"quality": 2}))
 
 
 def check_alone(method: MKD, batch: Batch, sample: int) -> None:

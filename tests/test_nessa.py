@@ -15,7 +15,7 @@ from speakerkd.batches.dataset import Batch
 from speakerkd.files.backend import read_matrix
 from speakerkd.files.kaldi import Scp
 from speakerkd.files.tables import write_table
-from speakerkd.kd.base import Clock, Parts
+from speakerkd.kd.base import Clock, Components
 from speakerkd.kd.nessa import MODES, NESSA, NESSAConf
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net, save_net
@@ -51,12 +51,12 @@ def error_rate(enroll: np.ndarray, test: np.ndarray, who: np.ndarray) -> float:
 def method_of(dims: tuple[int, int] = (DIM, DIM), **changed: Any) -> NESSA:
     torch.manual_seed(0)
     conf = NESSAConf(**{"utts_per_speaker": 4, "hidden": 32, "dim": 16, **changed})
-    return NESSA(conf, Parts(None, (), vector_dims=dict(zip(("enroll", "test"), dims, strict=True))))
+    return NESSA(conf, Components(None, (), vector_dims=dict(zip(("enroll", "test"), dims, strict=True))))
 
 
 def batch_of(enroll: np.ndarray, test: np.ndarray) -> Batch:
     sides = {"enroll": enroll, "test": test}
-    return Batch([], [], None, {side: torch.from_numpy(each).float() for side, each in sides.items()})
+    return Batch([], None, {side: torch.from_numpy(each).float() for side, each in sides.items()})
 
 
 def train(method: NESSA, enroll: np.ndarray, test: np.ndarray, steps: int, rate: float) -> None:
@@ -182,7 +182,7 @@ def test_only_the_maps_learn_and_both_do() -> None:
 
 def test_published_size() -> None:
     """Two sides of x-vectors of 128 dimensions stay below half a million parameters."""
-    method = NESSA(NESSAConf(), Parts(None, (), vector_dims={"enroll": 128, "test": 128}))
+    method = NESSA(NESSAConf(), Components(None, (), vector_dims={"enroll": 128, "test": 128}))
     one = 128 * 512 + 512 + 2 * 512 + 512 * 256 + 256 + 128 * 256
     assert sum(each.numel() for each in method.maps.parameters()) == 2 * one < 500_000
 

@@ -109,7 +109,7 @@ sys.path[:0] = sys.argv[1:]
 from test_kd import NAMES, batch_of, net_of, vector_teacher
 import speakerkd
 from speakerkd.conf import typed_conf
-from speakerkd.kd import METHODS, Clock, Parts, embed
+from speakerkd.kd import METHODS, Clock, Components, embed
 from speakerkd.kd.teacher import NetTeacher
 assert speakerkd.__file__.startswith(sys.argv[1])
 
@@ -119,7 +119,7 @@ assert issubclass(kind, embed.EmbeddingLevel) and kind.Conf is embed.EmbedConf
 found = kind.compare(None, torch.tensor([[0.5, 3.0]]), torch.zeros(1, 2))
 assert abs(float(found) - (0.125 + 2.5) / 2) < 1e-6
 for teacher in (NetTeacher(net_of(0), "t", NAMES), vector_teacher()):
-    method = kind(conf, Parts(net_of(1), NAMES, teacher)).train()
+    method = kind(conf, Components(net_of(1), NAMES, teacher)).train()
     with torch.autocast("cpu", torch.bfloat16):
         losses = method(batch_of(teacher=torch.randn(8, 9)), Clock(3.0, 4)).losses
     assert losses["kd"] > 0

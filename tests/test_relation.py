@@ -190,7 +190,7 @@ import sys
 import torch
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import typed_conf
-from speakerkd.kd import METHODS, Clock, Parts
+from speakerkd.kd import METHODS, Clock, Components
 from speakerkd.kd.teacher import VectorTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
@@ -205,11 +205,11 @@ for conf in sys.argv[3:]:
     net = make_net(sys.argv[2], 8, names, MarginConf())
     teacher = VectorTeacher("t", names, torch.randn(6, 9), torch.ones(6, dtype=torch.bool), MarginConf())
     _, kind, options = typed_conf(conf, METHODS)
-    method = kind(options, Parts(net, names, teacher)).eval()
+    method = kind(options, Components(net, names, teacher)).eval()
     feats, vectors = torch.randn(8, 24, 8), torch.randn(8, 9)
     vectors[5] = 0
     own = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
-    batch = Batch([], [feats[own]], torch.arange(8)[own] % 6, {"teacher": vectors[own]})
+    batch = Batch([feats[own]], torch.arange(8)[own] % 6, {"teacher": vectors[own]})
     loss = method(batch, Clock(3.0, 4)).losses["kd"]
     loss.backward()
     values = [loss.detach(), *(each.grad for each in net.encoder.parameters())]

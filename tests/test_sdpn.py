@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import typed_conf
-from speakerkd.kd import METHODS, Clock, Distiller, Parts
+from speakerkd.kd import METHODS, Clock, Components, Distiller
 from speakerkd.kd.collapse import Watch, spread_and_rank
 from speakerkd.kd.dino import DINO, DINOConf
 from speakerkd.kd.ema import momentum
@@ -141,12 +141,12 @@ SMALL = {"head_dims": (12, 8), "prototypes": 10}
 
 def make(kind: type[Distiller], **changes: object) -> Distiller:
     net = SpeakerNet(XVector(XVectorConf(channels=8, stats_channels=12, embedding_dim=6), 5))
-    return kind(kind.Conf(**{**SMALL, **changes}), Parts(net, ())).train()
+    return kind(kind.Conf(**{**SMALL, **changes}), Components(net, ())).train()
 
 
 def make_batch(method: Distiller, size: int = 6) -> Batch:
     views = method.needs_of(method.conf).views
-    return Batch(["u"] * size, [torch.randn(size, round(40 * view.length), 5) for view in views])
+    return Batch([torch.randn(size, round(40 * view.length), 5) for view in views])
 
 
 BOTH = pytest.mark.parametrize("kind", [SDPN, DINO])
@@ -156,7 +156,7 @@ def test_published_views_and_numbers() -> None:
     assert SDPN.needs_of(SDPNConf()) == SDPN.needs and DINO.needs_of(DINOConf()) == DINO.needs
     assert SDPN.needs.views == (View(1.0, clean=True), *[View(0.5)] * 4) and not SDPN.needs.labels
     assert DINO.needs.views == (View(1.0), View(1.0), *[View(2 / 3)] * 4) and not DINO.needs.labels
-    method = SDPN(SDPNConf(), Parts(SpeakerNet(XVector(XVectorConf(channels=8, stats_channels=12), 5)), ()))
+    method = SDPN(SDPNConf(), Components(SpeakerNet(XVector(XVectorConf(channels=8, stats_channels=12), 5)), ()))
     head = sum(each.numel() for each in method.student.head.parameters())
     assert round(head / 1e6, 2) == 5.78 and method.prototypes.weight.shape == (1024, 256)
     assert float(method.prototypes.weight.detach().abs().max()) <= 1 / 16
@@ -327,7 +327,7 @@ def toy(kind: type[Distiller], steps: int = 500, **changes: object) -> tuple[flo
     """
     torch.manual_seed(0)
     conf = kind.Conf(head_dims=(64, 32), head_norm="none", prototypes=64, momentum=0.9, **changes)
-    method = kind(conf, Parts(SpeakerNet(Means(32)), ())).train()
+    method = kind(conf, Components(SpeakerNet(Means(32)), ())).train()
     train_conf = TrainConf(lr=0.2, weight_decay=5e-5)
     optimizer = make_optimizer(train_conf, method)
     voices = torch.randn(512, 16)
@@ -346,7 +346,7 @@ def toy(kind: type[Distiller], steps: int = 500, **changes: object) -> tuple[flo
     before = hits()
     for step in range(steps):
         who = torch.randint(512, (64,))
-        batch = Batch([], [hear(who) for _ in kind.needs.views])
+        batch = Batch([hear(who) for _ in kind.needs.views])
         outcome = one_step(method, batch, Clock(step / 20, steps // 20), optimizer, 0.2, train_conf)
         method.after_step(Clock((step + 1) / 20, steps // 20))
     return before, hits(), {name: float(value) for name, value in outcome.metrics.items()}
@@ -371,9 +371,9 @@ def test_collapse_stops_the_training_with_advice() -> None:
     watch = Watch(4, 0.02, 1.2, 2)
     for _ in range(100):
         watch.see(torch.ones(5, 8) + 1e-4 * torch.randn(5, 8), torch.ones(4, dtype=torch.bool))
-    watch.check(Clock(0.9, 10))  # too early
+    watch.stop_if_collapsed(Clock(0.9, 10))  # too early
     with pytest.raises(ValueError, match=r"in std: std 8.*e-05 \(at least 0.02\)"):
-        watch.check(Clock(1.0, 10))
+        watch.stop_if_collapsed(Clock(1.0, 10))
 
 
 def test_conf_comes_from_the_folder(tmp_path: Path) -> None:

@@ -111,11 +111,11 @@ TWO_METHODS = """
 import sys, torch
 from speakerkd.batches.dataset import Batches
 from speakerkd.batches.utterances import Utterances
-from speakerkd.kd import METHODS, Parts
+from speakerkd.kd import METHODS, Components
 from speakerkd.models import Encoded, SpeakerNet
 from speakerkd.parallel import start
 from speakerkd.train.runfolder import RunFolder
-from speakerkd.train.loop import Pace, TrainConf, train
+from speakerkd.train.loop import LoopSettings, TrainConf, train
 
 class Means(torch.nn.Module):
     # No batch norm: on CPUs it would see but a process's share.
@@ -137,11 +137,11 @@ for name, kind, more in (
         folder.open({})
     world.barrier()
     torch.manual_seed(0)
-    method = kind(conf, Parts(SpeakerNet(Means()), ()))
+    method = kind(conf, Components(SpeakerNet(Means()), ()))
     data = Utterances("data/train", labels=False)
     batches = Batches(data, kind.needs_of(conf).views, 20, 12, 0, rank=world.rank, world_size=world.size)
     train_conf = TrainConf(num_epochs=4, batch_size=12, warmup=0, lr=0.05, clip=1.0)
-    train(method, batches, train_conf, folder, world, Pace(2))
+    train(method, batches, train_conf, folder, world, LoopSettings(2))
 world.close()
 """
 

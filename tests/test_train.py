@@ -21,13 +21,13 @@ from speakerkd.batches.dataset import Batch, Batches, View
 from speakerkd.batches.utterances import Utterances
 from speakerkd.files.kaldi import ArkWriter, Scp
 from speakerkd.files.tables import write_table
-from speakerkd.kd import Clock, Outcome, Parts
+from speakerkd.kd import Clock, Components, Outcome
 from speakerkd.kd.none import NoneConf, NoTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import load_net, make_net
 from speakerkd.parallel import World
 from speakerkd.schedules import learning_rate
-from speakerkd.train.loop import Pace, TrainConf, clip_gradient, in_bf16, make_optimizer, train
+from speakerkd.train.loop import LoopSettings, TrainConf, clip_gradient, in_bf16, make_optimizer, train
 from speakerkd.train.runfolder import RunFolder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -127,7 +127,7 @@ from speakerkd.batches.utterances import Utterances
 from speakerkd.kd.base import Distiller, Outcome
 from speakerkd.parallel import start
 from speakerkd.train.runfolder import RunFolder
-from speakerkd.train.loop import Pace, TrainConf, train
+from speakerkd.train.loop import LoopSettings, TrainConf, train
 
 class Means(Distiller):
     # No batch norm: it would see but a process's share.
@@ -147,7 +147,7 @@ data = Utterances("data/train")
 torch.manual_seed(0)
 method = Means()
 batches = Batches(data, [View()], 24, 8, 0, rank=world.rank, world_size=world.size)
-train(method, batches, TrainConf(num_epochs=3, batch_size=8, average=2, warmup=0), folder, world, Pace(2))
+train(method, batches, TrainConf(num_epochs=3, batch_size=8, average=2, warmup=0), folder, world, LoopSettings(2))
 if world.first:
     folder.save("final.pt", method.state_dict())
 world.close()
@@ -318,7 +318,14 @@ def test_the_loop_keeps_to_its_schedules(recipe: Path, data: Path, sh: Run) -> N
     folder = RunFolder(recipe / "exp/b")
     folder.open({})
     world = World(0, 1, torch.device("cpu"))
-    train(Watched(NoneConf(), Parts(net, batches.data.speakers)), batches, conf, folder, world, Pace(save_minutes=60))
+    train(
+        Watched(NoneConf(), Components(net, batches.data.speakers)),
+        batches,
+        conf,
+        folder,
+        world,
+        LoopSettings(save_minutes=60),
+    )
     assert clocks == [step / batches.per_epoch / 2 for step in range(2 * batches.per_epoch)]
 
 
@@ -336,7 +343,7 @@ def test_clipping(each: bool) -> None:
 
 def test_what_is_decayed() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    method = SimpleNamespace(parameters=net.parameters, free=list)
+    method = SimpleNamespace(parameters=net.parameters, unregularised_parameters=list)
     for on, decayed in (("matrices", [1e-4, 0.0]), ("all", [1e-4, 1e-4])):
         optimizer = make_optimizer(TrainConf(weight_decay_on=on, nesterov=False), method)  # type: ignore[arg-type]
         assert [group["weight_decay"] for group in optimizer.param_groups][:2] == decayed

@@ -65,7 +65,6 @@ def test_features_of_crops_are_the_rows_of_the_archive(tmp_path: Path, more: str
     ends: set[str] = set()
     for number in range(300):
         one, other = stored[number], computed[number]
-        assert one.utts == other.utts
         assert (one.feats[0] - other.feats[0]).abs().max() <= 1.1 * step
     for number in range(12):  # and the ends of each utterance
         last = int(stored.data.frames[number])

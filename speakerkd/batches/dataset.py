@@ -30,13 +30,10 @@ class View:
 
 @dataclass
 class Batch:
-    utts: list[str]
     feats: list[Tensor]  # one (B, T, F) per view
     labels: Tensor | None = None  # (B,)
     vectors: dict[str, Tensor] = field(default_factory=dict)  # name -> (B, D)
-    heard: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # teacher's name -> (B, ...): the first view by its front end
+    heard: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (B, ...), the first view by its front end
 
     def to(self, device: torch.device) -> "Batch":
         return replace(
@@ -109,18 +106,12 @@ class Batches(torch.utils.data.Dataset[Batch]):
         self.short = int((utterances.frames[entries] < max(self.lengths, default=0)).sum())
 
     def __getitem__(self, step: int) -> Batch:
-        epoch, position = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            random = np.random.default_rng([self.seed, epoch])
-            self._permutation = self._order(epoch) if self._order else random.permutation(self.num_groups)
-            self._epoch = epoch
-        groups = self._permutation[position * self.batch_size :][self._share]
+        epoch, groups = self._groups_of(step)
         feats: list[Tensor] = []
         heard: dict[str, Tensor] = {}
         crops = np.zeros(0, np.int64)
-        first_view = self._copies(self._all, epoch, groups, 0)
         for number, view in enumerate(self.views):
-            chosen = self._copies(self._clean if view.clean else self._all, epoch, groups, 6 * number)
+            chosen = self._copies(number, epoch, groups)
             places = self._places(chosen, number, epoch, groups)
             if number == 0 and self.data.crop_vectors:
                 places, crops = self._taught(places, epoch, groups)
@@ -129,21 +120,33 @@ class Batches(torch.utils.data.Dataset[Batch]):
                 self._hide(cut.feats, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
             feats.append(torch.from_numpy(cut.feats))
             heard |= {name: torch.from_numpy(each) for name, each in cut.heard.items()}
-            first_view = chosen if number == 0 else first_view
+        first_view = self._copies(0, epoch, groups)
         labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[first_view].astype(np.int64))
         vectors = {name: torch.from_numpy(each.of(first_view)) for name, each in self.data.vectors.items()}
         vectors |= {name: torch.from_numpy(each.of(crops)) for name, each in self.data.crop_vectors.items()}
-        return Batch([self.data.scp.key(int(entry)) for entry in first_view], feats, labels, vectors, heard)
+        return Batch(feats, labels, vectors, heard)
 
     def __len__(self) -> int:
         return self.per_epoch
 
-    def _copies(
-        self, grouped: tuple[np.ndarray, np.ndarray], epoch: int, groups: np.ndarray, stream: int
-    ) -> np.ndarray:
-        """A random entry of each group."""
-        order, first = grouped
-        part = uniform(self.seed, epoch, groups, stream)
+    def entries_of(self, step: int) -> np.ndarray:
+        """The entries in the first view of a step, whose labels and vectors the batch has."""
+        return self._copies(0, *self._groups_of(step))
+
+    def _groups_of(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch of a step, and the groups of this process's share of it."""
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            random = np.random.default_rng([self.seed, epoch])
+            self._permutation = self._order(epoch) if self._order else random.permutation(self.num_groups)
+            self._epoch = epoch
+        return epoch, self._permutation[position * self.batch_size :][self._share]
+
+    def _copies(self, number: int, epoch: int, groups: np.ndarray) -> np.ndarray:
+        """A random entry of each group, for view `number`; without views, for the vectors."""
+        clean = bool(self.views) and self.views[number].clean
+        order, first = self._clean if clean else self._all
+        part = uniform(self.seed, epoch, groups, 6 * number)
         return order[first[groups] + (part * (first[groups + 1] - first[groups])).astype(np.int64)]
 
     def _places(self, entries: np.ndarray, number: int, epoch: int, groups: np.ndarray) -> Places:

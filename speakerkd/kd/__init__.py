@@ -1,7 +1,7 @@
 """The methods of distillation: in goes a batch, out come named losses. METHODS lists them by the --type of a conf file."""
 
 from speakerkd.kd.attention import AttentionTransfer
-from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
+from speakerkd.kd.base import Clock, Components, Distiller, Needs, Outcome
 from speakerkd.kd.dino import DINO
 from speakerkd.kd.embed import MSE, Cosine, Relation
 from speakerkd.kd.ge2e import GE2E
@@ -30,4 +30,4 @@ METHODS: dict[str, type[Distiller]] = {
     "skdfe": SKDFE,
 }
 
-__all__ = ["METHODS", "Clock", "Distiller", "Needs", "Outcome", "Parts"]
+__all__ = ["METHODS", "Clock", "Components", "Distiller", "Needs", "Outcome"]

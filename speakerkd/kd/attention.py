@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.kd.base import Needs, Parts, TeacherStudent
+from speakerkd.kd.base import Components, Needs, TeacherStudent
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import single
 
@@ -39,8 +39,8 @@ class AttentionTransfer(TeacherStudent):
     Conf: ClassVar[type] = AttentionConf
     needs: ClassVar[Needs] = Needs(teacher=True, teacher_net=True)
 
-    def __init__(self, conf: AttentionConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: AttentionConf, components: Components) -> None:
+        super().__init__(conf, components)
         self.given = None if conf.stages == "auto" else parse(conf.stages)
 
     def distance(

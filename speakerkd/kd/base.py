@@ -17,7 +17,7 @@ from speakerkd.schedules import ROUNDING, require_part, rise, rise_in_epochs
 
 @dataclass(frozen=True)
 class Needs:
-    """Read by train.py, which builds Parts and batches to suit."""
+    """Read by train.py, which builds Components and batches to suit."""
 
     labels: bool = True
     teacher: bool = False
@@ -30,7 +30,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """Built by train.py to suit Needs."""
 
     student: SpeakerNet | None  # None where there is no audio
@@ -75,7 +75,7 @@ class Distiller(nn.Module):
     Conf: ClassVar[type]
     needs: ClassVar[Needs] = Needs()
 
-    def __init__(self, conf: Any, parts: Parts) -> None:
+    def __init__(self, conf: Any, components: Components) -> None:
         super().__init__()
         self.conf = conf
 
@@ -91,7 +91,7 @@ class Distiller(nn.Module):
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         raise NotImplementedError
 
-    def free(self) -> list[nn.Parameter]:
+    def unregularised_parameters(self) -> list[nn.Parameter]:
         """Parameters that are neither decayed nor clipped, beside biases and norms, which are not decayed."""
         return []
 
@@ -106,10 +106,10 @@ class Distiller(nn.Module):
 class Supervised(Distiller):
     """Classification of the training speakers with the head's margin."""
 
-    def __init__(self, conf: Any, parts: Parts) -> None:
-        super().__init__(conf, parts)
-        assert parts.student is not None, "train.py makes a net for methods that hear audio"
-        self.student = parts.student
+    def __init__(self, conf: Any, components: Components) -> None:
+        super().__init__(conf, components)
+        assert components.student is not None, "train.py makes a net for methods that hear audio"
+        self.student = components.student
         if self.student.head is None:
             raise ValueError("training with labels needs a classifier: give --head conf/head.conf")
 
@@ -138,15 +138,15 @@ class TeacherStudent(Supervised):
 
     needs: ClassVar[Needs] = Needs(teacher=True)
 
-    def __init__(self, conf: Any, parts: Parts) -> None:
-        super().__init__(conf, parts)
-        assert parts.teacher is not None, "train.py gives methods that need a teacher one"
-        if self.needs_of(conf).teacher_net and isinstance(parts.teacher, VectorTeacher):
+    def __init__(self, conf: Any, components: Components) -> None:
+        super().__init__(conf, components)
+        assert components.teacher is not None, "train.py gives methods that need a teacher one"
+        if self.needs_of(conf).teacher_net and isinstance(components.teacher, VectorTeacher):
             raise ValueError(
-                f"{parts.teacher.name}: this method reads the stages of its teacher, and vectors have none: give a net, "
-                "--teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld and enskd"
+                f"{components.teacher.name}: this method reads the stages of its teacher, and vectors have none: give a "
+                "net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld and enskd"
             )
-        self._unregistered = (parts.teacher,)  # in a tuple, so that it is no submodule
+        self._unregistered = (components.teacher,)  # in a tuple, so that it is no submodule
         require_part("--warmup", conf.warmup)
         if conf.weight < 0:
             raise ValueError(f"--weight={conf.weight} can't be negative")

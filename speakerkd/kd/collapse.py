@@ -49,7 +49,7 @@ class Watch(nn.Module):
     def in_use(self) -> Tensor:
         return (self.idle < RECENT).sum().float()
 
-    def check(self, clock: Clock) -> None:
+    def stop_if_collapsed(self, clock: Clock) -> None:
         """Not in the first epoch, nor in the first steps: a net that has learnt nothing looks collapsed too."""
         if self._seen < RECENT or self._seen % INTERVAL or clock.epoch < 1:
             return

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import opt
-from speakerkd.kd.base import Clock, Needs, Outcome, Parts
+from speakerkd.kd.base import Clock, Components, Needs, Outcome
 from speakerkd.kd.ema import Branch, Prototypes, SelfTaught, SelfTaughtConf
 from speakerkd.losses.prototype import entropy, other_views_cross_entropy
 from speakerkd.models.base import SpeakerNet
@@ -70,8 +70,8 @@ class DINO(SelfTaught):
         views = (*[View(conf.long_view)] * conf.num_long, *[View(conf.short_view)] * conf.num_short)
         return Needs(labels=False, views=views)
 
-    def __init__(self, conf: Any, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: Any, components: Components) -> None:
+        super().__init__(conf, components)
         self.register_buffer("centre", torch.zeros(conf.prototypes))
 
     def branch(self, net: SpeakerNet) -> DINOBranch:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerkd.conf import opt
-from speakerkd.kd.base import Clock, Distiller, Parts
+from speakerkd.kd.base import Clock, Components, Distiller
 from speakerkd.kd.collapse import Watch
 from speakerkd.models.base import SpeakerNet
 from speakerkd.schedules import half_cosine
@@ -91,10 +91,10 @@ class Branch(nn.Module):
 class SelfTaught(Distiller):
     """The teacher starts as the student's copy and follows its parameters; its batch norm keeps statistics of its own."""
 
-    def __init__(self, conf: Any, parts: Parts) -> None:
-        super().__init__(conf, parts)
-        assert parts.student is not None, "train.py makes a net for methods that hear audio"
-        self.student = self.branch(parts.student)
+    def __init__(self, conf: Any, components: Components) -> None:
+        super().__init__(conf, components)
+        assert components.student is not None, "train.py makes a net for methods that hear audio"
+        self.student = self.branch(components.student)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.watch = Watch(conf.prototypes, conf.least_std, conf.least_rank, conf.least_prototypes)
 
@@ -108,7 +108,7 @@ class SelfTaught(Distiller):
                 list(self.student.parameters()),
                 1 - momentum(self.conf.momentum, clock),
             )
-        self.watch.check(clock)
+        self.watch.stop_if_collapsed(clock)
 
     def exports(self) -> Mapping[str, nn.Module]:
         return {"final": self.teacher.net}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.kd.base import Parts, TeacherStudent
+from speakerkd.kd.base import Components, TeacherStudent
 from speakerkd.losses.distill import cosine_distance, squared_distance
 from speakerkd.losses.relation import cosine_relation
 from speakerkd.models.base import Encoded
@@ -40,8 +40,8 @@ class EmbeddingLevel(TeacherStudent):
 
     Conf: ClassVar[type] = EmbedConf
 
-    def __init__(self, conf: EmbedConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: EmbedConf, components: Components) -> None:
+        super().__init__(conf, components)
         self.projection = projection(conf.projection, self.student.dim, self.teacher.dim)
 
     def distance(
@@ -65,8 +65,8 @@ class MSE(EmbeddingLevel):
 
 
 class Relation(EmbeddingLevel):
-    def __init__(self, conf: EmbedConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: EmbedConf, components: Components) -> None:
+        super().__init__(conf, components)
         self.projection = nn.Identity()
 
     def distance(

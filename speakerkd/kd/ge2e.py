@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts, Supervised
+from speakerkd.kd.base import Clock, Components, Distiller, Needs, Outcome, Supervised
 from speakerkd.losses.contrastive import Scale, ge2e, ge2e_xs, own_cosines, own_scores, prototype_cosines
 from speakerkd.parallel import gather_rows
 
@@ -53,13 +53,13 @@ class GE2E(Supervised):
     def needs_of(cls, conf: GE2EConf) -> Needs:
         return Needs(classifier=conf.classify > 0, utts_per_speaker=conf.utts_per_speaker)
 
-    def __init__(self, conf: GE2EConf, parts: Parts) -> None:
+    def __init__(self, conf: GE2EConf, components: Components) -> None:
         if conf.classify:
-            super().__init__(conf, parts)
+            super().__init__(conf, components)
         else:
-            Distiller.__init__(self, conf, parts)
-            assert parts.student is not None
-            self.student = parts.student
+            Distiller.__init__(self, conf, components)
+            assert components.student is not None
+            self.student = components.student
         self.scale = Scale(conf.scale, conf.offset)
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
@@ -76,7 +76,7 @@ class GE2E(Supervised):
         outcome.metrics["w"] = self.scale.log_scale.detach().exp()
         return outcome
 
-    def free(self) -> list[nn.Parameter]:
+    def unregularised_parameters(self) -> list[nn.Parameter]:
         return list(self.scale.parameters())
 
     def exports(self) -> Mapping[str, nn.Module]:

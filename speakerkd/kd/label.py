@@ -19,7 +19,7 @@ from torch import Tensor
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.kd.base import Parts, TeacherStudent
+from speakerkd.kd.base import Components, TeacherStudent
 from speakerkd.kd.teacher import require_known
 from speakerkd.losses.distill import label_kl, others_kl, target_kl
 from speakerkd.models.base import Encoded
@@ -45,8 +45,8 @@ class DKDConf(LabelConf):
 class LabelLevel(TeacherStudent):
     """A subclass writes compare()."""
 
-    def __init__(self, conf: LabelConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: LabelConf, components: Components) -> None:
+        super().__init__(conf, components)
         if conf.temperature <= 0:
             raise ValueError(f"--temperature={conf.temperature} must be positive")
         require_known(self.teacher, conf.unknown_speakers)

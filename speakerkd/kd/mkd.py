@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.kd.base import Clock, Needs, Outcome, Parts, TeacherStudent, of_samples
+from speakerkd.kd.base import Clock, Components, Needs, Outcome, TeacherStudent, of_samples
 from speakerkd.kd.embed import MSE, Cosine, EmbedConf, Relation
 from speakerkd.kd.label import DKD, KLD, DKDConf
 from speakerkd.models.base import Encoded
@@ -80,15 +80,14 @@ class MKD(TeacherStudent):
     Conf: ClassVar[type] = MKDConf
     needs: ClassVar[Needs] = Needs(teacher=True, may_have=("quality",))
 
-    def __init__(self, conf: MKDConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
-        check(conf)
-        if parts.vector_dims.get("quality", 1) != 1:
-            raise ValueError(
-                f"--vectors quality=...: {parts.vector_dims['quality']} numbers an utterance; give one, as in utt2quality"
-            )
+    def __init__(self, conf: MKDConf, components: Components) -> None:
+        super().__init__(conf, components)
+        require_possible_options(conf)
+        if components.vector_dims.get("quality", 1) != 1:
+            found = components.vector_dims["quality"]
+            raise ValueError(f"--vectors quality=...: {found} numbers an utterance; give one, as in utt2quality")
         kind = BASES[conf.base]
-        base = kind(kind.Conf(**{each.name: getattr(conf, each.name) for each in fields(kind.Conf)}), parts)
+        base = kind(kind.Conf(**{each.name: getattr(conf, each.name) for each in fields(kind.Conf)}), components)
         self._base = (base,)  # no submodule: it shares the student; what else it trains is registered here
         self.projection: nn.Module = getattr(base, "projection", nn.Identity())
         self.speech, self.taught, self.edge = Moving(), Moving(), Moving()
@@ -154,7 +153,7 @@ def of_mean_one(raw: Tensor) -> Tensor:
     return weights
 
 
-def check(conf: Any) -> None:
+def require_possible_options(conf: Any) -> None:
     if conf.base not in BASES:
         raise ValueError(f"--base={conf.base} is none of {' '.join(BASES)}")
     if conf.quality not in QUALITIES:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
 from speakerkd.files.backend import read_matrix
-from speakerkd.kd.base import Clock, Distiller, Needs, Outcome, Parts
+from speakerkd.kd.base import Clock, Components, Distiller, Needs, Outcome
 from speakerkd.losses.contrastive import LOSSES, Scale, cross_cosines, own_cosines, own_scores
 from speakerkd.models.vectormap import VectorMap
 from speakerkd.parallel import gather_rows
@@ -41,7 +41,7 @@ class NESSAConf:
     utts_per_speaker: int = opt(10, "utterances of a speaker in a batch")
     scale: float = opt(10.0, "w of w cos + b at the start")
     offset: float = opt(-5.0, "b at the start")
-    both_ways: bool = opt(False, "also train with the models' parts exchanged")
+    both_ways: bool = opt(False, "also train with the models' components exchanged")
     pair: float = opt(0.0, "weight of the angle between both models' vectors of an utterance")
     within: float = opt(0.0, "weight of the same loss within each mapped model")
 
@@ -62,9 +62,9 @@ class NESSA(Distiller):
     def needs_of(cls, conf: NESSAConf) -> Needs:
         return Needs(vectors=SIDES, views=(), classifier=False, utts_per_speaker=conf.utts_per_speaker)
 
-    def __init__(self, conf: NESSAConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
-        enroll, test = (parts.vector_dims[side] for side in SIDES)
+    def __init__(self, conf: NESSAConf, components: Components) -> None:
+        super().__init__(conf, components)
+        enroll, test = (components.vector_dims[side] for side in SIDES)
         both = conf.mode == "two-sided"
         dim = conf.dim if both else enroll
         self.maps = nn.ModuleDict(
@@ -114,7 +114,7 @@ class NESSA(Distiller):
     def loss(self, scores: Tensor) -> Tensor:
         return LOSSES[self.conf.loss](scores).mean()
 
-    def free(self) -> list[nn.Parameter]:
+    def unregularised_parameters(self) -> list[nn.Parameter]:
         return list(self.scale.parameters())
 
     def exports(self) -> Mapping[str, nn.Module]:

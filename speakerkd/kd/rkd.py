@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.kd.base import Parts, TeacherStudent
+from speakerkd.kd.base import Components, TeacherStudent
 from speakerkd.losses.relation import rkd_angle, rkd_distance
 from speakerkd.models.base import Encoded
 from speakerkd.parallel import gather_rows, own_rows
@@ -43,8 +43,8 @@ class RKDConf:
 class RKD(TeacherStudent):
     Conf: ClassVar[type] = RKDConf
 
-    def __init__(self, conf: RKDConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: RKDConf, components: Components) -> None:
+        super().__init__(conf, components)
         if conf.unit_length not in UNIT_LENGTH:
             raise ValueError(f"--unit-length={conf.unit_length} is none of {' '.join(UNIT_LENGTH)}")
         if min(conf.distance, conf.angle) < 0 or not conf.distance + conf.angle > 0:

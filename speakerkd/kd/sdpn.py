@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import opt
-from speakerkd.kd.base import Clock, Needs, Outcome, Parts
+from speakerkd.kd.base import Clock, Components, Needs, Outcome
 from speakerkd.kd.ema import Prototypes, SelfTaught, SelfTaughtConf
 from speakerkd.losses.prototype import cross_entropy, entropy, koleo, me_max, sinkhorn
 from speakerkd.parallel import gather_rows, mean_over_processes, own_share
@@ -60,11 +60,11 @@ class SDPN(SelfTaught):
         views = (View(conf.long_view, clean=True), *[View(conf.short_view)] * conf.num_short)
         return Needs(labels=False, views=views)
 
-    def __init__(self, conf: Any, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: Any, components: Components) -> None:
+        super().__init__(conf, components)
         self.prototypes = Prototypes(conf.head_dims[-1], conf.prototypes)
 
-    def free(self) -> list[nn.Parameter]:
+    def unregularised_parameters(self) -> list[nn.Parameter]:
         return [self.prototypes.weight]
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import opt
-from speakerkd.kd.base import Clock, Outcome, Parts, Supervised
+from speakerkd.kd.base import Clock, Components, Outcome, Supervised
 from speakerkd.kd.refine import SelfTeacher
 from speakerkd.losses.distill import label_kl
 from speakerkd.losses.margin import MarginHead, margin_ramp
@@ -73,8 +73,8 @@ def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
 class SKDFE(Supervised):
     Conf: ClassVar[type] = SKDFEConf
 
-    def __init__(self, conf: SKDFEConf, parts: Parts) -> None:
-        super().__init__(conf, parts)
+    def __init__(self, conf: SKDFEConf, components: Components) -> None:
+        super().__init__(conf, components)
         assert self.student.head is not None
         self.teacher = SelfTeacher(self.student.encoder, conf.width, conf.depth, conf.repeats, conf.embedding_dim)
         self.teacher_head = MarginHead(self.student.head.conf, conf.embedding_dim, self.student.head.num_classes)

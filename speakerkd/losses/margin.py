@@ -53,7 +53,7 @@ class MarginHead(nn.Module):
 
     def __init__(self, conf: MarginConf, dim: int, num_classes: int) -> None:
         super().__init__()
-        check(conf, num_classes)
+        require_possible_options(conf, num_classes)
         self.conf, self.dim, self.num_classes = conf, dim, num_classes
         self.weight = nn.Parameter(torch.empty(num_classes * conf.sub_centers, dim))
         nn.init.xavier_uniform_(self.weight)
@@ -96,7 +96,7 @@ class MarginHead(nn.Module):
         return rows
 
 
-def check(conf: MarginConf, num_classes: int) -> None:
+def require_possible_options(conf: MarginConf, num_classes: int) -> None:
     """The options must be possible."""
     if conf.type not in TYPES:
         raise ValueError(f"a classifier of type '{conf.type}' is not known (allowed: {' '.join(TYPES)})")

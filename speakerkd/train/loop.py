@@ -68,7 +68,7 @@ class TrainConf:
 
 
 @dataclass(frozen=True)
-class Pace:
+class LoopSettings:
     """How the run goes about it; changes nothing in the result."""
 
     log_interval: int = 50  # steps between lines
@@ -77,14 +77,14 @@ class Pace:
 
 
 def make_optimizer(conf: TrainConf, method: Distiller) -> torch.optim.Optimizer:
-    free = method.free()
-    others = {id(each) for each in free}
+    unregularised = method.unregularised_parameters()
+    others = {id(each) for each in unregularised}
     trained = [each for each in method.parameters() if each.requires_grad and id(each) not in others]
     on_vectors = conf.weight_decay if conf.weight_decay_on == "all" else 0.0
     groups: list[dict[str, Any]] = [
         {"params": [each for each in trained if each.ndim > 1], "weight_decay": conf.weight_decay, "clip": True},
         {"params": [each for each in trained if each.ndim <= 1], "weight_decay": on_vectors, "clip": True},
-        {"params": free, "weight_decay": 0.0, "clip": False},
+        {"params": unregularised, "weight_decay": 0.0, "clip": False},
     ]
     if conf.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=conf.lr)
@@ -97,7 +97,7 @@ def train(
     conf: TrainConf,
     folder: RunFolder,
     world: World,
-    pace: Pace,
+    settings: LoopSettings,
     validate: Callable[[Mapping[str, nn.Module]], float] | None = None,
 ) -> float:
     """From wherever the folder's last.pt stands to the end; then the method holds the averaged weights. Returns seconds."""
@@ -115,7 +115,7 @@ def train(
         log.say(f"going on from step {step} of {total}")
     saved = time.monotonic()
     method.train()
-    for batch in loader(batches, step, total, pace.workers, world):
+    for batch in loader(batches, step, total, settings.workers, world):
         clock = Clock(step / batches.per_epoch, conf.num_epochs)
         rate = learning_rate(conf.schedule, conf.lr, conf.final_lr, conf.warmup, step, total)
         outcome = one_step(net, batch.to(world.device), clock, optimizer, rate, conf)
@@ -124,8 +124,8 @@ def train(
         log.add(outcome.losses, outcome.metrics)
         epoch = step / batches.per_epoch
         ends = step % batches.per_epoch == 0
-        lines = step % pace.log_interval == 0 or ends
-        saves = ends or time.monotonic() - saved >= 60 * pace.save_minutes
+        lines = step % settings.log_interval == 0 or ends
+        saves = ends or time.monotonic() - saved >= 60 * settings.save_minutes
         if world.device.type == "cpu" or lines or saves:  # looking at the loss makes a GPU wait
             log.check(step)
         if lines:

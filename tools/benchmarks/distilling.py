@@ -6,7 +6,7 @@ import torch
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import typed_conf
-from speakerkd.kd import METHODS, Clock, Distiller, Parts
+from speakerkd.kd import METHODS, Clock, Components, Distiller
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
@@ -25,7 +25,7 @@ class Stepper:
         _, kind, conf = typed_conf(MODEL.parents[1] / f"kd/{kd}.conf", METHODS)
         torch.manual_seed(0)
         net = make_net(MODEL, 80, NAMES, MarginConf())
-        self.method: Distiller = kind(conf, Parts(net, NAMES, teacher)).train()
+        self.method: Distiller = kind(conf, Components(net, NAMES, teacher)).train()
         self.conf, self.batch = TrainConf(optimizer="adamw"), batch
         self.optimizer = make_optimizer(self.conf, self.method)
 
@@ -36,7 +36,7 @@ class Stepper:
 def distill(options: Options, folder: Path) -> list[Row]:
     size = min(64, options.utterances // 2 * 2)
     labels = torch.arange(size) % len(NAMES)
-    batch = Batch([""] * size, [torch.randn(size, 200, 80)], labels, {VECTORS: torch.randn(size, DIM)})
+    batch = Batch([torch.randn(size, 200, 80)], labels, {VECTORS: torch.randn(size, DIM)})
     heard = NetTeacher(make_net(MODEL.with_name("resnet_tiny.conf"), 80, NAMES, MarginConf()), "", NAMES)
     everyone = torch.ones(len(NAMES), dtype=torch.bool)
     told = VectorTeacher("", NAMES, torch.randn(len(NAMES), DIM), everyone, MarginConf())

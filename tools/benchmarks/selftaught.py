@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.conf import typed_conf
-from speakerkd.kd import METHODS, Clock, Parts
+from speakerkd.kd import METHODS, Clock, Components
 from speakerkd.kd.sdpn import SDPN
 from speakerkd.models import make_net
 from speakerkd.train.loop import TrainConf, make_optimizer, one_step
@@ -19,10 +19,10 @@ CONF = MODEL.parents[1] / "kd/sdpn.conf"
 
 def sdpn(options: Options, folder: Path) -> list[Row]:
     """Losses, targets, watch, optimiser and moving average, against student forward and backward and teacher forward."""
-    method = SDPN(typed_conf(CONF, METHODS)[2], Parts(make_net(MODEL, 80), ())).train()
+    method = SDPN(typed_conf(CONF, METHODS)[2], Components(make_net(MODEL, 80), ())).train()
     size = min(64, options.utterances // 2 * 2)
     views = method.needs_of(method.conf).views
-    batch = Batch([""] * size, [torch.randn(size, round(100 * view.length), 80) for view in views])
+    batch = Batch([torch.randn(size, round(100 * view.length), 80) for view in views])
     conf = TrainConf(optimizer="adamw")
     optimizer = make_optimizer(conf, method)
     clean, *short = batch.feats

@@ -10,12 +10,12 @@ from speakerkd.batches.dataset import Batch, Batches, View
 from speakerkd.batches.utterances import Utterances
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import write_data_dir, write_table
-from speakerkd.kd import Clock, Distiller, Parts
+from speakerkd.kd import Clock, Components, Distiller
 from speakerkd.kd.none import NoneConf, NoTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
 from speakerkd.parallel import World
-from speakerkd.train.loop import Pace, TrainConf, make_optimizer, one_step
+from speakerkd.train.loop import LoopSettings, TrainConf, make_optimizer, one_step
 from speakerkd.train.loop import train as run_training
 from speakerkd.train.runfolder import RunFolder
 from tools.benchmarks.common import Options, Row, compare
@@ -39,12 +39,12 @@ def train(options: Options, folder: Path) -> list[Row]:
 
     def method() -> Distiller:
         net = make_net(MODEL, data.dim, data.speakers, MarginConf())
-        return NoTeacher(NoneConf(), Parts(net, data.speakers)).train()
+        return NoTeacher(NoneConf(), Components(net, data.speakers)).train()
 
     def ours() -> None:
         run = RunFolder(folder / f"exp{next(number)}")
         run.open({})
-        run_training(method(), batches, conf, run, WORLD, Pace(log_interval=10))
+        run_training(method(), batches, conf, run, WORLD, LoopSettings(log_interval=10))
 
     def bare() -> None:
         module = method()
