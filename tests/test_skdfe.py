@@ -283,7 +283,7 @@ def test_the_way_through_the_pyramid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wrong_options_are_errors() -> None:
     for options in ({"temperature": 0.0}, {"alpha": -1.0}, {"width": 0}, {"warmup": -1.0}):
-        with pytest.raises(ValueError, match="must|not a part of the run"):
+        with pytest.raises(ValueError, match=r"must|not a part of the run"):
             SKDFEConf(**options)  # type: ignore[arg-type]
     assert METHODS["skdfe"] is SKDFE
 
