@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """One markdown table of the results of all systems of an experiment folder.
 
-Usage: local/collect_results.py [options] <exp-dir>
+Usage: local/collect_results.py [options] <exp-dir>|<system> [<system> ...]
   local/collect_results.py exp > results.md
   local/collect_results.py --trials trials --scoring cosine exp
 
-Reads <exp-dir>/*/scores/metrics.tsv. Systems whose folders differ only in an ending _s0, _s1, ... are seeds of one; a
-second table has their mean and standard deviation. Intervals in [ ] are 95 %, over the speakers of the trials; EERs are
-in percent.
+Reads <exp-dir>/*/scores/metrics.tsv, or only the systems that are named. A folder in <exp-dir> is left out, with a warning,
+if its scores are older than its final.pt: they belong to an earlier model. Systems whose folders differ only in an ending
+_s0, _s1, ... are seeds of one; a second table has their mean and standard deviation. Intervals in [ ] are 95 %, over
+the speakers of the trials; EERs are in percent. "calibration" says how the scores were calibrated for actDCF and Cllr: by a
+stored calibration, or by cross-validation over the test speakers. Compare only figures of the same kind.
 """
 
+import logging
 import math
 import re
 import statistics
@@ -33,17 +36,38 @@ class Options:
     output: str = opt("", "file to write instead of printing")
 
 
-def load(folder: Path, options: Options) -> list[Result]:
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
+def systems_of(folders: list[Path]) -> list[Path]:
+    """The systems that are named, and those in a folder of systems."""
+    systems = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
+        if (folder / "scores/metrics.tsv").exists():
+            systems.append(folder)
+        else:
+            inside = sorted(path.parent.parent for path in folder.glob("*/scores/metrics.tsv"))
+            systems += [path for path in inside if not path.name.startswith(".") and not is_stale(path)]
+    return systems
+
+
+def is_stale(system: Path) -> bool:
+    model, metrics = system / "final.pt", system / "scores/metrics.tsv"
+    stale = model.exists() and model.stat().st_mtime > metrics.stat().st_mtime
+    if stale:
+        logging.warning("%s is left out: its scores are older than its final.pt; run stages 5 and 6 again", system)
+    return stale
+
+
+def load(folders: list[Path], options: Options) -> list[Result]:
     results = [
-        {"system": path.parent.parent.name, **row}
-        for path in sorted(folder.glob("*/scores/metrics.tsv"))
-        for row in read_metrics(path)
+        {"system": system.resolve().name, **row}
+        for system in systems_of(folders)
+        for row in read_metrics(system / "scores/metrics.tsv")
         if options.trials in ("", row["trials"]) and options.scoring in ("", row["scoring"])
     ]
     if not results:
-        raise ValueError(f"{folder}: there is no */scores/metrics.tsv with such rows; local/score.py writes them")
+        named = " ".join(map(str, folders))
+        raise ValueError(f"{named}: there is no */scores/metrics.tsv with such rows; local/score.py writes them")
     return sorted(results, key=lambda row: (row["trials"], row["scoring"], row["system"]))
 
 
@@ -68,11 +92,17 @@ def spread(results: Iterable[Result]) -> str:
 
 
 def main(argv: list[str]) -> None:
-    options, (folder,) = parse_args(Options, argv, __doc__, 1)
-    results = load(Path(folder), options)
-    header = ["system", "trials", "scoring", "target", "nontarget", "lost", "speakers", *MEASURES]
+    options, folders = parse_args(Options, argv, __doc__, None)
+    if not folders:
+        raise ValueError("give the folder of the systems, as a rule exp (see --help)")
+    results = load([Path(folder) for folder in folders], options)
+    header = ["system", "trials", "scoring", "target", "nontarget", "lost", "speakers", *MEASURES, "calibration"]
     rows = [
-        [*(row[name] for name in header[:7]), *(shown(row, *measure) for measure in MEASURES.values())]
+        [
+            *(row[name] for name in header[:7]),
+            *(shown(row, *measure) for measure in MEASURES.values()),
+            row.get("calibration", "-"),
+        ]
         for row in results
     ]
     text = markdown(header, rows) + "\n"

@@ -2,10 +2,12 @@
 """LDA and PLDA without Kaldi's binaries: the numpy side of score_plda.sh, with Kaldi's formulas and files.
 
 Usage: local/plda_backend.py train [options] <train xvector.scp> <train utt2spk> <backend-dir>
+       local/plda_backend.py lda-dim [--lda-dim n] <train xvector.scp> <train utt2spk>
        local/plda_backend.py score [options] <backend-dir> <trials> <enroll xvector.scp> <test xvector.scp> <score file>
   local/plda_backend.py train --lda-dim 150 exp/ecapa/xvectors_train/xvector.scp data/train/utt2spk exp/ecapa/plda
   local/plda_backend.py train --help
 
+lda-dim prints the dimensions that LDA will keep, and refuses more than the data allow.
 train writes mean.vec (unless it is there), transform.mat and plda into <backend-dir>; score reads them, whether they
 are from here or from Kaldi.
 """
@@ -29,16 +31,21 @@ from speakerkd.files.backend import (
 )
 from speakerkd.files.tables import read_utt2spk
 from speakerkd.files.vectors import Vectors, average, read_vectors
-from speakerkd.score.plda import prepare, read_plda, train_lda, train_plda
+from speakerkd.score.plda import check_lda_dim, default_lda_dim, prepare, read_plda, train_lda, train_plda
 from speakerkd.score.trials import read_trials, write_scores
 
 
 @dataclass
 class TrainOptions:
-    lda_dim: int = opt(150, "dimensions that LDA keeps")
+    lda_dim: int = opt(0, "dimensions that LDA keeps; 0: the smallest of 150, dimensions - 1 and speakers - 1")
     total_covariance_factor: float = opt(0.0, "0: LDA makes the covariance within speakers unit; 1: the total one")
     covariance_floor: float = opt(1e-6, "floor of the eigenvalues in LDA, relative to the largest")
     num_em_iters: int = opt(10, "iterations of EM for PLDA")
+
+
+@dataclass
+class LdaDimOptions:
+    lda_dim: int = opt(0, "dimensions that are wanted; 0: the default")
 
 
 @dataclass
@@ -62,10 +69,11 @@ def train(argv: Sequence[str]) -> None:
     labels = np.unique([utt2spk[vectors.ids[row]] for row in rows], return_inverse=True)[1]
     mean = vectors.matrix.mean(axis=0, dtype=np.float64)
     centred = vectors.matrix[rows] - mean
+    lda_dim = options.lda_dim or default_lda_dim(vectors.dim, int(labels.max()) + 1)
     # From here on as from the files, rounded as they are, so that training again from them gives the same.
-    transform = train_lda(
-        centred, labels, options.lda_dim, options.total_covariance_factor, options.covariance_floor
-    ).astype(np.float32)
+    transform = train_lda(centred, labels, lda_dim, options.total_covariance_factor, options.covariance_floor).astype(
+        np.float32
+    )
     plda = train_plda(prepare(centred, np.zeros_like(mean), transform), labels, options.num_em_iters)
     if not (out / "mean.vec").exists():
         write_text_vector(out / "mean.vec", mean)
@@ -73,7 +81,7 @@ def train(argv: Sequence[str]) -> None:
     plda.write(out / "plda")
     logging.info(
         "LDA from %d to %d dimensions and PLDA from %d vectors of %d speakers; psi from %.3g to %.3g",
-        vectors.dim, options.lda_dim, len(rows), labels.max() + 1, plda.psi[0], plda.psi[-1],
+        vectors.dim, lda_dim, len(rows), labels.max() + 1, plda.psi[0], plda.psi[-1],
     )  # fmt: skip
 
 
@@ -119,7 +127,17 @@ def score(argv: Sequence[str]) -> None:
     logging.info("%d trials scored, %d without a vector", known.sum(), (~known).sum())
 
 
-ACTIONS = {"train": train, "score": score}
+def lda_dim(argv: Sequence[str]) -> None:
+    """For the way with Kaldi's programs, which stop at too many dimensions or go on with arbitrary ones."""
+    options, (scp, utt2spk_path) = parse_args(LdaDimOptions, argv, __doc__, 2)
+    vectors, utt2spk = read_vectors(scp), read_utt2spk(utt2spk_path)
+    num_speakers = len({utt2spk[utt] for utt in vectors.ids if utt in utt2spk})
+    dim = options.lda_dim or default_lda_dim(vectors.dim, num_speakers)
+    check_lda_dim(dim, vectors.dim, num_speakers)
+    print(dim)
+
+
+ACTIONS = {"train": train, "lda-dim": lda_dim, "score": score}
 
 
 def main(argv: list[str]) -> None:

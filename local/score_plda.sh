@@ -5,7 +5,7 @@
 #   local/score_plda.sh --lda-dim 150 data/train exp/ecapa/xvectors_train data/test/trials \
 #     exp/ecapa/xvectors_test/xvector.scp exp/ecapa/xvectors_test/xvector.scp exp/ecapa/scores
 # Options:
-#   --lda-dim 150                   dimensions that LDA keeps
+#   --lda-dim 0                     dimensions that LDA keeps; 0: the smallest of 150, dimensions - 1 and speakers - 1
 #   --total-covariance-factor 0.0   of ivector-compute-lda
 #   --smoothing 0.0                 of ivector-copy-plda
 #   --enroll-spk2utt file           enrolment models and their utterances, where trials name models
@@ -19,7 +19,7 @@
 set -euo pipefail
 export LC_ALL=C
 
-lda_dim=150
+lda_dim=0
 total_covariance_factor=0.0
 smoothing=0.0
 enroll_spk2utt=
@@ -39,13 +39,13 @@ out=${6%/}
 
 fail() { echo "$0: $*" >&2; exit 1; }
 for file in "$data/utt2spk" "$data/spk2utt" "$model/xvector.scp" "$trials" "$enroll" "$test"; do
-  [ -s "$file" ] || fail "$file is missing or empty; run the earlier stages"
+  [ -s "$file" ] || fail "$file is missing or empty; run the earlier stages, or see --help for the order of the arguments"
 done
 for file in "$enroll_spk2utt" "$num_utts"; do
   [ -z "$file" ] || [ -s "$file" ] || fail "$file is missing or empty (--enroll-spk2utt, --num-utts)"
 done
 [ -z "$enroll_spk2utt" ] || [ -z "$num_utts" ] || fail "--enroll-spk2utt counts the utterances itself: leave --num-utts out"
-[[ $lda_dim =~ ^[1-9][0-9]*$ ]] || fail "--lda-dim '$lda_dim' is not a positive number"
+[[ $lda_dim =~ ^[0-9]+$ ]] || fail "--lda-dim '$lda_dim' is not a number (0: the default)"
 [[ $stage =~ ^[12]$ ]] || fail "--stage '$stage' is not 1 or 2"
 mkdir -p "$out" || fail "can't make $out; check the rights of the folder"
 
@@ -65,6 +65,7 @@ trap 'rm -rf "$temporary"' EXIT
 
 if [ "$stage" -le 1 ]; then
   if [ $use_kaldi = true ]; then
+    lda_dim=$(local/plda_backend.py lda-dim --lda-dim "$lda_dim" "$model/xvector.scp" "$data/utt2spk")
     vectors=scp:$model/xvector.scp
     centred="ark:ivector-subtract-global-mean $vectors ark:-"
     [ -s "$model/mean.vec" ] || ivector-mean "$vectors" "$temporary/mean.vec"

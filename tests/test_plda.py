@@ -22,7 +22,7 @@ from speakerkd.files.backend import (
 )
 from speakerkd.files.vectors import Vectors, average
 from speakerkd.score.cosine import length_normalise, score_trials
-from speakerkd.score.plda import Plda, apply_transform, prepare, read_plda, train_lda, train_plda
+from speakerkd.score.plda import Plda, apply_transform, default_lda_dim, prepare, read_plda, train_lda, train_plda
 from speakerkd.score.trials import read_scores, read_trials
 
 SCORE_TOLERANCE = 1e-4  # of scores up to 31; Kaldi rounds to single precision between its programs, and prints 7 digits
@@ -166,14 +166,16 @@ def test_training_finds_the_model_it_was_drawn_from(rng: np.random.Generator) ->
 
 def test_too_little_to_train_on(rng: np.random.Generator) -> None:
     vectors = rng.normal(size=(6, 4))
-    with pytest.raises(ValueError, match="can't go from 4 to 5 dimensions"):
-        train_lda(vectors, np.array([0, 0, 0, 1, 1, 1]), 5)
+    with pytest.raises(ValueError, match="--lda-dim 5: vectors of 4 dimensions and 6 training speakers allow 1 to 4"):
+        train_lda(vectors, np.arange(6), 5)
+    with pytest.raises(ValueError, match="vectors of 4 dimensions and 2 training speakers allow 1 to 1"):
+        train_lda(vectors, np.array([0, 0, 0, 1, 1, 1]), 2)
     with pytest.raises(ValueError, match="only one vector"):
         train_lda(vectors, np.arange(6), 2)
     with pytest.raises(ValueError, match="only one vector"):
         train_plda(vectors, np.arange(6))
     with pytest.raises(ValueError, match="needs as many training vectors"):
-        train_lda(vectors[:3], np.array([0, 0, 1]), 2)
+        train_lda(vectors[:3], np.array([0, 0, 1]), 1)
     with pytest.raises(ValueError, match="does not fit vectors of 4"):
         apply_transform(np.ones((2, 3)), vectors)
 
@@ -224,7 +226,15 @@ def test_score_plda_by_numpy(golden: Path, sh: Sh, monkeypatch: pytest.MonkeyPat
     assert [row.split("\t")[1] for row in rows] == ["scoring", "kaldi_model", "plda"]
     assert not list(scores.parent.glob(".score_plda*"))
     done = sh(*words("--lda-dim", "30"), fails=True)
-    assert "can't go from 24 to 30" in done.stderr  # type: ignore[attr-defined]
+    assert "--lda-dim 30: vectors of 24 dimensions and 60 training speakers allow 1 to 24" in done.stderr  # type: ignore[attr-defined]
+
+
+def test_the_default_dimension_fits_the_data(golden: Path, sh: Sh) -> None:
+    """The vectors have 24 dimensions; a default of 150 would be refused."""
+    script = [word for word in words() if word not in ("--lda-dim", "16")]
+    sh(*script)
+    assert read_matrix(golden / "exp/sys/xvectors_train/transform.mat").shape == (23, 25)
+    assert [default_lda_dim(512, 5994), default_lda_dim(128, 5994), default_lda_dim(512, 34)] == [150, 127, 33]
 
 
 def test_score_plda_by_kaldi_has_its_commands(golden: Path, sh: Sh, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +259,9 @@ def test_score_plda_by_kaldi_has_its_commands(golden: Path, sh: Sh, monkeypatch:
         )
     _program(programs / "transform-vec", "")
     monkeypatch.setenv("KALDI_ROOT", str(golden / "kaldi"))
+    done = sh(*words("--lda-dim", "25"), fails=True)  # Kaldi itself would stop without a sentence
+    assert "--lda-dim 25: vectors of 24 dimensions and 60 training speakers allow 1 to 24" in done.stderr  # type: ignore[attr-defined]
+    log.unlink(missing_ok=True)
     sh(*words())
     scores = read_scores(golden / "exp/sys/scores/trials.plda", read_trials(GOLDEN / "trials"))[0]
     np.testing.assert_array_equal(scores, read_scores(GOLDEN / "scores_plda", read_trials(GOLDEN / "trials"))[0])

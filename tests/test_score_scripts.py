@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -210,8 +211,17 @@ def test_collect(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len({len(line) for line in first.strip().splitlines()}) == 1
     collect.main(["--output", str(small / "table.md"), str(small / "exp")])
     assert (small / "table.md").read_text().startswith("| system | trials")
+    assert {line.split("|")[-2].strip() for line in first.splitlines()[2:5]} == {"cross-validated"}
     with pytest.raises(ValueError, match="no such folder"):
         collect.main([str(small / "none")])
+    # Scores of an earlier model are left out, unless the system is named.
+    (small / "exp/base/final.pt").touch()
+    os.utime(small / "exp/base/final.pt", (4e9, 4e9))
+    collect.main([str(small / "exp")])
+    assert "| base " not in capsys.readouterr().out
+    collect.main([str(small / "exp/base"), str(small / "exp/kd_s0")])
+    printed = capsys.readouterr().out
+    assert "| base " in printed and "| kd_s0 " in printed and "kd_s1" not in printed
     with pytest.raises(ValueError, match=r"no \*/scores/metrics.tsv with such rows"):
         collect.main(["--scoring", "plda", str(small / "exp")])
 

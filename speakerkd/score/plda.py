@@ -15,6 +15,8 @@ from speakerkd.files.backend import binary_array, read_arrays
 from speakerkd.files.tables import replacing
 from speakerkd.score.cosine import length_normalise, score_trials
 
+MAX_LDA_DIM = 150
+
 
 def _descending_eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(matrix)
@@ -29,6 +31,19 @@ def _class_means(matrix: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
     return sums / sizes[:, None], sizes
 
 
+def check_lda_dim(dim: int, full: int, num_speakers: int) -> None:
+    """Speakers - 1 directions tell the speakers apart. Any further ones are arbitrary, and differ from Kaldi's."""
+    most = min(full, num_speakers - 1)
+    if not 0 < dim <= most:
+        raise ValueError(
+            f"--lda-dim {dim}: vectors of {full} dimensions and {num_speakers} training speakers allow 1 to {most}"
+        )
+
+
+def default_lda_dim(full: int, num_speakers: int) -> int:
+    return max(1, min(MAX_LDA_DIM, full - 1, num_speakers - 1))
+
+
 def train_lda(
     matrix: np.ndarray,
     labels: np.ndarray,
@@ -38,8 +53,7 @@ def train_lda(
 ) -> np.ndarray:
     """transform.mat: (dim, D + 1), the last column the offset that takes the mean to zero. labels are 0 to C - 1."""
     count, full = matrix.shape
-    if not 0 < dim <= full:
-        raise ValueError(f"LDA can't go from {full} to {dim} dimensions; give another --lda-dim")
+    check_lda_dim(dim, full, int(labels.max()) + 1)
     if count < full:
         raise ValueError(f"LDA of {full} dimensions needs as many training vectors at least; there are {count}")
     if count == labels.max() + 1:
