@@ -25,20 +25,20 @@ An utt2aug of the source is kept, and what is new is applied after it. A copy's 
 duration and the list of noises, rooms or speakers, not on the other utterances.
 """
 
-import hashlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from speakerkd.audio.augment import Noise, Reverb, Speed, number, parse
+from speakerkd.audio.augment import Noise, Reverb, Speed, parse
+from speakerkd.audio.copies import Copy, check_names, choose, in_order, list_variants
 from speakerkd.audio.draws import KINDS, DrawConf, check_draws
 from speakerkd.audio.sounds import Source, Sources, durations, gather_sources, read_source
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.files.tables import remove_features, spk2utt, write_table
+from speakerkd.files.tables import remove_features, replacing, write_table
 
 
 @dataclass(frozen=True)
@@ -49,37 +49,32 @@ class Options(DrawConf):
     seed: int = opt(0, "seed of everything")
 
 
-class Copy(NamedTuple):
-    name: str
-    original: str  # utterance of the source
-    prefix: str  # of the utterance and its speaker; "" but for speed copies
-    kind: str  # "" for a copy that only changes the speed
-    speed: float
-
-
 def main(argv: list[str]) -> None:
     options, (source_dir, dest_dir) = parse_args(Options, argv, __doc__, 2)
     check(options)
     if Path(source_dir).resolve() == Path(dest_dir).resolve():
         raise ValueError(f"{dest_dir}: the copies would replace their originals; name another destination")
     source = read_source(Path(source_dir))
-    copies = list_copies(source, options)
-    kinds = {part for copy in copies for part in copy.kind.split("+") if part}
+    variants = list_variants(options.kinds, options.speeds)
+    kinds = {part for variant in variants for part in variant.kind.split("+") if part}
+    utterances = source.utterances
+    check_names(source, variants)
+    chosen = choose(utterances, variants, options.num_utts, options.seed)
     if kinds - {"reverb", "telephone"}:
         source.seconds = durations(source)
-        lost = {copy.original for copy in copies if copy.original not in source.seconds}
+        lost = [utt for utt in utterances if utt not in source.seconds]
         if lost:
             logging.warning("%d utterance(s) can't be read and get no copies: %s", len(lost), first_few(sorted(lost)))
-            copies = [copy for copy in copies if copy.original not in lost]
-    if not copies:
+            utterances = [utt for utt in utterances if utt in source.seconds]
+    if not variants or not utterances:
         raise ValueError(f"{dest_dir}: there would be no copies; give --kinds or --speeds")
     sources = gather_sources(source, kinds, options.musan, options.rirs, options.rooms)
-    texts = {copy.name: plan(copy, source, sources, options) for copy in copies}
-    write(Path(dest_dir), copies, texts, source, sources)
-    for kind, count in Counter(copy.kind for copy in copies).items():
+    counts = write(Path(dest_dir), in_order(utterances, variants, chosen), source, sources, options)
+    for kind, count in counts.items():
         said = "; ".join(sources.said[part] for part in kind.split("+") if part in sources.said)
         logging.info("%s: %d copies%s", kind or "speed only", count, said and f" ({said})")
-    logging.info("%s: %d utterances in, %d copies in %s", source_dir, len(source.utterances), len(copies), dest_dir)
+    total = sum(counts.values())
+    logging.info("%s: %d utterances in, %d copies in %s", source_dir, len(source.utterances), total, dest_dir)
 
 
 def check(options: Options) -> None:
@@ -93,81 +88,74 @@ def check(options: Options) -> None:
         raise ValueError("--num-utts must be 0 or more")
 
 
-def list_copies(source: Source, options: Options) -> list[Copy]:
-    speeds = [
-        Copy(f"sp{number(s)}-{u}", u, f"sp{number(s)}-", "", s) for s in options.speeds for u in source.utterances
-    ]
-    originals = [Copy(utt, utt, "", "", 1.0) for utt in source.utterances]
-    copies = []
-    passes: Counter[str] = Counter()
-    for kind in options.kinds:
-        passes[kind] += 1
-        suffix = f"-{kind}{passes[kind] if passes[kind] > 1 else ''}"
-        copies += [copy._replace(name=copy.name + suffix, kind=kind) for copy in originals + speeds]
-    if 0 < options.num_utts < len(copies):
-        # By a hash of the id: which ones are kept depends neither on the order nor, but for the last, on the number.
-        copies = sorted(copies, key=lambda copy: hashlib.sha256(f"{options.seed} {copy.name}".encode()).digest())
-        copies = copies[: options.num_utts]
-    copies = sorted(speeds + copies)
-    taken = set(source.utterances) & {copy.name for copy in copies}
-    if taken:
-        raise ValueError(
-            f"{source.folder}: has {first_few(sorted(taken))} already, which a copy would be called; "
-            "augment the directory of the originals, or choose other --kinds or --speeds"
-        )
-    return copies
-
-
 def plan(copy: Copy, source: Source, sources: Sources, options: Options) -> str:
     """The line of utt2aug, without the id."""
     words = [source.utt2aug[copy.original]] if copy.original in source.utt2aug else []
-    if copy.speed != 1:
-        words.append(str(Speed(copy.speed)))
+    if copy.variant.speed != 1:
+        words.append(str(Speed(copy.variant.speed)))
     draw = random.Random(f"{options.seed} {copy.name}")
-    seconds = source.seconds.get(copy.original, 0.0) / copy.speed
-    for kind in copy.kind.split("+") if copy.kind else []:
+    seconds = source.seconds.get(copy.original, 0.0) / copy.variant.speed
+    for kind in copy.variant.kind.split("+") if copy.variant.kind else []:
         words += KINDS[kind](draw, seconds, source.talker(copy.original), sources, options)
     return " ".join(words)
 
 
-def write(folder: Path, copies: list[Copy], texts: dict[str, str], source: Source, sources: Sources) -> None:
-    """A table that the source does not have is removed, for an earlier run may have left it."""
+def write(folder: Path, copies: Iterator[Copy], source: Source, sources: Sources, options: Options) -> Counter[str]:
+    """The tables, line by line; how many copies there are of each kind. Tables that the source lacks are removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder}: can't make this folder ({error.strerror})") from error
-    recordings = {source.recording(copy.original) for copy in copies}
-    parsed = (each for text in texts.values() for each in parse(text) if isinstance(each, Reverb | Noise))
-    tables: dict[str, Mapping[str, object] | None] = dict.fromkeys(
-        ("segments", "utt2spk", "spk2utt", "utt2dur", "spk2gender")
-    )
-    tables["aug.scp"] = {
-        each.source: sources.files[each.source] for each in parsed if each.source in sources.files
-    } or None
-    tables["utt2aug"] = texts
-    tables["utt2uniq"] = {copy.name: copy.prefix + source.utt2uniq.get(copy.original, copy.original) for copy in copies}
-    if source.segments is None:
-        tables["wav.scp"] = {copy.name: source.wav_scp[copy.original] for copy in copies}
+    lines: dict[str, Callable[[Copy], str]] = {
+        "utt2aug": lambda copy: plan(copy, source, sources, options),
+        "utt2uniq": lambda copy: copy.variant.prefix + source.utt2uniq.get(copy.original, copy.original),
+    }
+    segments, utt2spk, utt2dur = source.segments, source.utt2spk, source.utt2dur
+    if segments is None:
+        lines["wav.scp"] = lambda copy: source.wav_scp[copy.original]
     else:
-        tables["wav.scp"] = {recording: source.wav_scp[recording] for recording in recordings}
-        tables["segments"] = {copy.name: source.segments[copy.original] for copy in copies}
-    if source.utt2spk is not None:
-        speakers = {copy.name: copy.prefix + source.utt2spk[copy.original] for copy in copies}
-        tables["utt2spk"] = speakers
-        tables["spk2utt"] = {speaker: " ".join(utts) for speaker, utts in spk2utt(speakers).items()}
-        if source.spk2gender is not None:
-            names = {copy.prefix + source.utt2spk[copy.original]: source.utt2spk[copy.original] for copy in copies}
-            tables["spk2gender"] = {
-                new: source.spk2gender[old] for new, old in names.items() if old in source.spk2gender
-            }
-    if source.utt2dur is not None:
-        tables["utt2dur"] = {copy.name: f"{source.utt2dur[copy.original] / copy.speed:.3f}" for copy in copies}
+        lines["segments"] = lambda copy: segments[copy.original]
+    if utt2spk is not None:
+        lines["utt2spk"] = lambda copy: copy.variant.prefix + utt2spk[copy.original]
+    if utt2dur is not None:
+        lines["utt2dur"] = lambda copy: f"{utt2dur[copy.original] / copy.variant.speed:.3f}"
+    counts: Counter[str] = Counter()
+    recordings: set[str] = set()
+    used: set[str] = set()
+    spk2utt: dict[str, bytearray] = {}  # a speaker's utterances, as text: 9 million strings would fill the memory
+    people: dict[str, str] = {}  # a speaker of the copies -> of the source
     remove_features(folder)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(replacing(folder / name)) for name in lines}
+        for copy in copies:
+            counts[copy.variant.kind] += 1
+            for name, line in lines.items():
+                text = line(copy)
+                files[name].write(f"{copy.name} {text}\n")
+                if name == "utt2aug":
+                    used.update(each.source for each in parse(text) if isinstance(each, Reverb | Noise))
+                elif name == "utt2spk" and utt2spk is not None:
+                    spk2utt.setdefault(text, bytearray()).extend(f" {copy.name}".encode())
+                    people[text] = utt2spk[copy.original]
+            if segments is not None:
+                recordings.add(source.recording(copy.original))
+        if not counts:
+            raise ValueError(f"{folder}: there would be no copies; give --kinds or --speeds")
+    tables: dict[str, Mapping[str, object] | None] = dict.fromkeys(("segments", "utt2spk", "utt2dur"))
+    tables["aug.scp"] = {name: sources.files[name] for name in used if name in sources.files} or None
+    tables["spk2utt"] = {speaker: utts[1:].decode() for speaker, utts in spk2utt.items()} or None
+    tables["spk2gender"] = None
+    if source.spk2gender is not None and utt2spk is not None:
+        genders = source.spk2gender
+        tables["spk2gender"] = {new: genders[old] for new, old in people.items() if old in genders}
+    if segments is not None:
+        tables["wav.scp"] = {recording: source.wav_scp[recording] for recording in recordings}
     for name, table in tables.items():
-        if table is None:
-            (folder / name).unlink(missing_ok=True)
-        else:
+        if table is not None:
             write_table(folder / name, table)
+        elif name not in lines:
+            (folder / name).unlink(missing_ok=True)
+    return counts
 
 
 if __name__ == "__main__":

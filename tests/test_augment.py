@@ -1,5 +1,6 @@
 """Augmentation: what a line of utt2aug does to a wave, and what is planned for a data directory."""
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -549,3 +550,21 @@ def test_directories_that_cannot_be(data: Path, tmp_path: Path, sh: Run) -> None
     fails("utt2spk: no line for s0-u1", kinds="reverb")
     done = sh("local/augment_data_dir.py", tmp_path / "nothing", tmp_path / "aug", fails=True)
     assert done.stderr.startswith("augment_data_dir.py: error:") and not (tmp_path / "aug").exists()
+
+
+def test_copies_come_in_the_order_of_their_names_and_are_as_many_as_wanted() -> None:
+    """Names that interleave: a-b-noise stands before a-noise, though a stands before a-b."""
+    from speakerkd.audio.copies import choose, in_order, list_variants
+
+    utterances = sorted(["a", "a-b", "a-", "a-noise0", "b", "b-0"])
+    variants = list_variants(("noise", "reverb", "noise"), (0.9, 1.1))
+    assert [variant.suffix for variant in variants if not variant.prefix] == ["-noise", "-reverb", "-noise2"]
+    names = [copy.name for copy in in_order(utterances, variants, choose(utterances, variants, 0, 0))]
+    assert names == sorted(variant.name(utt) for utt in utterances for variant in variants)
+    assert names.index("a-b-noise") < names.index("a-noise")
+    drawn = [name for name in names if name not in {variants[i].name(utt) for i in (0, 1) for utt in utterances}]
+    for count in (1, 7, len(drawn), 999):
+        kept = [copy.name for copy in in_order(utterances, variants, choose(utterances, variants, count, 3))]
+        assert len(kept) == min(count, len(drawn)) + 2 * len(utterances)
+        hashes = sorted(drawn, key=lambda name: hashlib.sha256(f"3 {name}".encode()).digest())
+        assert set(kept) - set(hashes[:count]) == set(names) - set(drawn)

@@ -3,6 +3,7 @@
 import math
 import random
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,14 +86,18 @@ def read_source(folder: Path) -> Source:
         raise ValueError(f"{folder}: no such data directory; prepare the data first")
 
     def table(name: str, num_fields: int | None = 2) -> dict[str, str] | None:
-        return read_table(folder / name, num_fields) if (folder / name).exists() else None
+        if not (folder / name).exists():
+            return None
+        # one string for an id of several tables: a million utterances would take gigabytes
+        return {sys.intern(key): value for key, value in read_table(folder / name, num_fields).items()}
 
     lengths = table("utt2dur")
+    speakers = table("utt2spk")
     source = Source(
         folder,
-        read_table(folder / "wav.scp"),
+        table("wav.scp", None) or read_table(folder / "wav.scp"),
         table("segments", 4),
-        table("utt2spk"),
+        None if speakers is None else {utt: sys.intern(speaker) for utt, speaker in speakers.items()},
         table("utt2aug", None) or {},
         table("utt2uniq") or {},
         None if lengths is None else {utt: to_seconds(text, folder / "utt2dur") for utt, text in lengths.items()},
