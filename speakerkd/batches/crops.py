@@ -62,6 +62,10 @@ class ArkCrops:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.scp = Scp(self.folder / "feats.scp", pipes=True)
+        if not (self.folder / "utt2num_frames").exists():  # features that local/make_fbank.sh did not make
+            raise ValueError(
+                f"{self.folder}/utt2num_frames is missing; local/make_num_frames.py {self.folder} makes it"
+            )
         lengths = column(self.folder / "utt2num_frames", self.scp)
         self.frames = np.fromiter(lengths, np.int32, len(self.scp))
         self.dim = int(self.scp.read(0, 0, 1).shape[1])
