@@ -5,13 +5,13 @@ Usage: local/compute_fbank.py [options] <data-dir> <utterances> <out-prefix>
   local/compute_fbank.py --fbank-config conf/fbank.conf data/train data/train/log/utts.1 data/train/data/raw_fbank_train.1
 
 <utterances> is a table whose first column names the utterances to do, such as a part of wav.scp. Of the data directory
-wav.scp is read, and segments, utt2aug and aug.scp where they exist. Written are <out-prefix>.ark and .scp, and beside them
-.utt2num_frames, .utt2dur and .lost_utts (utterance, reason). An unusable recording is listed there and the rest goes on.
+wav.scp is read, and segments, utt2aug and aug.scp if they exist. <out-prefix>.ark and .scp are written, and beside them
+.utt2num_frames, .utt2dur and .lost_utts (utterance, reason). An unusable recording is listed there, and the rest goes on.
+If <out-prefix> was made from the same recordings with the same options, it is kept.
 """
 
 import logging
-import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,49 +23,38 @@ from speakerkd.conf import build, opt, parse_args, read_conf, run
 from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.source import features_of
 from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.made import Part, origin_in_recordings
 from speakerkd.files.tables import read_lines, write_table
+from speakerkd.progress import Progress
+
+FORMAT = "fbank 1"  # to be changed with what the same options compute
 
 
 @dataclass
 class Options:
     fbank_config: str = opt("", "conf file with Kaldi's options of compute-fbank-feats")
-    compress: bool = opt(True, "store two bytes a value (CM2) instead of four")
-    report_every: float = opt(10.0, "seconds between lines of progress")
-
-
-class Progress:
-    """A line now and then: how many are done, how fast, how long still."""
-
-    def __init__(self, total: int, every: float) -> None:
-        self.total, self.every = total, every
-        self.done, self.seconds = 0, 0.0
-        self.started = self.last = time.monotonic()
-
-    def add(self, seconds: float) -> None:
-        self.done += 1
-        self.seconds += seconds
-        now = time.monotonic()
-        if now - self.last >= self.every:
-            self.last = now
-            left = (now - self.started) * (self.total - self.done) / self.done
-            logging.info("%d of %d, %s, %.0f s left", self.done, self.total, self.speed(), left)
-
-    def speed(self) -> str:
-        return f"{self.seconds / max(time.monotonic() - self.started, 1e-9):.0f} times real time"
+    compress: bool = opt(True, "store two bytes per value (CM2) instead of four")
+    report_every: float = opt(10.0, "seconds between progress lines in the log")
 
 
 def main(argv: list[str]) -> None:
     options, (data_dir, utterance_list, prefix) = parse_args(Options, argv, __doc__, 3)
-    torch.set_num_threads(1)  # the jobs are the parallelism
+    torch.set_num_threads(1)  # the jobs run side by side
     folder = Path(data_dir)
     conf = FbankConf()
     if options.fbank_config:
         conf = build(FbankConf, read_conf(options.fbank_config), options.fbank_config)
     fbank = Fbank(conf)
-    with open(utterance_list, "rb") as file:  # unchecked: of a fault the table that the list is of is to be named
+    # the tables are checked as they are read, with the utterances of an unchecked list: a fault is then named in its table
+    with open(utterance_list, "rb") as file:
         ids = {words[0].decode("utf-8", "replace") for words in map(bytes.split, file) if words}
     waves = Waves(folder, fbank.rate, conf.channel, ids)
     utterances = [line.split()[0] for _, line in read_lines(utterance_list)]
+    settings = f"{FORMAT} {options.compress} {sorted(asdict(conf).items())}"
+    part = Part(prefix, origin_in_recordings(folder, utterances, settings), ("utt2num_frames", "utt2dur", "lost_utts"))
+    if part.kept():
+        logging.info("%d utterances: %s.ark is kept, which was made from the same recordings", len(utterances), prefix)
+        return
 
     lost: dict[str, str] = {}
     frames: dict[str, int] = {}
@@ -89,6 +78,7 @@ def main(argv: list[str]) -> None:
     write_table(f"{prefix}.utt2num_frames", frames)
     write_table(f"{prefix}.utt2dur", durations)
     write_table(f"{prefix}.lost_utts", lost)
+    part.finish()
     waves.say()
     logging.info("%d in, %d out, %d lost, %s", len(utterances), len(frames), len(lost), progress.speed())
 

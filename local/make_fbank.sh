@@ -12,7 +12,8 @@
 #
 # Reads wav.scp (paths and pipes) and, where they exist, segments, utt2aug and aug.scp.
 # Writes feats.scp, utt2num_frames, utt2dur, frame_shift, conf/fbank.conf and lost_utts (utterance, reason) into the data
-# directory, the arks and their conf file into <fbank-dir> (<data-dir>/data), logs into <log-dir> (<data-dir>/log).
+# directory, the arks and their conf file into <fbank-dir> (<data-dir>/data), logs into <log-dir> (<data-dir>/log). Run again,
+# it keeps what is finished: a job's ark is made anew only if its utterances, their recordings or the options have changed.
 set -euo pipefail
 export LC_ALL=C
 
@@ -29,7 +30,7 @@ logs=${2:-$data/log}
 out=${3:-$data/data}
 name=$(basename "$data")
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/part_lib.sh
 [ -d "$data" ] || fail "$data: no such data directory; run stage 1"
 [ -s "$data/wav.scp" ] || fail "$data/wav.scp is missing or empty; run stage 1"
 [ -f "$fbank_config" ] || fail "$fbank_config: no such file (--fbank-config)"
@@ -45,10 +46,7 @@ total=$(awk 'NF {n++} END {print n + 0}' "$list")
 [ "$nj" -le "$total" ] || { echo "$0: $total utterances, hence $total jobs instead of $nj" >&2; nj=$total; }
 { mkdir -p "$logs" "$out" "$data/conf" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
   fail "can't write into $data, $logs or $out; check the rights of the folders"
-if command -v flock >/dev/null; then
-  exec 9> "$data/.features.lock"
-  flock -n 9 || fail "another job makes features in $data; wait for it"
-fi
+hold_lock "$data/.features.lock" "another job makes features in $data; wait for it"
 
 # A run that is cut short leaves no feats.scp that points at arks of another run.
 rm -f "$data/feats.scp"
@@ -75,12 +73,9 @@ gather utt2dur utt2dur
 sed 's/#.*//; s/=/ /' "$fbank_config" |
   awk '{gsub("_", "-", $1)} $1 == "--frame-shift" {ms = $2} END {print (ms ? ms : 10) / 1000}' > "$data/frame_shift"
 [ "$fbank_config" -ef "$data/conf/fbank.conf" ] || cp "$fbank_config" "$data/conf/fbank.conf"
-for file in "$out/raw_fbank_$name".*; do   # what is no longer needed, and arks of an earlier run with more jobs
-  [[ ${file#"$out/raw_fbank_$name".} =~ ^([0-9]+)\.(ark|scp|utt2num_frames|utt2dur|lost_utts)$ ]] || continue
-  case "${BASH_REMATCH[2]}" in
-    ark | scp) [ "${BASH_REMATCH[1]}" -le "$nj" ] || rm -f "$file" ;;
-    *) rm -f "$file" ;;
-  esac
+for file in "$out/raw_fbank_$name".*; do   # of an earlier run with more jobs
+  [[ ${file#"$out/raw_fbank_$name".} =~ ^([0-9]+)\.(ark|scp|utt2num_frames|utt2dur|lost_utts|made)$ ]] || continue
+  [ "${BASH_REMATCH[1]}" -le "$nj" ] || rm -f "$file"
 done
 cp "$fbank_config" "$out/raw_fbank_$name.conf"   # beside the arks too: Kaldi's utils leave conf/ out of what they copy
 gather scp feats.scp   # last: it says that the rest is there
@@ -88,4 +83,6 @@ made=$(wc -l < "$data/feats.scp")
 [ $((made + lost)) -eq "$total" ] || { rm "$data/feats.scp"; fail "$made utterances made and $lost lost are not the $total of $list; run it again"; }
 rm -f "${parts[@]}"
 [ "$lost" -eq 0 ] || echo "$0: lost $lost of $total utterances (reasons in $data/lost_utts); utils/fix_data_dir.sh $data takes them out of the other files" >&2
+kept=$(count_kept "$logs/make_fbank_$name.JOB.log" "$nj")
+[ "$kept" -eq 0 ] || echo "$0: $kept of $nj jobs were finished before, and their arks are kept"
 echo "$0: Succeeded creating filterbank features for $name: $total in, $made out, $lost lost"

@@ -10,7 +10,6 @@ is read, and segments, utt2aug and aug.scp if they exist. <out-prefix>.ark and .
 If <out-prefix> was made from the same recordings in the same way, it is kept.
 """
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from speakerkd.audio.waveark import WaveArkWriter
 from speakerkd.audio.waves import Waves
 from speakerkd.conf import build, opt, parse_args, read_conf, run
 from speakerkd.feats.fbank import FbankConf
-from speakerkd.files.tables import read_lines, read_segments, read_table, replacing, write_table
+from speakerkd.files.made import Part, origin_in_recordings
+from speakerkd.files.tables import read_lines, write_table
 
 
 @dataclass
@@ -39,12 +39,11 @@ def main(argv: list[str]) -> None:
         conf = build(FbankConf, read_conf(options.fbank_config), options.fbank_config)
     rate = round(conf.sample_frequency)
     utterances = [line.split()[0] for _, line in read_lines(utterance_list)]
-    origin = digest(folder, utterances, f"{rate} {conf.channel} {conf.min_duration}")
-    made = Path(f"{prefix}.made")
-    if made.exists() and made.read_text() == origin and Path(f"{prefix}.scp").exists():
+    origin = origin_in_recordings(folder, utterances, f"{rate} {conf.channel} {conf.min_duration}")
+    part = Part(prefix, origin, ("utt2num_samples", "utt2dur", "lost_utts"))
+    if part.kept():
         logging.info("%d utterances: %s.ark is kept, which was made from the same recordings", len(utterances), prefix)
         return
-    made.unlink(missing_ok=True)
 
     waves = Waves(folder, rate, conf.channel, set(utterances))
     lost: dict[str, str] = {}
@@ -66,33 +65,11 @@ def main(argv: list[str]) -> None:
     write_table(f"{prefix}.utt2num_samples", samples)
     write_table(f"{prefix}.utt2dur", {utterance: f"{count / rate:.3f}" for utterance, count in samples.items()})
     write_table(f"{prefix}.lost_utts", lost)
-    with replacing(made) as file:
-        file.write(origin)
+    part.finish()
     waves.say()
     if write.quieter:
         logging.warning("%d utterance(s) were louder than 16 bits hold, and were scaled down", write.quieter)
     logging.info("%d in, %d out, %d lost", len(utterances), len(samples), len(lost))
-
-
-def digest(folder: Path, utterances: list[str], options: str) -> str:
-    """Of all that the archive is made from; of recordings in files it holds the size and the time of the last change."""
-    wanted = set(utterances)
-    segments = read_segments(folder / "segments", wanted) if (folder / "segments").exists() else {}
-    recordings = {segment.recording for segment in segments.values()} or wanted
-    sources = read_table(folder / "wav.scp", only=recordings)
-    texts = read_table(folder / "utt2aug", only=wanted) if (folder / "utt2aug").exists() else {}
-    noises = (folder / "aug.scp").read_bytes() if texts and (folder / "aug.scp").exists() else b""
-    found = hashlib.sha256(f"{options}\n{hashlib.sha256(noises).hexdigest()}\n".encode())
-    for utterance in utterances:
-        segment = segments.get(utterance)
-        source = sources.get(segment.recording if segment else utterance, "")
-        try:
-            state = Path(source).stat()
-            file = f"{state.st_size} {state.st_mtime_ns}"
-        except OSError:
-            file = ""
-        found.update(f"{utterance} {source} {file} {segment} {texts.get(utterance, '')}\n".encode())
-    return found.hexdigest()
 
 
 if __name__ == "__main__":

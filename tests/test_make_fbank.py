@@ -261,3 +261,38 @@ def test_stage_1_again_removes_features_of_the_data_before(data: Path, sh: Run) 
         sh("local/augment_data_dir.py", "--kinds", "noise", "--seed", seed, data, copies)
         assert not (copies / "feats.scp").exists()
         sh("local/make_fbank.sh", "--nj", 1, copies)
+
+
+def test_stage_2_goes_on_where_it_stopped(recipe: Path, data: Path, sh: Run) -> None:
+    """One of three jobs is killed: the others' arks are kept, byte for byte and in time. What changes is made anew."""
+    command = ["local/make_fbank.sh", "--nj", "3", data]
+    sh(*command)
+    whole, folder = arks(data / "data"), data / "data"
+    (folder / "raw_fbank_x.2.made").unlink()
+    (folder / "raw_fbank_x.2.ark").write_bytes(b"cut short")
+    times = {job: (folder / f"raw_fbank_x.{job}.ark").stat().st_mtime_ns for job in (1, 2, 3)}
+
+    def remade(*words: object) -> list[int]:
+        """The jobs whose arks were made anew."""
+        said = sh(*(words or command)).stdout
+        now = {job: (folder / f"raw_fbank_x.{job}.ark").stat().st_mtime_ns for job in (1, 2, 3)}
+        anew = [job for job in times if now[job] != times[job]]
+        times.update(now)
+        assert len(anew) == 3 or f"{3 - len(anew)} of 3 jobs were finished before" in said
+        assert "6 in, 6 out, 0 lost" in said and list(read_table(data / "utt2dur")) == list(Scp(data / "feats.scp"))
+        return anew
+
+    assert remade() == [2] and arks(folder) == whole
+    assert remade() == []
+    (folder / "raw_fbank_x.3.ark").write_bytes(whole["raw_fbank_x.3.ark"][:-9])  # damaged afterwards
+    assert remade() == [3] and arks(folder) == whole
+    write_table(data / "utt2aug", {"s0-1": "noise=white#1:snr=3"})
+    assert remade() == [1]
+    write_wav(recipe / "wav/5.wav", noise(1.3, seed=9))  # another recording under the same name
+    assert remade() == [3]
+    (recipe / "wide.conf").write_text("--num-mel-bins=24\n--dither=0\n")
+    assert remade(*command[:-1], "--fbank-config", "wide.conf", data) == [1, 2, 3]
+    assert remade(*command[:-1], "--fbank-config", "wide.conf", "--compress", "false", data) == [1, 2, 3]
+    said = sh("local/make_fbank.sh", "--nj", 2, "--fbank-config", "wide.conf", data).stdout
+    assert "finished before" not in said, "other lists of utterances"
+    assert not list(folder.glob("*.3.*"))

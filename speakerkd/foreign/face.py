@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import opt
+from speakerkd.foreign.onnxsession import open_session
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,7 @@ class FaceNet:
     """images (B, ...) -> vectors (B, D)."""
 
     def __init__(self, path: str | Path, conf: FaceConf, device: str = "cpu", threads: int = 1) -> None:
-        import onnxruntime
-
-        if not Path(path).is_file():
-            raise ValueError(f"{path}: no such model; give a face-recognition network in ONNX")
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device)
-        if provider not in onnxruntime.get_available_providers():
-            raise ValueError(f"--device={device}: this onnxruntime has no such device; cuda needs onnxruntime-gpu")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # onnxruntime's own errors have no other base
-            raise ValueError(f"{path}: onnxruntime can't load it ({error}); is it an ONNX model?") from error
+        self.session = open_session(path, threads, device)
         self.path, self.conf = path, conf
         (self.input, *others) = self.session.get_inputs()
         names = [each.name for each in self.session.get_outputs()]

@@ -1,0 +1,83 @@
+"""Parts of a stage that are finished, and stay so: a job whose part would come out the same again keeps it.
+
+A part is <prefix>.ark and what stands beside it. <prefix>.made is written last and holds a digest of everything that decides
+the part's content, so a part that was cut short, or is of other input, is made anew.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from speakerkd.files.tables import read_lines, read_segments, read_table, replacing
+
+
+class Part:
+    def __init__(self, prefix: str | Path, origin: str, suffixes: Sequence[str]) -> None:
+        """origin: the digest. suffixes: of the files that belong to the part beside .ark and .scp."""
+        self.prefix, self.origin = prefix, origin
+        self._files = [Path(f"{prefix}.{suffix}") for suffix in ("ark", "scp", *suffixes)]
+        self._made = Path(f"{prefix}.made")
+
+    def kept(self) -> bool:
+        """Is it there, and made of just this? If not, it is no longer called finished."""
+        try:
+            same = self._made.read_text().split() == [self.origin, *self._sizes()]
+        except OSError:
+            same = False
+        if not same:
+            self._made.unlink(missing_ok=True)
+        return same
+
+    def finish(self) -> None:
+        with replacing(self._made) as file:
+            file.write(" ".join([self.origin, *self._sizes()]) + "\n")
+
+    def _sizes(self) -> list[str]:
+        return [str(path.stat().st_size) for path in self._files]
+
+
+def origin_in_recordings(folder: Path, utterances: Sequence[str], options: str) -> str:
+    """Digest of what is computed from recordings: their lines in the data directory's tables, the options that matter.
+
+    Of a recording in a file it holds the size and the time of the last change too.
+    """
+    wanted = set(utterances)
+    segments = read_segments(folder / "segments", wanted) if (folder / "segments").exists() else {}
+    recordings = {segment.recording for segment in segments.values()} or wanted
+    sources = read_table(folder / "wav.scp", only=recordings)
+    texts = read_table(folder / "utt2aug", only=wanted) if (folder / "utt2aug").exists() else {}
+    noises = (folder / "aug.scp").read_bytes() if texts and (folder / "aug.scp").exists() else b""
+    found = hashlib.sha256(f"{options}\n{hashlib.sha256(noises).hexdigest()}\n".encode())
+    states: dict[str, str] = {}
+    for utterance in utterances:
+        segment = segments.get(utterance)
+        source = sources.get(segment.recording if segment else utterance, "")
+        if source not in states:
+            states[source] = state_of(source)
+        found.update(f"{utterance} {source} {states[source]} {segment} {texts.get(utterance, '')}\n".encode())
+    return found.hexdigest()
+
+
+def origin_in_archives(listed: str | Path, options: str) -> str:
+    """Digest of what is computed from the archives that an scp names: its lines, and the archives' sizes and times."""
+    found = hashlib.sha256(options.encode())
+    archives: set[str] = set()
+    for _, line in read_lines(listed):
+        found.update(line.encode() + b"\n")
+        archives.add(line.partition(" ")[2].strip().rpartition(":")[0])
+    for name in sorted(archives):
+        found.update(f"{name} {state_of(name)}\n".encode())
+    return found.hexdigest()
+
+
+def state_of(source: str) -> str:
+    """Size and time of the last change; '' of what is no file, such as a pipe."""
+    try:
+        state = Path(source).stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+def digest_of_file(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,26 @@
+"""A line of a job's log now and then, which people and scripts can read: done, of how many, speed, time left."""
+
+import logging
+import time
+
+
+class Progress:
+    """`add` what has been done; a line is logged at most every `every` seconds."""
+
+    def __init__(self, total: int, every: float = 10.0) -> None:
+        self.total, self.every = total, every
+        self.done, self.seconds = 0, 0.0
+        self.started = self.last = time.monotonic()
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        """`count` more utterances, `seconds` of speech."""
+        self.done += count
+        self.seconds += seconds
+        now = time.monotonic()
+        if now - self.last >= self.every:
+            self.last = now
+            left = (now - self.started) * (self.total - self.done) / max(self.done, 1)
+            logging.info("%d of %d, %s, %.0f s left", self.done, self.total, self.speed(), left)
+
+    def speed(self) -> str:
+        return f"{self.seconds / max(time.monotonic() - self.started, 1e-9):.0f} times real time"
