@@ -4,12 +4,12 @@
 Usage: local/extract_vectors_onnx.py [options] <model.onnx> <data-dir> <out-dir>
   local/extract_vectors_onnx.py --front-end conf/frontend/wespeaker.conf voxceleb_resnet34.onnx data/train exp/resnet34_onnx
 
---front-end says what the model hears of a recording: conf/frontend/*.conf are those of known toolkits. feats.scp serves
-where it is the same; else the features are computed from wav.scp (and segments, utt2aug). A model of a fixed number of
-frames needs --window-frames in that conf.
+--front-end names the conf file of the model's features; conf/frontend/*.conf are those of known toolkits. feats.scp is used
+if its features are the same. Otherwise they are computed from wav.scp (and segments, utt2aug). A model that takes a fixed
+number of frames needs --window-frames in that conf.
 
-Written are the files of local/extract_xvectors.sh: xvector.scp and .ark (1-D float vectors), lost_utts, mean.vec, and
-spk_xvector.scp and num_utts.ark where there is spk2utt. It is one process; utils/split_data.sh makes parts for several.
+It writes the files of local/extract_xvectors.sh: xvector.scp and .ark (1-D float vectors), lost_utts, mean.vec, and
+spk_xvector.scp and num_utts.ark if there is a spk2utt. It is one process; utils/split_data.sh makes parts for several.
 Needs onnxruntime: tools/setup.sh --extras onnx.
 """
 
@@ -26,7 +26,7 @@ from speakerkd.conf import opt, parse_args, run
 from speakerkd.feats.frontend import read_front_end
 from speakerkd.feats.source import list_of, source_of
 from speakerkd.foreign.onnxencoder import OnnxEncoder
-from speakerkd.models.extract import vector_of, write_vectors
+from speakerkd.models.extract import Cut, write_vectors
 
 
 @dataclass
@@ -51,16 +51,16 @@ def main(argv: list[str]) -> None:
     if note:
         logging.info("front end: %s", note)
 
-    def vector(features: np.ndarray, utterance: str) -> np.ndarray:
+    def check(features: np.ndarray, utterance: str) -> None:
         if features.ndim != 2 or features.shape[1] != front_end.dim:
             raise ValueError(
                 f"{folder}: '{utterance}' has features of shape {features.shape}, {options.front_end} describes "
                 f"{front_end.dim} a frame; make them with its options, or remove {folder}/feats.scp"
             )
-        return vector_of(features, encoder, options.max_frames, front_end.conf)
 
     (out / "xvector.scp").unlink(missing_ok=True)
-    done = write_vectors(out / "xvector", source, vector, out / "lost_utts", options.max_lost)
+    cut = Cut(options.max_frames, 0, front_end.conf)
+    done = write_vectors(out / "xvector", source, encoder, cut, out / "lost_utts", options.max_lost, check)
     logging.info("%s: %s", model, done)
     speakers = folder / "spk2utt"
     average = [sys.executable, str(Path(__file__).with_name("average_xvectors.py"))]

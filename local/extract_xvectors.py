@@ -4,35 +4,43 @@
 Usage: local/extract_xvectors.py [options] <final.pt> <data-dir> <utterances> <out-prefix>
   local/extract_xvectors.py exp/xvector/final.pt data/test data/test/feats.scp exp/xvector/xvectors_test/xvector.1
 
-<utterances> is the data directory's feats.scp, or a part of it; segments or wav.scp where there is none. The features are
-those of feats.scp if they are the model's own, else they are computed from the recordings with its front end.
+<utterances> is the data directory's feats.scp, or a part of it; segments or wav.scp if there is none. The features are
+those of feats.scp if they are the model's own. Otherwise they are computed from the recordings with its front end.
 
-Whole utterances, minus their mean, unless the model's front end says otherwise. One longer than --max-frames is cut into
-equal chunks, whose vectors are averaged. With --chunk-frames each piece of that many frames is taken as an utterance of
-its own, <utterance>-<first frame>-<frame after the last>. Written are <out-prefix>.ark and .scp, with a 1-D float vector
-for each utterance or piece, and .lost_utts (utterance, reason).
+Utterances are read whole, minus their mean, unless the model's front end says otherwise. One longer than --max-frames is
+cut into equal chunks, whose vectors are averaged. With --chunk-frames each piece of that many frames counts as an utterance,
+<utterance>-<first frame>-<frame after the last>. <out-prefix>.ark and .scp are written, with a 1-D float vector for each
+utterance or piece, and .lost_utts (utterance, reason). If <out-prefix> was made with the same model, options and features,
+it is kept.
 """
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.feats.frontend import recorded
-from speakerkd.feats.source import source_of
+from speakerkd.feats.frontend import Reading, recorded
+from speakerkd.feats.source import Computed, Source, source_of
+from speakerkd.files.made import Part, digest_of_file, origin_in_archives, origin_in_recordings
 from speakerkd.models import load_net
-from speakerkd.models.extract import embed, write_vectors
-from speakerkd.parallel import start
+from speakerkd.models.extract import Cut, NetEncoder, pieces_of, write_vectors
+from speakerkd.models.precision import AMP, choose_half
+
+FORMAT = "vectors 2"  # to be changed with what the same options compute
+SAMPLES = 16  # utterances on which --amp=auto tries half precision
 
 
 @dataclass
 class Options:
     max_frames: int = opt(6000, "longer utterances are cut into chunks; 0: never")
-    chunk_frames: int = opt(0, "a vector for each piece of so many frames; 0: one for the utterance")
+    chunk_frames: int = opt(0, "a vector for each piece of so many frames; 0: one vector per utterance")
     device: str = opt("cpu", "cpu, cuda or auto")
-    threads: int = opt(1, "CPU threads; the jobs are the parallelism")
+    job: int = opt(1, "number of this job, which chooses its GPU among those that it sees")
+    amp: str = opt("none", "none: float32; bf16; auto: half precision if the device has it and no vector changes by it")
+    threads: int = opt(1, "CPU threads; the jobs run side by side")
 
 
 def main(argv: list[str]) -> None:
@@ -40,24 +48,62 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(options.threads)
     if min(options.max_frames, options.chunk_frames) < 0:
         raise ValueError("--max-frames and --chunk-frames can't be negative")
+    if options.amp not in AMP:
+        raise ValueError(f"--amp={options.amp} is none of {' '.join(AMP)}")
     net = load_net(checkpoint)
     front_end = recorded(net.info, checkpoint)
     source, note = source_of(front_end, data_dir, utterances, checkpoint)
     if note:
         logging.info("front end: %s", note)
-    device = start(options.device).device
-    net.to(device)
+    settings = f"{FORMAT} {digest_of_file(checkpoint)} {options.max_frames} {options.chunk_frames} {options.amp}"
+    if isinstance(source, Computed):
+        origin = origin_in_recordings(Path(data_dir), list(source), settings)
+    else:
+        origin = origin_in_archives(utterances, settings)
+    part = Part(prefix, origin, ("lost_utts",))
+    if part.kept():
+        logging.info("%s.ark is kept, which was made with the same model from the same features", prefix)
+        return
+    device = device_of(options.device, options.job)
+    reading = front_end.conf if front_end else Reading()
 
-    def vector(features: np.ndarray, utterance: str) -> np.ndarray:
+    def check(features: np.ndarray, utterance: str) -> None:
         if features.ndim != 2 or features.shape[1] != net.feat_dim:
             raise ValueError(
                 f"{data_dir}: '{utterance}' has features of shape {features.shape}, the model of {checkpoint} takes "
                 f"{net.feat_dim} a frame; make them with the model's own conf/fbank.conf"
             )
-        return embed(net, features, device, options.max_frames, front_end.conf if front_end else None)
 
-    done = write_vectors(prefix, source, vector, f"{prefix}.lost_utts", chunk_frames=options.chunk_frames)
+    samples = [] if options.amp == "none" else some_pieces(source, reading, net.feat_dim)
+    encode = NetEncoder(net, device, choose_half(options.amp, net, device, samples))
+    cut = Cut(options.max_frames, options.chunk_frames, reading)
+    done = write_vectors(prefix, source, encode, cut, f"{prefix}.lost_utts", check=check)
+    part.finish()
     logging.info("vectors of %d: %s", net.dim, done)
+
+
+def device_of(name: str, job: int) -> torch.device:
+    """Jobs share the GPUs that they see, in turn."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device={name} is none of auto cpu cuda")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("--device=cuda: PyTorch sees no GPU here (nvidia-smi tells why); --device=cpu works anywhere")
+    return torch.device("cuda", (job - 1) % torch.cuda.device_count())
+
+
+def some_pieces(source: Source, reading: Reading, dim: int) -> list[np.ndarray]:
+    """Of utterances here and there in the list, those that can be read."""
+    names, pieces = list(source), []
+    for name in names[:: max(len(names) // SAMPLES, 1)][:SAMPLES]:
+        try:
+            features = source(name)
+        except ValueError:
+            continue  # it is met again, and said then
+        if features.ndim == 2 and features.shape[1] == dim:
+            pieces.append(pieces_of(features, 0, reading)[0])
+    return pieces
 
 
 if __name__ == "__main__":

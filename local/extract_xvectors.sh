@@ -8,13 +8,16 @@
 #   --cmd utils/run_jobs.sh      what runs them
 #   --max-frames 6000            longer utterances are cut into chunks, whose vectors are averaged; 0: never
 #   --chunk-frames 0             a vector for each piece of so many frames, <utterance>-<first>-<last>; 0: whole utterances
-#   --use-gpu false              true: each job on a GPU
+#   --gpus 0                     number of GPUs, which the jobs share (with a queue: each job asks for one); 0: the CPU
+#   --amp none                   none: float32; auto: bf16 if the device has it and the vectors stay the same; bf16
 #   --max-lost 5                 percent of the utterances that may be without a vector before it is an error
 #
-# The features of the data directory serve where they are those that the model was trained on; where they are not, or there
-# are none, the model's own are computed from wav.scp (and segments, utt2aug), which is said.
+# If the data directory's features are those that the model was trained on, they are used. Otherwise the model's own are
+# computed from wav.scp (and segments, utt2aug), and a line says so.
 # Writes xvector.scp and xvector.JOB.ark (1-D float vectors), spk_xvector.scp, num_utts.ark, mean.vec, and lost_utts; with
-# --chunk-frames utt2spk and spk2utt of the pieces too.
+# --chunk-frames utt2spk and spk2utt of the pieces too. xvector.scp comes last: it says that the rest is complete. Run again,
+# it keeps what is finished: a job's vectors are made anew only if its utterances, their features, the model or the options
+# have changed. log/extract.JOB.log says every 10 seconds how many are done.
 set -euo pipefail
 export LC_ALL=C
 
@@ -22,7 +25,8 @@ nj=4
 cmd=utils/run_jobs.sh
 max_frames=6000
 chunk_frames=0
-use_gpu=false
+gpus=0
+amp=none
 max_lost=5
 
 . utils/parse_options.sh
@@ -31,7 +35,7 @@ model=$1
 data=${2%/}
 out=${3%/}
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/part_lib.sh
 local/check_python.sh
 [ -s "$model" ] || fail "$model: no such checkpoint; run stage 3 or 4"
 list=
@@ -41,43 +45,68 @@ done
 [ -s "$list" ] || fail "${list:-$data/feats.scp} is missing or empty; run stage 2"
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
 [[ $chunk_frames =~ ^[0-9]+$ ]] || fail "--chunk-frames '$chunk_frames' is not a number of frames"
+[[ $gpus =~ ^[0-9]+$ ]] || fail "--gpus '$gpus' is not a number of GPUs"
+[[ $amp =~ ^(none|auto|bf16)$ ]] || fail "--amp '$amp' is none of none auto bf16"
 [[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
-total=$(wc -l < "$list")
+total=$(awk 'NF {n++} END {print n + 0}' < "$list")
 [ "$nj" -le "$total" ] || nj=$total
 mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
+hold_lock "$out/.lock" "another job extracts vectors into $out; wait for it, or give another folder"
 
-rm -f "$out"/xvector.*scp
+rm -f "$out/xvector.scp"   # a run that is cut short leaves none
 parts=()
 for ((job = 1; job <= nj; job++)); do parts+=("$out/log/utts.$job"); done
 utils/split_scp.sh "$list" "${parts[@]}"
 gpu=()
 device=cpu
-if $use_gpu; then
-  gpu=(--gpu 1)
+if [ "$gpus" -gt 0 ]; then
   device=cuda
+  case $cmd in
+    *run_jobs.sh* | *run.pl*)   # on this machine: all jobs at once, on the first GPUs that there are
+      if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        CUDA_VISIBLE_DEVICES=$(cut -d , -f "1-$gpus" <<< "$CUDA_VISIBLE_DEVICES")
+      else
+        CUDA_VISIBLE_DEVICES=$(seq -s , 0 $((gpus - 1)))
+      fi
+      export CUDA_VISIBLE_DEVICES
+      gpu=(--max-jobs-run "$nj")
+      ;;
+    *) gpu=(--gpu 1 --max-jobs-run "$gpus") ;;
+  esac
 fi
 # shellcheck disable=SC2086  # cmd may carry options
 $cmd "${gpu[@]}" JOB=1:"$nj" "$out/log/extract.JOB.log" \
-  local/extract_xvectors.py --max-frames "$max_frames" --chunk-frames "$chunk_frames" --device "$device" \
-  "$model" "$data" "$out/log/utts.JOB" "$out/xvector.JOB"
+  local/extract_xvectors.py --max-frames "$max_frames" --chunk-frames "$chunk_frames" --device "$device" --amp "$amp" \
+  --job JOB "$model" "$data" "$out/log/utts.JOB" "$out/xvector.JOB"
 sed -n "s|^.*: front end: |$0: |p" "$out/log/extract.1.log"
+for ((job = 1; job <= nj; job++)); do
+  made=$(awk -v chunks="$chunk_frames" '{ key = chunks > 0 ? substr($1, 1, length($1) - 18) : $1 } key != last { n++ } { last = key } END { print n + 0 }' < "$out/xvector.$job.scp")
+  [ $((made + $(wc -l < "$out/xvector.$job.lost_utts"))) -eq "$(wc -l < "$out/log/utts.$job")" ] ||
+    fail "$out/xvector.$job.scp doesn't have the vectors of job $job, as if another run had written it; run it again"
+done
 for ((job = 1; job <= nj; job++)); do cat "$out/xvector.$job.lost_utts"; done > "$out/lost_utts"
-rm -f "$out"/xvector.*.lost_utts
 lost=$(wc -l < "$out/lost_utts")
 if [ $((lost * 100)) -gt $((total * max_lost)) ]; then
   fail "$lost of $total utterances have no vector, more than $max_lost %: see $out/lost_utts, for example: $(head -n 1 "$out/lost_utts")"
 fi
 for ((job = 1; job <= nj; job++)); do cat "$out/xvector.$job.scp"; done > "$out/.xvector.scp.tmp"
-mv "$out/.xvector.scp.tmp" "$out/xvector.scp"
 rm -f "${parts[@]}"
+for file in "$out"/xvector.*; do   # of an earlier run with more jobs
+  [[ ${file#"$out"/xvector.} =~ ^([0-9]+)\.(ark|scp|lost_utts|made)$ ]] || continue
+  [ "${BASH_REMATCH[1]}" -le "$nj" ] || rm -f "$file"
+done
+vectors=$(wc -l < "$out/.xvector.scp.tmp")
 if [ "$chunk_frames" -gt 0 ] && [ -f "$data/utt2spk" ]; then
   awk 'NR == FNR {speaker[$1] = $2; next} {print $1, speaker[substr($1, 1, length($1) - 18)]}' \
-    "$data/utt2spk" "$out/xvector.scp" > "$out/utt2spk"
+    "$data/utt2spk" "$out/.xvector.scp.tmp" > "$out/utt2spk"
   utils/utt2spk_to_spk2utt.sh "$out/utt2spk" | sort -k1,1 > "$out/spk2utt"
   speakers=$out/spk2utt
 else
   speakers=$data/spk2utt
   [ -f "$speakers" ] || speakers=
 fi
-local/average_xvectors.py "$speakers" "$out/xvector.scp" "$out"
-echo "$0: $total in, $(wc -l < "$out/xvector.scp") vectors out, $lost lost, in $out"
+local/average_xvectors.py "$speakers" "$out/.xvector.scp.tmp" "$out"
+mv "$out/.xvector.scp.tmp" "$out/xvector.scp"
+kept=$(count_kept "$out/log/extract.JOB.log" "$nj")
+[ "$kept" -eq 0 ] || echo "$0: $kept of $nj jobs were finished before, and their vectors are kept"
+echo "$0: $total in, $vectors vectors out, $lost lost, in $out"

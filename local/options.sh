@@ -23,7 +23,7 @@
 #   --enroll_system ""         stage 7: the system that enrols, a folder of exp
 #   --test_system ""           stage 7: the system that verifies, a folder of exp
 #   --nj 4                     number of jobs at the same time
-#   --gpus 0                   number of GPUs to train on; 0: the CPU
+#   --gpus 0                   number of GPUs to train and extract on; 0: the CPU
 # The name of a trained system is <student>_<kd_type>[_<teacher>]_s<seed>, and so is its folder in exp.
 
 # To be sourced at the head of a run.sh, before the defaults of its own. utils/parse_options.sh then knows both, and

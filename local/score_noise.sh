@@ -141,7 +141,7 @@ one() { # checkpoint, features, folder of the vectors, folder of the scores
   made_of="$(md5sum < "$1") $(md5sum < "$2/feats.scp") $(stat -c %Y "$2/feats.scp")"
   if [ "$(cat "$3/made_of" 2> /dev/null)" != "$made_of" ]; then
     rm -f "$3/made_of"
-    local/extract_xvectors.sh --nj 1 --use-gpu "$use_gpu" "$1" "$2" "$3"
+    local/extract_xvectors.sh --nj 1 --gpus "$($use_gpu && echo 1 || echo 0)" "$1" "$2" "$3"
     echo "$made_of" > "$3/made_of"
   fi
   rm -f "$4/metrics.tsv"

@@ -113,8 +113,14 @@ teacher_vectors() {
       local/extract_crop_xvectors.sh --nj "$nj" --cmd "$train_cmd" --num-crops "$num_crops" --crop-frames "$crop_frames" \
         "$teacher_dir/final.pt" "$originals" "$(dirname "$taught_by")"
       ;;
-    *) local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" "$originals" "$out" ;;
+    *) extract_vectors "$teacher_dir/final.pt" "$originals" "$out" ;;
   esac
+}
+
+extract_vectors() { # model, data directory, folder of the vectors
+  local runner=$train_cmd
+  [ "$gpus" -eq 0 ] || runner=$cuda_cmd
+  local/extract_xvectors.sh --nj "$nj" --cmd "$runner" --gpus "$gpus" "$@"
 }
 
 waves() { # names of data directories: wave archives, which are kept if they are there
@@ -142,7 +148,7 @@ extract() { # names of data directories
   local system x
   for system in "${systems[@]}"; do
     for x; do
-      local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$system/final.pt" "data/$x" "$system/xvectors_$x"
+      extract_vectors "$system/final.pt" "data/$x" "$system/xvectors_$x"
     done
   done
 }

@@ -42,7 +42,7 @@ if [ ! -s "$out/final.pt" ]; then
     --train-config "$train_config" --train-options "$train_options" --gpus "$gpus" "$train" "$out"
 fi
 if [ ! -s "$xvectors/mean.vec" ] || [ "$out/final.pt" -nt "$xvectors/mean.vec" ]; then
-  local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" "$out/final.pt" "$test" "$xvectors"
+  local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" --gpus "$gpus" "$out/final.pt" "$test" "$xvectors"
 fi
 if [ ! -s "$scores" ] || [ "$xvectors/xvector.scp" -nt "$scores" ] || [ "$trials" -nt "$scores" ]; then
   local/score.py --plots false "$trials" "$xvectors/xvector.scp" "$xvectors/xvector.scp" "$out/scores"

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from speakerkd.files.kaldi import Scp
 from speakerkd.files.tables import read_table, write_data_dir, write_table
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import load_net, make_net, save_net
-from speakerkd.models.extract import embed, vector_of, windows, write_vectors
+from speakerkd.models.extract import Cut, embed, vector_of, windows, write_vectors
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CONFS = sorted((ROOT / "egs/mini/v1/conf/frontend").glob("*.conf"))
@@ -168,6 +168,7 @@ def test_extraction_takes_the_models_own_features(recipe: Path, folder: Path, sh
     said, vectors = extract(recipe, sh, {"front_end": record(front_end)}, 30, "--nj", 3, "--max-frames", 25)
     assert "data/x has no feats.scp: they are computed from wav.scp" in said and "4 in, 4 vectors out, 0 lost" in said
     assert list(Scp(recipe / "out/spk_xvector.scp")) == ["a", "b"]
+    computed = [vectors.read(index) for index in range(4)]
     features = features_with("--num-mel-bins=30\n--window-type=hamming\n--dither=0\n", folder, sh)
     said, again = extract(recipe, sh, {"front_end": record(front_end)}, 30, "--nj", 2, "--max-frames", 25)
     assert "computed" not in said
@@ -175,7 +176,7 @@ def test_extraction_takes_the_models_own_features(recipe: Path, folder: Path, sh
     net = load_net(recipe / "final.pt")
     for index in range(4):
         expected = embed(net, features.read(index), torch.device("cpu"), 25)
-        np.testing.assert_allclose(vectors.read(index), expected, atol=1e-5)
+        np.testing.assert_allclose(computed[index], expected, atol=1e-5)
         np.testing.assert_allclose(again.read(index), expected, atol=1e-6)
 
 
@@ -235,13 +236,16 @@ def test_what_is_lost_is_said(recipe: Path, folder: Path, sh: Run) -> None:
 def test_vectors_that_are_not_finite_are_lost(folder: Path, tmp_path: Path) -> None:
     source, _ = source_of(KaldiFrontEnd(KaldiConf(num_mel_bins=30)), folder, folder / "segments", "final.pt")
 
-    def vector(features: np.ndarray, utterance: str) -> np.ndarray:
-        return np.array([np.nan if utterance == "b-1" else 1.0])
+    class Encode:
+        mixes, frames = False, 1000
+
+        def __call__(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
+            return np.array([[np.nan if len(piece) == 68 else 1.0] for piece in pieces])
 
     with pytest.raises(ValueError, match=r"1 of 4 .* more than 24 %: .*: b-1 the model gives it a vector that is not"):
-        write_vectors(tmp_path / "v", source, vector, tmp_path / "lost", 24)
+        write_vectors(tmp_path / "v", source, Encode(), Cut(), tmp_path / "lost", 24)
     assert not (tmp_path / "v.scp").exists()
-    assert "4 in, 3 out, 1 lost" in write_vectors(tmp_path / "v", source, vector, tmp_path / "lost", 25)
+    assert "4 in, 3 out, 1 lost" in write_vectors(tmp_path / "v", source, Encode(), Cut(), tmp_path / "lost", 25)
     assert list(Scp(tmp_path / "v.scp")) == ["a-1", "a-2", "b-2"] and list(read_table(tmp_path / "lost")) == ["b-1"]
 
 

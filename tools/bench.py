@@ -11,6 +11,8 @@ Sections:
   train   crops per second of the training loop, beside the same model stepping on tensors in memory
   distill crops per second of a step of distillation, beside plain training and the teacher alone
   sdpn    crops per second of SDPN's whole step, beside its forward and backward passes alone
+  extract vectors of utterances, times real time on one core, by batches and nets prepared once, beside one by one
+  augment stage 1's plan of 8.7 million augmented copies: seconds, memory
   score   trials per second, beside loops over the trials
   asnorm  seconds for AS-norm of the same trials
   stage1  egs/voxceleb's stage 1 on a made-up tree of 1.2 million empty files, and its split over 64 jobs: seconds, memory
@@ -49,6 +51,8 @@ SECTIONS = {
     "train": "training",
     "distill": "distilling",
     "sdpn": "selftaught",
+    "extract": "extracting",
+    "augment": "extracting",
     "score": "scoring",
     "asnorm": "scoring",
     "stage1": "lists",

@@ -1,18 +1,21 @@
-"""A speaker encoder in ONNX: (B, T, F) -> (B, D), whatever order, rank and number type its input has.
+"""A speaker encoder in ONNX: pieces (T, F) -> vectors (B, D), whatever order, rank and number type its input has."""
 
-onnxruntime is optional (the extra `onnx`) and is looked for when an encoder is made.
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from speakerkd.foreign.onnxsession import open_session
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 LENGTHS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}  # an input that wants the number of frames
 
 
 class OnnxEncoder:
+    mixes = False  # one batch has pieces of one length
+    frames = 1600  # of a batch
+
     def __init__(self, path: str | Path, dim: int, output: str = "", threads: int = 1) -> None:
         """dim: features a frame; output: the name of the one that is the vector, where there are several."""
         self.path = path
@@ -41,7 +44,7 @@ class OnnxEncoder:
                 f"{what}, not features (batch of 1 or any number, frames, {dim}); is it an encoder over fbank?"
             )
         self.batch, self.transposed = sizes[0], sizes[2] != dim and sizes[1] == dim
-        self.frames, features = (sizes[2], sizes[1]) if self.transposed else (sizes[1], sizes[2])
+        self.fixed, features = (sizes[2], sizes[1]) if self.transposed else (sizes[1], sizes[2])
         if features not in (dim, None):
             raise ValueError(
                 f"{what}, the front end makes {dim} features a frame; --front-end must name the model's own"
@@ -56,15 +59,16 @@ class OnnxEncoder:
 
     def check_frames(self, window_frames: int) -> None:
         """A model of a fixed number of frames can be given windows alone."""
-        if self.frames is not None and self.frames != window_frames:
+        if self.fixed is not None and self.fixed != window_frames:
             raise ValueError(
-                f"{self.path}: takes exactly {self.frames} frames ({described([self._input])}), the front end gives "
+                f"{self.path}: takes exactly {self.fixed} frames ({described([self._input])}), the front end gives "
                 f"{f'windows of {window_frames}' if window_frames else 'whole utterances'}; put a line --window-frames="
-                f"{self.frames} into its conf (and a --window-shift), or export the model with a dynamic time axis"
+                f"{self.fixed} into its conf (and a --window-shift), or export the model with a dynamic time axis"
             )
 
-    def __call__(self, feats: np.ndarray) -> np.ndarray:
-        """(B, T, F) -> (B, D), as many at a time as the model takes."""
+    def __call__(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
+        """(T, F) each -> (B, D), as many at a time as the model takes."""
+        feats = np.stack(pieces)
         parts = [feats] if self.batch is None else [feats[i : i + 1] for i in range(len(feats))]
         return np.concatenate([self._run(part) for part in parts])
 
@@ -86,25 +90,6 @@ class OnnxEncoder:
                 "--output chooses another"
             )
         return vectors.reshape(len(feats), -1)
-
-
-def open_session(path: str | Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError(
-            f"onnxruntime is needed and can't be imported ({error}); tools/setup.sh --extras onnx installs it into "
-            "tools/venv, pip install onnxruntime into an environment of your own"
-        ) from error
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common class that it exports
-        raise ValueError(f"{path}: onnxruntime can't load it ({str(error).splitlines()[0]})") from error
 
 
 def described(values: Any) -> str:

@@ -1,8 +1,9 @@
-"""One utterance -> one vector, and the vectors of many into an archive."""
+"""Utterances -> vectors, several at a time, and the vectors of many into an archive."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,16 +14,54 @@ from speakerkd.feats.source import Source
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import write_table
 from speakerkd.models.base import SpeakerNet
+from speakerkd.models.frozen import SHORTEST, Frozen
+from speakerkd.progress import Progress
 
-WINDOWS = 64  # of an utterance, in one batch
+WAITING = 50_000  # frames that are read before they are sorted by length: 16 MB of 80 features
+BATCH = {"cpu": 1600, "cuda": 20_000}  # frames of a batch: on a CPU, larger maps leave its cache; on a GPU not measured
+ALIKE = 0.8  # the shortest piece of a batch, as a part of the longest
 Forward = Callable[[np.ndarray], np.ndarray]  # (B, T, F) -> (B, D)
+
+
+class Encode(Protocol):
+    """What makes vectors of pieces, (T, F) each."""
+
+    mixes: bool  # whether the pieces of a batch may differ in length
+    frames: int  # of a batch
+
+    def __call__(self, pieces: Sequence[np.ndarray]) -> np.ndarray: ...  # (B, D)
+
+
+class NetEncoder:
+    def __init__(self, net: SpeakerNet, device: torch.device, half: torch.dtype | None = None) -> None:
+        self._net, self._device = Frozen(net, device, half), device
+        self.mixes, self.frames = self._net.mixes, BATCH.get(device.type, BATCH["cpu"])
+
+    @torch.inference_mode()
+    def __call__(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
+        lengths = [len(piece) for piece in pieces]
+        feats = np.zeros((len(pieces), max(lengths), pieces[0].shape[1]), np.float32)
+        for row, piece in zip(feats, pieces, strict=True):
+            row[: len(piece)] = piece
+        return self._net(torch.from_numpy(feats).to(self._device), lengths).embedding.float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an utterance is read: whole, or in pieces."""
+
+    max_frames: int = 0  # longer ones are read in equal chunks, whose vectors are averaged; 0: never
+    chunk_frames: int = (
+        0  # a vector for each chunk of so many frames, under a name of its own; 0: one for the utterance
+    )
+    reading: Reading = Reading()  # noqa: RUF009 (frozen)
 
 
 @torch.inference_mode()
 def embed(
     net: SpeakerNet, features: np.ndarray, device: torch.device, max_frames: int = 0, reading: Reading | None = None
 ) -> np.ndarray:
-    """(T, F) raw features -> (D,), read as the net was trained (None: whole, minus the mean)."""
+    """(T, F) raw features -> (D,), by the net as it is and piece by piece. What is faster must come to the same."""
 
     def forward(batch: np.ndarray) -> np.ndarray:
         return net(torch.from_numpy(batch).to(device)).embedding.float().cpu().numpy()
@@ -31,15 +70,23 @@ def embed(
 
 
 def vector_of(features: np.ndarray, forward: Forward, max_frames: int, reading: Reading) -> np.ndarray:
-    """(T, F) -> (D,). Past max_frames: the mean of the vectors of equal chunks, weighted alike."""
+    pieces = pieces_of(features, max_frames, reading)
+    return merged(np.concatenate([forward(piece[None]) for piece in pieces]), reading)
+
+
+def pieces_of(features: np.ndarray, max_frames: int, reading: Reading) -> list[np.ndarray]:
+    """What the net is to read of an utterance's raw features (T, F)."""
     if reading.mean == "utterance":
         features = features - features.mean(0)
     if reading.window_frames:
-        cut = windows(features, reading.window_frames, reading.window_shift or reading.window_frames)
-        mean = np.concatenate([forward(cut[i : i + WINDOWS]) for i in range(0, len(cut), WINDOWS)]).mean(0)
-        return mean / max(float(np.linalg.norm(mean)), 1e-12)
-    count = -(-len(features) // max_frames) if max_frames else 1
-    return np.stack([forward(chunk[None])[0] for chunk in np.array_split(features, count)]).mean(0)
+        return list(windows(features, reading.window_frames, reading.window_shift or reading.window_frames))
+    return np.array_split(features, -(-len(features) // max_frames) if max_frames else 1)
+
+
+def merged(vectors: np.ndarray, reading: Reading) -> np.ndarray:
+    """The vector of an utterance: the mean of its pieces' vectors. The mean of windows is scaled to length 1."""
+    mean: np.ndarray = vectors.mean(0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-12) if reading.window_frames else mean
 
 
 def windows(features: np.ndarray, frames: int, shift: int) -> np.ndarray:
@@ -62,45 +109,93 @@ def chunks(utterance: str, features: np.ndarray, frames: int) -> Iterator[tuple[
         yield f"{utterance}-{start:08d}-{start + frames:08d}", features[start : start + frames]
 
 
+def vectors_of(encode: Encode, utterances: Sequence[np.ndarray], cut: Cut) -> list[np.ndarray]:
+    """(T, F) raw features each -> (D,) each."""
+    split = [pieces_of(features, cut.max_frames, cut.reading) for features in utterances]
+    pieces = [piece for each in split for piece in each]
+    rows: dict[int, np.ndarray] = {}
+    for batch in batches([len(piece) for piece in pieces], encode):
+        rows |= zip(batch, encode([pieces[index] for index in batch]), strict=True)
+    ends = np.cumsum([len(each) for each in split])
+    return [
+        merged(np.stack([rows[index] for index in range(end - len(each), end)]), cut.reading)
+        for end, each in zip(ends.tolist(), split, strict=True)
+    ]
+
+
+def batches(lengths: Sequence[int], encode: Encode) -> Iterator[list[int]]:
+    """Places of pieces of like length, or of one length where the encoder takes no other."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if batch:
+            shortest, longest = lengths[batch[0]], lengths[index]
+            alike = encode.mixes and shortest >= max(SHORTEST, ALIKE * longest)
+            if not (alike or shortest == longest) or (len(batch) + 1) * longest > encode.frames:
+                yield batch
+                batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
 def write_vectors(
     prefix: str | Path,
     source: Source,
-    vector: Callable[[np.ndarray, str], np.ndarray],
+    encode: Encode,
+    cut: Cut,
     lost_utts: str | Path,
     max_lost: float = 100.0,
-    chunk_frames: int = 0,
+    check: Callable[[np.ndarray, str], None] = lambda features, utterance: None,
 ) -> str:
-    """<prefix>.ark and .scp of vector(features, utterance), or of each chunk's; says what was done.
+    """<prefix>.ark and .scp of each utterance's vector, or of each chunk's; says what was done.
 
-    lost_utts: a table (utterance, reason) of those without one. More than max_lost percent of them is an error.
+    lost_utts: a table (utterance, reason) of those without one. More than max_lost percent of them is an error. `check`
+    raises a ValueError for features that are not the encoder's.
     """
     lost: dict[str, str] = {}
-    began, frames, count, pieces = time.monotonic(), 0, 0, 0
+    utterances = list(source)
+    progress, pieces = Progress(len(utterances)), 0
+    waiting: list[tuple[str, np.ndarray]] = []
+    frames, room = 0, max(WAITING, 4 * encode.frames)
+
+    def flush() -> None:
+        nonlocal pieces, frames
+        named = [list(chunks(*each, cut.chunk_frames)) if cut.chunk_frames else [each] for each in waiting]
+        vectors = iter(vectors_of(encode, [part for each in named for _, part in each], cut))
+        for (utterance, features), parts in zip(waiting, named, strict=True):
+            found = [(key, next(vectors)) for key, _ in parts]
+            if all(np.isfinite(each).all() for _, each in found):
+                for key, each in found:
+                    write(key, np.asarray(each, np.float32))
+                pieces += len(found)
+            else:
+                lost[utterance] = "the model gives it a vector that is not finite"
+            progress.add(len(features) / 100)
+        waiting.clear()
+        frames = 0
+
     with ArkWriter(prefix) as write:
-        for utterance in source:
+        for utterance in utterances:
             try:
                 features = source(utterance)
             except AudioError as error:
                 lost[utterance] = str(error)
+                progress.add(0.0)
                 continue
-            parts = chunks(utterance, features, chunk_frames) if chunk_frames else [(utterance, features)]
-            found = [(key, vector(part, utterance)) for key, part in parts]
-            if not all(np.isfinite(each).all() for _, each in found):
-                lost[utterance] = "the model gives it a vector that is not finite"
-                continue
-            for key, each in found:
-                write(key, np.asarray(each, np.float32))
+            check(features, utterance)
+            waiting.append((utterance, features))
             frames += len(features)
-            count += 1
-            pieces += len(found)
+            if frames >= room:
+                flush()
+        flush()
         write_table(lost_utts, lost)
-        if len(lost) * 100 > max_lost * (count + len(lost)):
+        if len(lost) * 100 > max_lost * len(utterances):
             utterance, reason = next(iter(lost.items()))
             raise ValueError(
-                f"{len(lost)} of {count + len(lost)} utterances have no vector, more than {max_lost:g} %: see {lost_utts}, "
+                f"{len(lost)} of {len(utterances)} utterances have no vector, more than {max_lost:g} %: see {lost_utts}, "
                 f"for example: {utterance} {reason}"
             )
     source.say()
-    speed = frames / 100 / max(time.monotonic() - began, 1e-9)
-    out = f"{pieces} chunks of {count}" if chunk_frames else f"{count}"
-    return f"{count + len(lost)} in, {out} out, {len(lost)} lost, {speed:.0f} times real time"
+    count = len(utterances) - len(lost)
+    out = f"{pieces} chunks of {count}" if cut.chunk_frames else f"{count}"
+    return f"{len(utterances)} in, {out} out, {len(lost)} lost, {progress.speed()}"

@@ -8,9 +8,13 @@ from torch import nn
 
 from speakerkd.batches.utterances import Utterances
 from speakerkd.models.base import SpeakerNet
-from speakerkd.models.extract import embed
+from speakerkd.models.extract import Cut, NetEncoder, vectors_of
+from speakerkd.parallel import gather_rows
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.metrics import eer, roc
+
+LONGEST = 1000  # frames that are read of an utterance
+READ = 64  # utterances that are held in memory at a time
 
 
 class Validation:
@@ -28,13 +32,29 @@ class Validation:
             raise ValueError("the speakers held out make no trials of both kinds; take more --valid-speakers, or none")
 
     def __call__(self, exports: Mapping[str, nn.Module]) -> float:
+        """All processes call it; each makes the vectors of its share, and all get the same figure."""
         net = exports["final"]
         assert isinstance(net, SpeakerNet)
         net.eval()
-        vectors = [embed(net, self.data.crops.rows(int(entry), 0, 1000), self.device) for entry in self.entries]
-        unit = length_normalise(np.stack(vectors))
+        unit = length_normalise(self.vectors(net))
         first, second = self.pairs
         return float(eer(roc((unit @ unit.T)[first, second], self.target))[0])
+
+    def vectors(self, net: SpeakerNet) -> np.ndarray:
+        """(entries, D), in the order of the entries."""
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
+        if several:  # on CPUs each process has batch norms of its own; those of the first go into the checkpoint
+            for buffer in net.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        share = np.resize(self.entries, -(-len(self.entries) // size) * size)[rank::size]  # equally many for each
+        encode = NetEncoder(net, self.device)
+        rows: list[np.ndarray] = []
+        for start in range(0, len(share), READ):
+            features = [self.data.crops.rows(int(entry), 0, LONGEST) for entry in share[start : start + READ]]
+            rows += vectors_of(encode, features, Cut())
+        gathered = gather_rows(torch.from_numpy(np.stack(rows)).to(self.device))
+        return gathered.unflatten(0, (size, -1)).transpose(0, 1).flatten(0, 1)[: len(self.entries)].cpu().numpy()
 
 
 class CrossValidation:

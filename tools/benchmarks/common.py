@@ -26,11 +26,11 @@ sys.exit(status)
 @dataclass
 class Options:
     seconds: float = opt(2.0, "time for each side of a comparison, about")
-    utterances: int = opt(40, "fbank, load, train, distill, sdpn: utterances of 10 s")
+    utterances: int = opt(40, "fbank, load, train, distill, sdpn, extract: number of utterances")
     entries: int = opt(1_100_000, "index: lines of the scp")
     trials: int = opt(580_000, "score, asnorm: number of trials, over 5000 utterances at most")
     cohort: int = opt(6000, "asnorm: speakers of the cohort")
-    scale: float = opt(1.0, "stage1, stage6, stage7: lists as long as VoxCeleb's, times this")
+    scale: float = opt(1.0, "augment, stage1, stage6, stage7: lists as long as VoxCeleb's, times this")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""A net that is applied and not trained, prepared once: the same vectors up to rounding, in less time.
+
+Batch norms are folded into the layers before them, maps lie in memory as oneDNN wants them, variances are taken in two
+passes, weights are cast to half precision once, and utterances of several lengths go through together.
+"""
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from speakerkd.models.base import Encoded, SpeakerNet
+from speakerkd.models.campplus import CAMPPlus, DenseBlock
+from speakerkd.models.ecapa import ECAPA, SqueezeExcitation
+from speakerkd.models.folding import NORMS, fold_batch_norms
+from speakerkd.models.frozenlayers import Conv, Ends, Norm
+from speakerkd.models.frozenparts import FrozenAttention, FrozenDense, FrozenGate, FrozenStatistics
+from speakerkd.models.pooling import AttentivePooling, StatisticsPooling
+from speakerkd.models.resnet import ResNet
+from speakerkd.models.xvector import XVector
+
+# Every part of these that looks across frames is known to frozenlayers.py or frozenparts.py.
+MIXED = (CAMPPlus, ECAPA, ResNet, XVector)
+SHORTEST = 32  # frames; shorter utterances may be repeated by their model, so they never share a batch with longer ones
+
+
+class Frozen(nn.Module):
+    """Called as the net is: features (B, T, F) -> Encoded. The net itself stays as it was."""
+
+    def __init__(self, net: SpeakerNet, device: torch.device | None = None, half: torch.dtype | None = None) -> None:
+        """half: the type of the convolutions' weights and maps; None: single precision throughout."""
+        super().__init__()
+        encoder = copy.deepcopy(net.encoder)
+        assert isinstance(encoder, nn.Module)
+        encoder = encoder.eval().requires_grad_(False)
+        if device is not None:
+            encoder = encoder.to(device)
+        fold_batch_norms(encoder, net.feat_dim)
+        self.dim, self.feat_dim, self._half = net.dim, net.feat_dim, half
+        self._ends = Ends()
+        self.encoder = prepared(encoder, self._ends, half)
+        self.mixes = isinstance(encoder, MIXED) and all(
+            each.edges is None for each in encoder.modules() if isinstance(each, Conv)
+        )
+        self.device = next(net.parameters()).device if device is None else device
+
+    def forward(self, feats: Tensor, lengths: Sequence[int] | None = None) -> Encoded:
+        """`lengths` says how many frames of each utterance are its own; what follows them is padding."""
+        assert lengths is None or self.mixes or min(lengths) == feats.shape[1], "this model takes equal lengths only"
+        self._ends.begin(feats.shape[1], lengths)
+        with self.autocast():
+            encoded: Encoded = self.encoder(feats)
+        return encoded
+
+    def autocast(self) -> AbstractContextManager:
+        return nullcontext() if self._half is None else torch.autocast(self.device.type, self._half)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        return super().train(False)
+
+
+def prepared(module: nn.Module, ends: Ends, half: torch.dtype | None) -> nn.Module:
+    """The module, or what stands for it where it is applied."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return Conv(module, ends, half)
+    if isinstance(module, NORMS):
+        return Norm(module)
+    if isinstance(module, DenseBlock):
+        return FrozenDense(module, ends, half)
+    for name, child in list(module.named_children()):
+        setattr(module, name, prepared(child, ends, half))
+    if isinstance(module, StatisticsPooling):
+        return FrozenStatistics(module, ends)
+    if isinstance(module, AttentivePooling):
+        return FrozenAttention(module, ends)
+    return FrozenGate(module, ends) if isinstance(module, SqueezeExcitation) else module

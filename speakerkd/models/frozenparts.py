@@ -1,0 +1,161 @@
+"""Parts of the models that look across frames, as a net that is applied has them (speakerkd/models/frozen.py)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.models.campplus import SEGMENT, ContextMask, DenseBlock, DenseLayer
+from speakerkd.models.ecapa import SqueezeExcitation
+from speakerkd.models.frozenlayers import Conv, Ends, affine
+from speakerkd.models.pooling import FLOOR, AttentivePooling, StatisticsPooling, single, weighted_statistics
+
+
+def statistics(maps: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
+    """As pooling.statistics: mean and deviation over the last axis. torch.var takes twenty times as long as two passes."""
+    count = ends.count(maps)
+    mean = ends.silence(maps).sum(-1) / count
+    squares = ends.silence(maps - mean.unsqueeze(-1)).square_().sum(-1)
+    degrees = max(count - 1, 1) if isinstance(count, int) else (count - 1).clamp(min=1)
+    return mean, (squares / degrees + FLOOR).sqrt()
+
+
+class FrozenStatistics(nn.Module):
+    def __init__(self, pooling: StatisticsPooling, ends: Ends) -> None:
+        super().__init__()
+        self.dim, self.ends = pooling.dim, ends
+
+    def forward(self, maps: Tensor) -> Tensor:
+        mean, deviation = statistics(single(maps), self.ends)  # (B, C, T) or (B, C, F, T)
+        return torch.cat([mean.flatten(1), deviation.flatten(1)], 1)
+
+
+class FrozenAttention(nn.Module):
+    """The layers are those of the pooling that it stands for, and so is the order of the computation."""
+
+    def __init__(self, pooling: AttentivePooling, ends: Ends) -> None:
+        super().__init__()
+        self.pooling, self.ends, self.dim = pooling, ends, pooling.dim
+
+    def forward(self, maps: Tensor) -> Tensor:
+        own = self.pooling
+        maps = single(maps).flatten(1, -2)  # (B, C, T), or (B, C, F, T) -> (B, C·F, T)
+        hidden = own.linear1(torch.cat([maps, *self.context(maps)], 1))
+        if own.norm is not None:
+            hidden = own.norm(F.relu(hidden))
+        weights = self.weigh(single(own.linear2(torch.tanh(hidden))))
+        return torch.cat(weighted_statistics(maps, weights, own.floor), 1)
+
+    def weigh(self, logits: Tensor) -> Tensor:
+        """The softmax over each utterance's own frames."""
+        past = self.ends.past(logits)
+        return (logits if past is None else logits.masked_fill(past, float("-inf"))).softmax(-1)
+
+    def context(self, maps: Tensor) -> tuple[Tensor, ...]:
+        if not self.pooling.global_context:
+            return ()
+        if self.pooling.speechbrain:
+            even = torch.ones_like(maps) / maps.shape[-1]
+            found = weighted_statistics(maps, even, self.pooling.floor)
+        else:
+            found = statistics(maps, self.ends)
+        return tuple(each.unsqueeze(-1).expand_as(maps) for each in found)
+
+
+class FrozenGate(nn.Module):
+    """Squeeze and excitation."""
+
+    def __init__(self, gate: SqueezeExcitation, ends: Ends) -> None:
+        super().__init__()
+        self.linear1, self.linear2, self.ends = gate.linear1, gate.linear2, ends
+
+    def forward(self, frames: Tensor) -> Tensor:
+        mean = (self.ends.silence(frames).sum(-1) / self.ends.count(frames)).to(frames.dtype)
+        gate = self.linear2(F.relu(self.linear1(mean))).sigmoid()
+        return frames * gate.unsqueeze(-1).to(frames.dtype)
+
+
+class FrozenMask(nn.Module):
+    """CAM++'s masked convolution."""
+
+    def __init__(self, mask: ContextMask, ends: Ends, half: torch.dtype | None) -> None:
+        super().__init__()
+        self.local, self.linear1, self.linear2 = (
+            Conv(each, ends, half) for each in (mask.local, mask.linear1, mask.linear2)
+        )
+        self.ends = ends
+
+    def forward(self, frames: Tensor, out: Tensor) -> None:
+        frames = self.ends.silence(frames)  # (B, C, T)
+        length = frames.shape[-1]
+        segments = F.avg_pool1d(frames, SEGMENT, SEGMENT, ceil_mode=True)
+        count = self.ends.count(frames)
+        if isinstance(count, Tensor):  # the pooling divided by all frames of the segment, padding too
+            starts = torch.arange(0, length, SEGMENT, device=frames.device)
+            own = (count.unsqueeze(-1) - starts).clamp(1, SEGMENT)
+            segments = segments * ((length - starts).clamp(max=SEGMENT) / own).to(frames.dtype)
+        context = (frames.sum(-1) / count).to(frames.dtype).unsqueeze(-1) + segments
+        mask = self.linear2(F.relu(self.linear1(context))).sigmoid()
+        if mask.shape[-1] > 1:  # channels-last as the frames are
+            mask = mask.mT.repeat_interleave(SEGMENT, 1)[:, :length].mT
+        torch.mul(self.local(frames), mask, out=out)
+
+
+class Rectified(nn.Module):
+    """relu(norm(x)), then a convolution of width 1, in one pass over x: relu(s·x + b) is s·(max(x, -b/s) + b/s)."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d, conv: nn.Conv1d, ends: Ends, half: torch.dtype | None) -> None:
+        super().__init__()
+        scale, shift = affine(norm)
+        corner = (-shift / scale).to(half or scale.dtype)
+        straight = corner.isfinite()  # else the norm's scale is 0, and the channel a constant
+        corner = torch.where(straight, corner, torch.zeros_like(corner))
+        constant = torch.where(straight, -scale * corner, F.relu(shift))
+        infinite = torch.full_like(corner, float("inf"))
+        low = torch.where(straight & (scale < 0), -infinite, corner)
+        high = torch.where(straight & (scale > 0), infinite, corner)
+        self.rising = bool((straight & (scale > 0)).all())
+        self.register_buffer("low", low.unsqueeze(1))
+        self.register_buffer("high", high.unsqueeze(1))
+        weight = conv.weight.detach()
+        size = conv.in_channels, conv.out_channels, 1
+        # without weights drawn at random, which would change what is drawn after them
+        folded = nn.utils.skip_init(nn.Conv1d, *size, device=weight.device, dtype=weight.dtype)
+        folded.weight.data = weight * torch.where(straight, scale, torch.zeros_like(scale)).unsqueeze(1)
+        assert folded.bias is not None
+        folded.bias.data = weight.squeeze(2) @ constant + (0 if conv.bias is None else conv.bias.detach())
+        self.conv = Conv(folded, ends, half)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        bent = torch.maximum(frames, self.low) if self.rising else torch.clamp(frames, self.low, self.high)
+        return self.conv(bent)
+
+
+class FrozenDense(nn.Module):
+    """CAM++'s dense block: each layer writes its channels where the next one reads them, so nothing is copied."""
+
+    def __init__(self, block: DenseBlock, ends: Ends, half: torch.dtype | None) -> None:
+        super().__init__()
+        layers = [each for each in block.layers if isinstance(each, DenseLayer)]
+        self.linears = nn.ModuleList(Rectified(each.norm1, each.linear, ends, half) for each in layers)
+        self.norms = nn.ModuleList(each.norm2 for each in layers)
+        self.masks = nn.ModuleList(FrozenMask(each.mask, ends, half) for each in layers)
+        self.transit = Rectified(block.norm, block.transit, ends, half)
+        self.channels, self.growth = block.norm.num_features, layers[0].mask.local.out_channels
+        self.kind = half
+
+    def forward(self, frames: Tensor) -> Tensor:
+        batch, done, length = frames.shape  # (B, C, T)
+        last = frames.device.type == "cpu"
+        shape = (batch, length, self.channels) if last else (batch, self.channels, length)
+        maps = torch.empty(shape, dtype=self.kind or frames.dtype, device=frames.device)
+        maps = maps.mT if last else maps
+        maps[:, :done] = frames
+        for linear, norm, mask in zip(self.linears, self.norms, self.masks, strict=True):
+            hidden = F.relu(norm(linear(maps[:, :done])), inplace=True)
+            mask(hidden, maps[:, done : done + self.growth])
+            done += self.growth
+        out: Tensor = self.transit(maps)
+        return out

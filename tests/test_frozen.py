@@ -1,0 +1,112 @@
+"""A net that is applied gives the vectors of the net that was trained, alone and in batches of unequal lengths."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speakerkd.models import SpeakerNet, make_net
+from speakerkd.models.folding import NORMS, fold_batch_norms
+from speakerkd.models.frozen import Frozen
+
+CONFS = {
+    "xvector": "--type=xvector\n--channels=16\n--stats-channels=24\n--embedding-dim=12\n",
+    "xvector_attentive": "--type=xvector\n--channels=16\n--stats-channels=24\n--embedding-dim=12\n--pooling=attentive\n",
+    "resnet": "--type=resnet\n--blocks=1:2:1:1\n--base-channels=4\n--embedding-dim=12\n",
+    "bottleneck": "--type=resnet\n--block=bottleneck\n--blocks=1:1:1:1\n--base-channels=4\n--pooling=attentive\n",
+    "campplus": "--type=campplus\n--front-channels=4\n--channels=16\n--growth=4\n--layers=2:3:2\n--embedding-dim=12\n",
+    "ecapa": "--type=ecapa\n--channels=16\n--joined-channels=24\n--scale=4\n--embedding-dim=12\n",
+    "ecapa_speechbrain": "--type=ecapa\n--channels=16\n--joined-channels=24\n--scale=4\n--layout=speechbrain\n",
+    "dvector": "--type=dvector\n--hidden=8\n--layers=2\n--embedding-dim=12\n",
+}  # fmt: skip
+LENGTHS = [150, 260, 433, 37, 260, 301]
+DIM = 20
+
+
+def trained(name: str, tmp_path: Path, odd: bool = True) -> SpeakerNet:
+    """With norms as if it had been trained; some of them turn the sign of a channel or shut it."""
+    conf = tmp_path / f"{name}.conf"
+    conf.write_text(CONFS[name])
+    torch.manual_seed(0)
+    net = make_net(conf, DIM).eval()
+    for module in net.modules():
+        if isinstance(module, NORMS):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            if module.weight is not None:
+                nn.init.uniform_(module.weight, -0.3 if odd else 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.2)
+                if odd:
+                    module.weight.data[0] = 0
+    return net
+
+
+def batch(lengths: list[int]) -> Tensor:
+    """Noise, and past each end something that must not be heard."""
+    feats = torch.randn(len(lengths), max(lengths), DIM)
+    for row, length in zip(feats, lengths, strict=True):
+        row[length:] = 0
+    return feats
+
+
+def alone(net: nn.Module, feats: Tensor, lengths: list[int]) -> Tensor:
+    return torch.cat([net(feats[i : i + 1, :n]).embedding for i, n in enumerate(lengths)])
+
+
+@pytest.mark.parametrize("name", CONFS)
+@torch.no_grad()
+def test_vectors_are_those_of_the_net_one_by_one_and_together(name: str, tmp_path: Path) -> None:
+    net = trained(name, tmp_path)
+    before = copy.deepcopy(net.state_dict())
+    random = torch.get_rng_state()
+    frozen = Frozen(net)
+    assert torch.equal(torch.get_rng_state(), random), "training goes on as if nothing had been prepared"
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    feats = batch(LENGTHS)
+    expected = alone(net, feats, LENGTHS)
+    torch.testing.assert_close(alone(frozen, feats, LENGTHS), expected, rtol=1e-5, atol=1e-5)
+    assert frozen.mixes == (name not in ("dvector", "ecapa_speechbrain"))
+    if frozen.mixes:
+        together = frozen(feats, LENGTHS).embedding
+        torch.testing.assert_close(together, expected, rtol=1e-5, atol=1e-5)
+        heard = (frozen(feats).embedding - expected).abs().max()
+        assert heard > 20 * (together - expected).abs().max(), "without the lengths the padding is heard"
+    else:
+        with pytest.raises(AssertionError, match="equal lengths only"):
+            frozen(feats, LENGTHS)
+
+
+@pytest.mark.parametrize("name", CONFS)
+@torch.no_grad()
+def test_stages_are_those_of_the_net(name: str, tmp_path: Path) -> None:
+    """A teacher's feature maps keep their meaning."""
+    net = trained(name, tmp_path)
+    feats = batch([90, 90])
+    for ours, theirs in zip(Frozen(net)(feats).stages, net(feats).stages, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFS)
+@torch.no_grad()
+def test_half_precision_is_near(name: str, tmp_path: Path) -> None:
+    net = trained(name, tmp_path, odd=False)
+    feats = batch([200, 200, 200])
+    cosine = F.cosine_similarity(net(feats).embedding, Frozen(net, half=torch.bfloat16)(feats).embedding.float())
+    assert cosine.min() > 0.998
+
+
+def test_norms_are_folded_where_nothing_else_reads_the_layer(tmp_path: Path) -> None:
+    """CAM++: the layer between two blocks is read by a norm and by the block itself, so it keeps its values."""
+    net = trained("campplus", tmp_path)
+    assert isinstance(net.encoder, nn.Module)
+    counts = fold_batch_norms(net.encoder, DIM), sum(isinstance(each, NORMS) for each in net.encoder.modules())
+    # left: a norm before each of 7 dense layers, one before each of 3 transitions, and that of the embedding
+    assert counts[1] == 7 + 3 + 1 and counts[0] > 10
+    resnet = trained("resnet", tmp_path)
+    assert isinstance(resnet.encoder, nn.Module)
+    fold_batch_norms(resnet.encoder, DIM)
+    assert not any(isinstance(each, NORMS) for each in resnet.encoder.modules())

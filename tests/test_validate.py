@@ -1,0 +1,47 @@
+"""Validation while a net is trained: the processes share the work, and all get the figure of one."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SCRIPT = """
+import sys
+import torch
+from speakerkd.batches.utterances import Utterances, hold_out
+from speakerkd.models import make_net
+from speakerkd.parallel import start
+from speakerkd.train.validate import Validation
+
+world = start("cpu")
+data = Utterances("data/train")
+_, entries, speakers = hold_out(data, 3, 0)
+torch.manual_seed(0)
+net = make_net("tiny.conf", data.dim)
+if world.rank > 0:
+    for buffer in net.buffers():
+        buffer.add_(1)  # the other process's batch norms, which don't go into the checkpoint
+validation = Validation(data, entries, speakers, world.device)
+read = []
+rows = data.crops.rows
+data.crops.rows = lambda entry, *ends: read.append(entry) or rows(entry, *ends)
+found = validation({"final": net})
+print(f"process {world.rank}: {len(entries)} entries, {len(read)} read, {found:.9f}", flush=True)
+world.close()
+"""
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_validation(recipe: Path, data: Path, sh: Run, processes: int) -> None:
+    (recipe / "tiny.conf").write_text("--type=xvector\n--channels=16\n--stats-channels=24\n--embedding-dim=12\n")
+    (recipe / "shared.py").write_text(SCRIPT)
+    alone = sh("python3", "shared.py").stdout
+    together = sh("local/launch.sh", 1, 1, processes, "exp", "shared.py").stdout
+    found = re.findall(r"process (\d): (\d+) entries, (\d+) read, ([0-9.]+)", alone + together)
+    assert sorted(int(rank) for rank, *_ in found) == sorted([0, *range(processes)])
+    count = int(found[0][1])
+    assert [int(each[2]) for each in found] == [count] + [-(-count // processes)] * processes
+    assert len({each[3] for each in found}) == 1
