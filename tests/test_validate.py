@@ -5,11 +5,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SCRIPT = """
 import sys
+import numpy as np
 import torch
 from speakerkd.batches.utterances import Utterances, hold_out
 from speakerkd.models import make_net
@@ -28,8 +30,9 @@ validation = Validation(data, entries, speakers, world.device)
 read = []
 rows = data.crops.rows
 data.crops.rows = lambda entry, *ends: read.append(entry) or rows(entry, *ends)
-found = validation({"final": net})
-print(f"process {world.rank}: {len(entries)} entries, {len(read)} read, {found:.9f}", flush=True)
+vectors = validation.vectors(net)
+np.save(f"{sys.argv[1]}.{world.rank}.npy", vectors)
+print(f"process {world.rank}: {len(entries)} entries, {len(read)} read, {validation({'final': net}):.9f}", flush=True)
 world.close()
 """
 
@@ -38,10 +41,14 @@ world.close()
 def test_processes_share_validation(recipe: Path, data: Path, sh: Run, processes: int) -> None:
     (recipe / "tiny.conf").write_text("--type=xvector\n--channels=16\n--stats-channels=24\n--embedding-dim=12\n")
     (recipe / "shared.py").write_text(SCRIPT)
-    alone = sh("python3", "shared.py").stdout
-    together = sh("local/launch.sh", 1, 1, processes, "exp", "shared.py").stdout
+    alone = sh("python3", "shared.py", "alone").stdout
+    together = sh("local/launch.sh", 1, 1, processes, "exp", "shared.py", "shared").stdout
     found = re.findall(r"process (\d): (\d+) entries, (\d+) read, ([0-9.]+)", alone + together)
     assert sorted(int(rank) for rank, *_ in found) == sorted([0, *range(processes)])
     count = int(found[0][1])
     assert [int(each[2]) for each in found] == [count] + [-(-count // processes)] * processes
-    assert len({each[3] for each in found}) == 1
+    assert len({each[3] for each in found[1:]}) == 1
+    plain = np.load(recipe / "alone.0.npy")
+    assert len(plain) == count
+    for rank in range(processes):
+        np.testing.assert_allclose(np.load(recipe / f"shared.{rank}.npy"), plain, rtol=1e-5, atol=1e-6)
