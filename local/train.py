@@ -25,7 +25,8 @@ from speakerkd.conf import build, opt, parse_args, read_conf, run, typed_conf
 from speakerkd.feats.source import feature_conf
 from speakerkd.kd import METHODS, Components, Distiller, Needs
 from speakerkd.kd.find_teacher import find_teacher
-from speakerkd.kd.teacher import Teacher
+from speakerkd.kd.several import centroids_of, make_method, named_teachers, weights_of
+from speakerkd.kd.teacher import Teacher, key_of
 from speakerkd.losses.margin import MarginConf, require_margin_schedule
 from speakerkd.models import SpeakerNet, make_net, read_model, save_net
 from speakerkd.models.init import initialise
@@ -41,14 +42,17 @@ class Options(TrainConf):
     model: str = opt("conf/model/xvector.conf", "conf file of the model")
     head: str = opt("conf/head.conf", "conf file of the classifier")
     kd: str = opt("conf/kd/none.conf", "conf file of the method")
-    teacher: str = opt("", "teacher of the method: final.pt of a net, or xvector.scp of the training utterances")
+    teacher: str = opt("", "final.pt, or xvector.scp of the training utterances; several: name=file,...")
     source: str = opt("feats", "what crops are made of: feats (rows of feats.scp) or waves (waves.scp, else wav.scp)")
     augment: str = opt("", "conf file of augmentation on the fly: noise, music, babble, rooms, telephone")
     hear_clean: bool = opt(False, "teachers hear crops of waves without what --augment adds")
     hear_frames: int = opt(
         0, "teachers hear longer crops of waves round the student's, of so many frames; 0: the student's"
     )
-    centroids: str = opt("", "spk_xvector.scp of the training speakers, by which the teacher judges them")
+    centroids: str = opt(
+        "", "spk_xvector.scp of the training speakers, by which the teacher judges them; or name=file,..."
+    )
+    teacher_weights: str = opt("", "of several teachers: name=number,...; each counts alike where none is given")
     vectors: str = opt(
         "", "further inputs of the method: name=file,...; a file is an scp of vectors or a table of numbers"
     )
@@ -83,7 +87,7 @@ def main(argv: list[str]) -> None:
     head = build(MarginConf, read_conf(options.head), options.head) if classifies else None
     if head is not None:
         require_margin_schedule(head)
-    teacher = attach(options, name, needs, data, entries, head)
+    teachers = attach(options, name, needs, data, entries, head)
     if options.missing == "skip":
         whole = data.complete()
         kept, valid_speakers = whole[valid], valid_speakers[whole[valid]]
@@ -109,10 +113,12 @@ def main(argv: list[str]) -> None:
         return
     torch.manual_seed(options.seed)
     net = fresh_net(options, data, head, data_dir) if needs.views else None
-    if teacher is not None:
+    for teacher in teachers.values():
         teacher.to(world.device)
     dims = {each: table.dim for each, table in data.vectors.items()}
-    method = method_class(method_conf, Components(net, data.speakers, teacher, dims))
+    components = Components(net, data.speakers, None, dims)
+    shares = weights_of(options.teacher_weights, teachers)
+    method = make_method(method_class, method_conf, components, teachers, shares)
     if options.init and net is None:
         method.start_from(options.init)
     tell(data, entries, batches, method if net is None else net.encoder, world, options.amp)
@@ -164,7 +170,7 @@ def given(vectors: str) -> dict[str, str]:
 
 def attach(
     options: Options, name: str, needs: Needs, data: Utterances, entries: np.ndarray, head: MarginConf | None
-) -> Teacher | None:
+) -> dict[str, Teacher]:
     """What the method must be given beside the crops; more or less than that is an error."""
     files = given(options.vectors)
     if not set(needs.vectors) <= set(files) <= {*needs.vectors, *needs.may_have}:
@@ -180,8 +186,13 @@ def attach(
             else f"--teacher={options.teacher}: the method {name} has no teacher; leave it out"
         )
     if not needs.teacher:
-        return None
-    return find_teacher(options.teacher, options.centroids, data, entries, head, options.missing)
+        return {}
+    files, centroids = named_teachers(options.teacher), centroids_of(options.centroids, options.teacher)
+    weights_of(options.teacher_weights, files)
+    return {
+        each: find_teacher(path, centroids.get(each, ""), data, entries, head, options.missing, key_of(each))
+        for each, path in files.items()
+    }
 
 
 def check_speakers(data: Utterances, entries: np.ndarray) -> None:
@@ -208,6 +219,7 @@ def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances
         "head": None if head is None else asdict(head),
         "init": options.init,
         "files": {path: digest(path) for path in files(options)},
+        **({"teacher_weights": options.teacher_weights} if options.teacher_weights else {}),
         "data": {
             "folder": str(Path(data_dir)), "utterances": len(data), "frames": int(data.frames.sum()),
             "speakers": len(data.speakers), "feat_dim": data.dim,
@@ -218,7 +230,16 @@ def recorded(options: Options, name: str, conf: Any, head: Any, data: Utterances
 
 def files(options: Options) -> list[str]:
     """What is learnt from beside the data directory."""
-    return [path for path in (options.teacher, options.centroids, *given(options.vectors).values()) if path]
+    teachers = named_teachers(options.teacher).values()
+    return [
+        path
+        for path in (
+            *teachers,
+            *centroids_of(options.centroids, options.teacher).values(),
+            *given(options.vectors).values(),
+        )
+        if path
+    ]
 
 
 def digest(path: str) -> str:

@@ -158,13 +158,17 @@ class TeacherStudent(Supervised):
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         student = self.student(batch.feats[0])
         outcome, logits = self.classify(student, batch, clock)
+        self.learn(student, logits, outcome, batch, clock)
+        return outcome
+
+    def learn(self, student: Encoded, logits: Tensor, outcome: Outcome, batch: Batch, clock: Clock) -> None:
+        """Enters the loss "kd", and the metrics."""
         teacher = self.teacher.embed(batch)
         with torch.autocast(logits.device.type, enabled=False):
             each = of_samples(self.distance(student, logits, teacher, batch, outcome.metrics))
             present = self.teacher.present(batch)
             each = each if present is None else each * present
         outcome.losses["kd"] = self.conf.weight * clock.rise_in_epochs(self.conf.warmup) * each.mean()
-        return outcome
 
     def distance(
         self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]

@@ -14,13 +14,19 @@ from speakerkd.models.base import SpeakerNet, load_net
 
 
 def find_teacher(
-    path: str, centroids: str, data: Utterances, entries: np.ndarray, head: MarginConf | None, missing: str = "error"
+    path: str,
+    centroids: str,
+    data: Utterances,
+    entries: np.ndarray,
+    head: MarginConf | None,
+    missing: str = "error",
+    key: str = VECTORS,
 ) -> Teacher:
-    """entries: those trained on; head: the margin of logits against centroids."""
+    """entries: those trained on; head: the margin of logits against centroids; key: of its vectors, if it has such."""
     conf = head or MarginConf()
     if path.endswith(".scp"):
-        data.attach(VECTORS, path, missing)
-        teacher: Teacher = VectorTeacher(path, data.speakers, *mean_vectors(data, entries), conf)
+        data.attach(key, path, missing)
+        teacher: Teacher = VectorTeacher(path, data.speakers, *mean_vectors(data, entries, key), conf, key)
     else:
         net = load_net(path)
         teacher = NetTeacher(net, path, data.speakers, listen(path, net, data))
@@ -29,14 +35,14 @@ def find_teacher(
     return teacher
 
 
-def mean_vectors(data: Utterances, entries: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def mean_vectors(data: Utterances, entries: np.ndarray, key: str = VECTORS) -> tuple[torch.Tensor, torch.Tensor]:
     """((known speakers, D), (speakers,) bool): means of the utterances' vectors at length one; who has none isn't known."""
     assert data.labels is not None
-    if VECTORS in data.crop_vectors:
-        sums = data.crop_vectors[VECTORS].means(entries, data.labels, len(data.speakers))
+    if key in data.crop_vectors:
+        sums = data.crop_vectors[key].means(entries, data.labels, len(data.speakers))
         known = sums.any(axis=1)
         return torch.from_numpy(sums[known].astype(np.float32)), torch.from_numpy(known)
-    table = data.vectors[VECTORS]
+    table = data.vectors[key]
     length = np.maximum(np.linalg.norm(table.rows, axis=1, keepdims=True), 1e-12)
     sums = np.zeros((len(data.speakers), table.dim))
     for part in np.array_split(entries, max(1, len(entries) // 100_000)):

@@ -24,6 +24,11 @@ from speakerkd.models.hearing import hear
 VECTORS = "teacher"  # their name in a batch
 
 
+def key_of(name: str) -> str:
+    """The name of a teacher's vectors in batches."""
+    return f"{VECTORS}.{name}" if name else VECTORS
+
+
 class Teacher(torch.nn.Module):
     """`known` says which of the student's classes have logits; the logits' columns are those classes, in their order."""
 
@@ -94,19 +99,28 @@ class NetTeacher(Teacher):
 
 
 class VectorTeacher(Teacher):
-    """The centroids are means over the training utterances of vectors of length one."""
+    """The centroids are means over the training utterances of vectors of length one. `key` names its vectors in batches."""
 
-    def __init__(self, name: str, speakers: Sequence[str], centroids: Tensor, known: Tensor, conf: MarginConf) -> None:
+    def __init__(
+        self,
+        name: str,
+        speakers: Sequence[str],
+        centroids: Tensor,
+        known: Tensor,
+        conf: MarginConf,
+        key: str = VECTORS,
+    ) -> None:
         super().__init__(name, speakers)
+        self.key = key
         self.dim = centroids.shape[1]
         self.judge_by(centroids, known, conf)
         self.eval()
 
     def embed(self, batch: Batch) -> Encoded:
-        return Encoded(batch.vectors[VECTORS])
+        return Encoded(batch.vectors[self.key])
 
     def present(self, batch: Batch) -> Tensor | None:
-        return batch.vectors[VECTORS].any(1)
+        return batch.vectors[self.key].any(1)
 
 
 def picked(head: MarginHead, rows: list[int]) -> MarginHead:
