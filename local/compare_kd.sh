@@ -13,6 +13,8 @@
 #   --seeds "0 1 2 3 4"                      of the training
 #   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances; with
 #                                            ,quality=file behind it, that is for the methods that may have it (kd_type=vgsr)
+#   --vectors ""                             name=file,...: one vector per training utterance, for the methods that take vectors of
+#                                            that name besides or instead of a teacher (local/kd_info.py says which)
 #   --noise ""                               20,10,0: the systems are scored with noise of so many dB as well (score_noise.sh)
 #   --cmd utils/run_jobs.sh                  what runs a system; on a cluster utils/slurm_jobs.sh
 #   --jobs 2                                 systems at the same time
@@ -32,6 +34,7 @@ reference=none
 students=xvector
 seeds="0 1 2 3 4"
 teachers=
+vectors=
 noise=
 cmd=utils/run_jobs.sh
 jobs=2
@@ -63,22 +66,32 @@ for teacher in $teachers; do
   done
   file_of[${teacher%%=*}]=$file vectors_of[${teacher%%=*}]=$more
 done
+for entry in ${vectors//,/ }; do
+  [[ $entry == ?*=?* ]] && [ -s "${entry#*=}" ] || fail "--vectors '$vectors': $entry is not name=file, or there is no such file"
+done
 mkdir -p "$out/log/jobs"
 rm -f "$out"/log/jobs/*.sh
+
+takes() { [[ " ${needs_of[$1]} " =~ \ (vectors|may-have):$2\  ]]; } # kd_type, name of the vectors
 
 # A file for each system that isn't scored yet.
 systems=()
 waiting=0
 plan() { # student, kd_type, seed, teacher's name
-  local name=${1}_$2${4:+_$4}_s$3 vectors='' entry
-  for entry in ${4:+${vectors_of[$4]//,/ }}; do
-    [[ " ${needs_of[$2]} " != *" may-have:${entry%%=*} "* ]] || vectors+=${vectors:+,}$entry
+  local name=${1}_$2${4:+_$4}_s$3 inputs='' entry need
+  for entry in ${4:+${vectors_of[$4]//,/ }} ${vectors//,/ }; do
+    takes "$2" "${entry%%=*}" || continue
+    [[ ",$inputs" == *",${entry%%=*}="* ]] || inputs+=${inputs:+,}$entry
+  done
+  for need in ${needs_of[$2]}; do
+    [[ $need != vectors:* ]] || [[ ",$inputs" == *",${need#vectors:}="* ]] ||
+      fail "kd_type=$2 needs vectors '${need#vectors:}': give --vectors ${need#vectors:}=file"
   done
   systems+=("$name")
   [ ! -s "$out/$name/scores/$(basename "$trials").cosine" ] || return 0
   waiting=$((waiting + 1))
   printf '%q ' local/train_and_score.sh --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "${4:+${file_of[$4]}}" \
-    --vectors "$vectors" --head "$head" --train-config "$train_config" \
+    --vectors "$inputs" --head "$head" --train-config "$train_config" \
     --train-options "--seed $3 --threads $threads $train_options" --gpus "$gpus" \
     "$train" "$test" "$trials" "$out/$name" > "$out/log/jobs/$waiting.sh"
 }
@@ -87,11 +100,12 @@ declare -A needs_of
 for kd_type in $kd_types; do
   needs=$(local/kd_info.py --words true "conf/kd/$kd_type.conf")
   needs_of[$kd_type]=$needs
-  [[ $needs != *vectors:* ]] || fail "kd_type=$kd_type takes vectors ($needs); train it with local/train_and_score.sh"
+  [[ " $needs " == *" audio "* ]] || fail "kd_type=$kd_type trains no encoder, so there is nothing to compare; see local/align.sh"
   [[ $needs != *teacher* ]] || taught+="$kd_type "
 done
-for entry in $(printf '%s ' "${vectors_of[@]}" | tr , ' '); do
-  [[ " ${needs_of[*]} " == *" may-have:${entry%%=*} "* ]] || fail "--teachers: none of the methods takes ${entry%%=*}"
+for entry in $(printf '%s ' "${vectors_of[@]}" "$vectors" | tr , ' '); do
+  for kd_type in $kd_types; do ! takes "$kd_type" "${entry%%=*}" || continue 2; done
+  fail "--teachers or --vectors: none of the methods takes ${entry%%=*}"
 done
 [ "$taught" = " " ] || [ -n "$teachers" ] || fail "teachers are needed for$taught: give --teachers name=file"
 # Seed by seed, so that a comparison that was cut short has all methods.

@@ -146,6 +146,36 @@ def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
     assert "exp/none.pt: no such teacher" in sh(*words, *ends, fails=True).stderr
 
 
+def test_a_method_with_two_vector_inputs(recipe: Path, data: Path, sh: Run) -> None:
+    (data / "trials").write_text("s0-0 s0-1 target\ns0-0 s1-0 nontarget\n")
+    scripts = (recipe / "local").resolve()
+    (recipe / "local").unlink()
+    (recipe / "local").mkdir()
+    for path in scripts.iterdir():
+        if path.name != "kd_info.py":
+            (recipe / "local" / path.name).symlink_to(path)
+    (recipe / "local/kd_info.py").write_text("#!/bin/sh\necho labels audio vectors:face vectors:voice\n")
+    (recipe / "local/kd_info.py").chmod(0o755)
+    for name in ("face", "voice"):
+        (recipe / f"{name}.scp").write_text("s0-0 x.ark:5\n")
+    words = ["local/compare_kd.sh", "--kd-types", "cosine", "--seeds", "0", "--cmd", "true"]
+    ends = ["data/train", "data/train", "data/train/trials", "exp/c"]
+    done = sh(*words, "--vectors", "face=face.scp", *ends, fails=True)
+    assert "kd_type=cosine needs vectors 'voice': give --vectors voice=file" in done.stderr
+    done = sh(*words, "--vectors", "face=face.scp,voice=none.scp", *ends, fails=True)
+    assert "voice=none.scp is not name=file, or there is no such file" in done.stderr
+    done = sh(*words, "--vectors", "face=face.scp,voice=voice.scp,other=face.scp", *ends, fails=True)
+    assert "none of the methods takes other" in done.stderr
+    sh(*words, "--vectors", "face=face.scp,voice=voice.scp", *ends, fails=True)  # nothing was trained: no table
+    assert "--vectors face=face.scp\\,voice=voice.scp " in (recipe / "exp/c/log/jobs/1.sh").read_text()
+
+
+def test_a_method_without_audio_is_refused(recipe: Path, data: Path, sh: Run) -> None:
+    (data / "trials").write_text("s0-0 s0-1 target\ns0-0 s1-0 nontarget\n")
+    words = ["local/compare_kd.sh", "--kd-types", "nessa", "data/train", "data/train", "data/train/trials", "exp/c"]
+    assert "kd_type=nessa trains no encoder" in sh(*words, fails=True).stderr
+
+
 def test_vectors_go_to_the_methods_that_take_them(recipe: Path, data: Path, sh: Run) -> None:
     (data / "trials").write_text("s0-0 s0-1 target\ns0-0 s1-0 nontarget\n")
     rng = np.random.default_rng(3)
