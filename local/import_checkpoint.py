@@ -11,6 +11,7 @@ Usage: local/import_checkpoint.py [options] --family <family> <checkpoint> <exp-
   3dspeaker     CAM++, ECAPA-TDNN, ResNet, x-vector (not ERes2Net)
   speechbrain   embedding_model.ckpt of ECAPA-TDNN
   resemblyzer   pretrained.pt, the GE2E d-vector
+  unispeech     wavlm_large_finetune.pth and its like: WavLM under a small ECAPA-TDNN; it hears the wave
 The options of the model are read off its weights. A weight that is missing or left over is an error. final.pt stores
 the feature settings (front end), and local/extract_xvectors.sh computes these features. The speakers of the classifier
 are written to spk2id.
@@ -29,6 +30,7 @@ from speakerkd.feats.frontend import FrontEnd, read_front_end, record
 from speakerkd.files.tables import read_lines, replacing
 from speakerkd.foreign.checkpoint import FAMILIES, layout_of, read_weights, rename
 from speakerkd.foreign.infer import encoder_with, infer
+from speakerkd.foreign.unispeech import joined
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models import SpeakerNet, read_model, save_net
 from speakerkd.train.runfolder import RunFolder
@@ -38,7 +40,7 @@ PROJECTION = "projection."
 
 @dataclass(frozen=True)
 class Options:
-    family: str = opt("", "wespeaker, 3dspeaker, speechbrain or resemblyzer")
+    family: str = opt("", "wespeaker, 3dspeaker, speechbrain, resemblyzer or unispeech")
     front_end: str = opt("", "conf file of the front end; without it conf/frontend/<family>.conf")
     model: str = opt("", "conf file of the model, where its weights don't tell its options")
     classifier: str = opt("", "checkpoint of the classifier where it is a file of its own; none: leave it out")
@@ -53,7 +55,8 @@ def main(argv: list[str]) -> None:
     if options.family not in FAMILIES:
         raise ValueError(f"--family='{options.family}' is none of {' '.join(FAMILIES)}")
     front_end = read_front_end(options.front_end or f"conf/frontend/{options.family}.conf")
-    weights = read_weights(checkpoint)
+    weights = joined(read_weights(checkpoint))
+    weights = {name.removeprefix("loss_calculator."): value for name, value in weights.items()}
     inside = {name.removeprefix(PROJECTION): weights.pop(name) for name in list(weights) if name.startswith(PROJECTION)}
     net = make_net(options, checkpoint, weights, front_end)
     if options.classifier != "none":

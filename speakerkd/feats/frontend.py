@@ -32,6 +32,8 @@ class Reading:
     )
     window_shift: int = opt(0, "frames from window to window; 0: as many as they are long")
 
+    rows_per_frame: ClassVar[int] = 1  # rows of features for 10 ms
+
     def __post_init__(self) -> None:
         if self.mean not in MEANS:
             raise ValueError(f"--mean={self.mean} is none of {' '.join(MEANS)}")
@@ -151,10 +153,30 @@ class ResemblyzerFrontEnd:
         return window + (count - 1) * step
 
 
+@dataclass(frozen=True)
+class WaveConf(Reading):
+    sample_frequency: float = opt(16000.0, "rate of the waves in Hz; recordings of other rates are resampled")
+    mean: str = opt("none", "what is subtracted from the samples: the utterance's mean, or none")
+    rows_per_frame: ClassVar[int] = 160  # so that limits in frames of 10 ms mean the same for samples
+
+
+class WaveFrontEnd:
+    """The samples themselves, for encoders of waves such as WavLM."""
+
+    Conf: ClassVar[type] = WaveConf
+
+    def __init__(self, conf: WaveConf) -> None:
+        self.conf, self.rate, self.dim = conf, round(conf.sample_frequency), 1
+
+    def __call__(self, wave: np.ndarray, seed: int = 0) -> np.ndarray:
+        return wave[:, None].astype(np.float32)  # (samples, 1)
+
+
 FRONT_ENDS: dict[str, type[FrontEnd]] = {
     "kaldi": KaldiFrontEnd,
     "resemblyzer": ResemblyzerFrontEnd,
     "speechbrain": SpeechBrainFrontEnd,
+    "wave": WaveFrontEnd,
 }
 
 

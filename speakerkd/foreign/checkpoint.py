@@ -122,6 +122,47 @@ DVECTOR = Layout(
 )
 
 
+WAVLM_LAYER = r"^wavlm\.encoder\.layers\.(\d+)\."
+OUR_LAYER = r"wavlm.encoder.transformer.layers.\1."
+OUR_POSITIONS = "wavlm.encoder.transformer.pos_conv_embed.conv."
+UNISPEECH_WAVLM = Layout(
+    "wavlm",
+    "feature_weight",
+    (
+        (r"^feature_extract\.model\.", "wavlm."),
+        (r"(\.conv_layers\.\d+)\.0\.", r"\1.conv."),
+        (r"(\.conv_layers\.\d+)\.2\.(1\.)?", r"\1.layer_norm."),
+        (r"^wavlm\.post_extract_proj\.", "wavlm.encoder.feature_projection.projection."),
+        (r"^wavlm\.layer_norm\.", "wavlm.encoder.feature_projection.layer_norm."),
+        (r"^wavlm\.encoder\.layer_norm\.", "wavlm.encoder.transformer.layer_norm."),
+        (r"^wavlm\.encoder\.pos_conv\.0\.weight_g$", OUR_POSITIONS + "parametrizations.weight.original0"),
+        (r"^wavlm\.encoder\.pos_conv\.0\.weight_v$", OUR_POSITIONS + "parametrizations.weight.original1"),
+        (r"^wavlm\.encoder\.pos_conv\.0\.bias$", OUR_POSITIONS + "bias"),
+        (WAVLM_LAYER + r"self_attn\.relative_attention_bias\.", OUR_LAYER + "attention.rel_attn_embed."),
+        (WAVLM_LAYER + r"self_attn\.grep_linear\.", OUR_LAYER + "attention.gru_rel_pos_linear."),
+        (WAVLM_LAYER + r"self_attn\.grep_a$", OUR_LAYER + "attention.gru_rel_pos_const"),
+        (WAVLM_LAYER + r"self_attn\.", OUR_LAYER + "attention.attention."),
+        (WAVLM_LAYER + r"self_attn_layer_norm\.", OUR_LAYER + "layer_norm."),
+        (WAVLM_LAYER + r"fc1\.", OUR_LAYER + "feed_forward.intermediate_dense."),
+        (WAVLM_LAYER + r"fc2\.", OUR_LAYER + "feed_forward.output_dense."),
+        (WAVLM_LAYER + r"final_layer_norm\.", OUR_LAYER + "final_layer_norm."),
+        (r"^feature_weight$", "layer_weights"),
+        (r"^(layer\d)\.Conv1dReluBn1\.", r"\1.before."),
+        (r"^(layer\d)\.Conv1dReluBn2\.", r"\1.after."),
+        (r"^(layer\d)\.Res2Conv1dReluBn\.convs\.(\d+)\.", r"\1.res2.convs.\2.conv."),
+        (r"^(layer\d)\.Res2Conv1dReluBn\.bns\.(\d+)\.", r"\1.res2.convs.\2.norm."),
+        (r"^(layer\d)\.SE_Connect\.", r"\1.gate."),
+        (r"^(layer\d.*)\.bn\.", r"\1.norm."),
+        (r"^(layer\d)\.", r"ecapa.\1."),
+        (r"^conv\.", "ecapa.join."),
+        (r"^pooling\.", "ecapa.pooling."),
+        (r"^bn\.", "ecapa.norm."),
+        (r"^linear\.", "ecapa.embedding."),
+    ),
+    ignored=(r"\.mask_emb$", r"\.final_proj\.", r"\.label_embs_concat$"),  # of the training before this one
+)
+
+
 @dataclass(frozen=True)
 class Family:
     layouts: tuple[Layout, ...]
@@ -132,6 +173,7 @@ FAMILIES: dict[str, Family] = {
     "3dspeaker": Family((CAMPPLUS, SPEECHBRAIN_ECAPA, RESNET, XVECTOR)),
     "resemblyzer": Family((DVECTOR,)),
     "speechbrain": Family((SPEECHBRAIN_ECAPA,), MarginConf(scale=30.0)),
+    "unispeech": Family((UNISPEECH_WAVLM,)),
     "wespeaker": Family((XVECTOR, WESPEAKER_ECAPA, RESNET, CAMPPLUS)),
 }
 WRAPPERS = ("model_state", "state_dict", "model")  # under which some toolkits keep the weights

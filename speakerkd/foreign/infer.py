@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from speakerkd.conf import first_few
+from speakerkd.foreign.unispeech import wavlm
 from speakerkd.models import MODELS, Encoder
 from speakerkd.models.campplus import CAMPPlusConf
 from speakerkd.models.dvector import DVectorConf
@@ -91,6 +92,7 @@ INFER: dict[str, Callable[[Shapes], Any]] = {
     "dvector": dvector,
     "ecapa": ecapa,
     "resnet": resnet,
+    "wavlm": wavlm,
     "xvector": xvector,
 }
 

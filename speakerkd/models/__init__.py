@@ -10,6 +10,7 @@ from speakerkd.models.campplus import CAMPPlus
 from speakerkd.models.dvector import DVector
 from speakerkd.models.ecapa import ECAPA
 from speakerkd.models.resnet import ResNet
+from speakerkd.models.wavlm import WavLM
 from speakerkd.models.xvector import XVector
 
 MODELS: dict[str, type[Encoder]] = {
@@ -17,6 +18,7 @@ MODELS: dict[str, type[Encoder]] = {
     "dvector": DVector,
     "ecapa": ECAPA,
     "resnet": ResNet,
+    "wavlm": WavLM,
     "xvector": XVector,
 }
 

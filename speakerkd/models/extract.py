@@ -80,7 +80,8 @@ def pieces_of(features: np.ndarray, max_frames: int, reading: Reading) -> list[n
         features = features - features.mean(0)
     if reading.window_frames:
         return list(windows(features, reading.window_frames, reading.window_shift or reading.window_frames))
-    return np.array_split(features, -(-len(features) // max_frames) if max_frames else 1)
+    longest = max_frames * reading.rows_per_frame
+    return np.array_split(features, -(-len(features) // longest) if longest else 1)
 
 
 def merged(vectors: np.ndarray, reading: Reading) -> np.ndarray:
