@@ -49,9 +49,12 @@ before_plan() {
 . local/stages.sh
 
 # The teacher hears each piece that the student hears, augmented copies too: RESULTS.md says why.
-[ "$teacher_kind" != imported ] || [ -z "$taught_by" ] || taught_by=$teacher_dir/xvectors_train_all/xvector.scp
+[ "$teacher_kind" != imported ] || [ -z "$taught_by" ] || [ "$teacher_hears" = crop ] ||
+  taught_by=$teacher_dir/xvectors_train_all/xvector.scp
 teacher_vectors() {
-  local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/train_all "$(dirname "$taught_by")"
+  local out=$teacher_dir/xvectors_train_all
+  [ "$teacher_hears" != crop ] || out=$teacher_dir/xvectors_train_originals   # for the speakers' mean vectors
+  local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/train_all "$out"
 }
 cohort=cohort
 if [ -n "$leave_out" ]; then
