@@ -1,5 +1,7 @@
 """Recordings of every kind, good and bad."""
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,7 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
     (folder / "long.wav").write_bytes(raw[:12] + chunk + raw[12:9000])
     (folder / "text.wav").write_text("I am not a recording")
     (folder / "zero.wav").write_bytes(b"")
+    os.mkfifo(folder / "fifo")
     write_wav(folder / "empty.wav", np.zeros(0))
     write_wav(folder / "nan.wav", np.array([0, np.nan, 1]), 16000, "FLOAT")
     write_wav(folder / "inf.wav", np.array([0, np.inf, -np.inf]), 16000, "FLOAT")
@@ -83,6 +86,8 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
         "truncated flac": (f"{folder}/truncated.flac", "truncated|is not audio"),
         "text": (f"{folder}/text.wav", "is not audio that libsndfile reads"),
         "zero bytes": (f"{folder}/zero.wav", "is not audio"),
+        "fifo": (f"{folder}/fifo", f"is not a regular file: {folder}/fifo"),
+        "device": ("/dev/zero", "is not a regular file: /dev/zero"),
         "no samples": (f"{folder}/empty.wav", "holds no samples"),
         "nan": (f"{folder}/nan.wav", "NaN or infinite"),
         "inf": (f"{folder}/inf.wav", "NaN or infinite"),
@@ -133,3 +138,73 @@ def test_odd_rates_are_resampled_too(rate: int) -> None:
     assert abs(len(result) + 2000 - 32000) <= 3
     crossings = np.flatnonzero((result[1:] >= 0) != (result[:-1] >= 0))
     assert abs((len(crossings) - 1) * 8000 / np.ptp(crossings) - 500) < 0.2 and 0.99 < np.abs(result).max() < 1.01
+
+
+CONTAINERS = [
+    ("aiff", "AIFF", "PCM_16"),
+    ("aifc", "AIFF", "FLOAT"),
+    ("au", "AU", "PCM_16"),
+    ("nist", "NIST", "PCM_16"),
+    ("w64", "W64", "PCM_24"),
+    ("rf64", "RF64", "PCM_16"),
+    ("caf", "CAF", "PCM_16"),
+    ("wav", "WAVEX", "FLOAT"),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("name", "kind", "subtype"), CONTAINERS)
+def test_truncated_files_of_each_container(tmp_path: Path, name: str, kind: str, subtype: str, channels: int) -> None:
+    """libsndfile reads what is there and says nothing. By file and by pipe, wherever the cut is."""
+    wave = np.stack([noise(0.5, seed=seed) for seed in range(channels)], 1)
+    soundfile.write(tmp_path / f"a.{name}", wave, 16000, subtype=subtype, format=kind)
+    raw = (tmp_path / f"a.{name}").read_bytes()
+    assert np.abs(read_audio(f"{tmp_path}/a.{name}")[0] - wave).max() < 1e-4
+    assert len(read_audio(f"cat {tmp_path}/a.{name} |")[0]) == 8000
+    frame = len(raw) // 8000
+    for kept in (len(raw) - frame, len(raw) - 2000, len(raw) // 2, 2000):
+        (tmp_path / f"b.{name}").write_bytes(raw[:kept])
+        for source in (f"{tmp_path}/b.{name}", f"cat {tmp_path}/b.{name} |"):
+            with pytest.raises(AudioError, match=r"is truncated: \d+ of \d+ bytes of samples|is not audio"):
+                read_audio(source)
+
+
+@pytest.mark.parametrize(("name", "kind", "subtype"), CONTAINERS)
+def test_any_cut_is_noticed_or_harmless(tmp_path: Path, name: str, kind: str, subtype: str) -> None:
+    """Cut at any of 200 places: an error, or all the samples (what was lost stood behind them)."""
+    soundfile.write(tmp_path / f"a.{name}", noise(0.1), 16000, subtype=subtype, format=kind)
+    raw = (tmp_path / f"a.{name}").read_bytes()
+    for kept in range(0, len(raw), len(raw) // 200):
+        (tmp_path / f"b.{name}").write_bytes(raw[:kept])
+        with contextlib.suppress(AudioError):
+            assert len(read_audio(f"{tmp_path}/b.{name}")[0]) == 1600
+
+
+def test_a_streamed_au_has_no_length(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.au", noise(0.5), 16000, subtype="PCM_16")
+    raw = bytearray((tmp_path / "a.au").read_bytes())
+    raw[8:12] = b"\xff" * 4
+    (tmp_path / "a.au").write_bytes(raw)
+    assert len(read_audio(f"{tmp_path}/a.au")[0]) == 8000
+
+
+def test_a_damaged_header_that_promises_a_terabyte(tmp_path: Path) -> None:
+    """One lost utterance: not the end of the job, and not a silent cut."""
+    soundfile.write(tmp_path / "a.mp3", noise(1), 16000)
+    raw = bytearray((tmp_path / "a.mp3").read_bytes())
+    place = max(raw.find(b"Info"), raw.find(b"Xing"))
+    assert place > 0 and raw[place + 7] & 1  # the number of frames stands next
+    raw[place + 8 : place + 12] = b"\xff" * 4
+    (tmp_path / "a.mp3").write_bytes(raw)
+    with soundfile.SoundFile(tmp_path / "a.mp3") as file:
+        assert file.frames * 4 > 1e12
+    with pytest.raises(AudioError, match=r"is truncated: \d+ of \d{12,} samples"):
+        read_audio(f"{tmp_path}/a.mp3")
+
+
+def test_a_long_recording_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = np.stack([noise(0.5), noise(0.5, seed=1)], 1)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    for block in (16000, 16001, 15999, 1000, 7):
+        monkeypatch.setattr("speakerkd.audio.recordings.BLOCK", block)
+        assert np.array_equal(read_audio(f"{tmp_path}/a.wav")[0], wave)

@@ -232,7 +232,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
         (f"a {tmp_path}/x.ark:7", "no object of Kaldi stands there"),
         (f"a {tmp_path}/gone.ark:2", r"y.scp:1: 'a': .*gone.ark:2: there is no such file"),
         (f"a {tmp_path}/gone.mat", r"y.scp:1: 'a': .*gone.mat: there is no such file"),
-        (f"a {tmp_path}", r"y.scp:1: 'a': .*: is not a regular file"),
+        (f"a {tmp_path}", r"y.scp:1: 'a': .*: is a folder"),
     ]:
         (tmp_path / "y.scp").write_text(line + "\n")
         with pytest.raises(ValueError, match=message):

@@ -33,7 +33,7 @@ import numpy as np
 import soundfile
 
 from speakerkd.audio import rooms
-from speakerkd.audio.recordings import AudioError, check_riff, mono, read_audio, resample
+from speakerkd.audio.recordings import AudioError, check_length, mono, read_audio, resample
 from speakerkd.audio.rooms import power, reverberate
 from speakerkd.audio.telephone import telephone
 
@@ -190,7 +190,7 @@ class Augmenter:
             return None
         try:
             with open(source, "rb") as raw:
-                if check_riff(raw, Path(source).stat().st_size):
+                if check_length(raw, Path(source).stat().st_size):
                     return None
             with soundfile.SoundFile(source) as file:
                 if file.samplerate != self._rate:
@@ -198,7 +198,7 @@ class Augmenter:
                 file.seek(min(round(noise.start * self._rate), file.frames))
                 count = -1 if np.isinf(seconds) else max(1, round(seconds * self._rate))
                 return mono(file.read(count, dtype="float32", always_2d=True))
-        except (RuntimeError, OSError, AudioError) as error:
+        except (RuntimeError, OSError, MemoryError, AudioError) as error:
             raise AudioError(f"{noise.source} of aug.scp: can't be read ({error})") from error
 
     def _whole(self, source: str, generate: Callable[[str, int], np.ndarray | None]) -> np.ndarray:

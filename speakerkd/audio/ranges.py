@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from speakerkd.audio.recordings import STREAMED, AudioError, mono
+from speakerkd.audio.containers import STREAMED
+from speakerkd.audio.recordings import AudioError, mono
 from speakerkd.files.kaldi import Scp
 
 MOST_OPEN = 64  # files that a process keeps open

@@ -1,17 +1,21 @@
 """Read recordings as wav.scp names them: a file in any format that libsndfile knows, `wavs.ark:1234`, or a pipe `cmd |`."""
 
 import io
+import os
 import re
 import struct
-import subprocess
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import soundfile
 
-STREAMED = 0x7FFFF000  # lengths from here on are those that programs write into a pipe, not knowing them
+from speakerkd.audio.containers import declared, with_length
+from speakerkd.files.opened import open_regular, pipe_output
+
+BLOCK = 1 << 24  # samples that are decoded at once
+UNKNOWN = (1 << 63) - 1  # libsndfile's number of frames of a FLAC whose writer could not seek back
 
 
 class AudioError(ValueError):
@@ -22,27 +26,28 @@ def read_audio(source: str) -> tuple[np.ndarray, int]:
     """(samples x channels float32 in [-1, 1), rate)."""
     source = source.strip()
     if source.endswith("|"):
-        data = _pipe_output(source[:-1])
-        streamed = check_riff(io.BytesIO(data), len(data))
-        return _decode(_with_length(data, streamed) if streamed else io.BytesIO(data))
-    path, offset = Path(source), 0
-    if not path.exists():
+        try:
+            data = pipe_output(source[:-1])
+        except ValueError as error:
+            raise AudioError(str(error)) from error
+        return _decode(io.BytesIO(data), len(data))
+    path, offset = source, 0
+    if not Path(source).exists():
         archive = re.fullmatch(r"(.+):(\d+)", source)
-        if not archive or not Path(archive[1]).is_file():
+        if not archive or not Path(archive[1]).exists():
             raise AudioError(f"no such file: {source}")
-        path, offset = Path(archive[1]), int(archive[2])
-    if path.is_dir():
-        raise AudioError(f"is a folder: {source}")
+        path, offset = archive[1], int(archive[2])
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             if offset:
                 file.seek(offset)
-                return _decode(io.BytesIO(_riff_bytes(file)))
-            streamed = check_riff(file, path.stat().st_size)
-            file.seek(0)
-            return _decode(_with_length(file.read(), streamed) if streamed else file)
-    except OSError as error:
-        raise AudioError(f"can't be read ({error.strerror or error})") from error
+                data = _riff_bytes(file)
+                return _decode(io.BytesIO(data), len(data))
+            return _decode(file, os.fstat(file.fileno()).st_size)
+    except (OSError, OverflowError) as error:
+        raise AudioError(f"can't be read ({getattr(error, 'strerror', None) or error})") from error
+    except ValueError as error:
+        raise error if isinstance(error, AudioError) else AudioError(f"{error}: {path}") from error
 
 
 def mono(samples: np.ndarray, channel: int = -1) -> np.ndarray:
@@ -74,18 +79,27 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     return resampled.numpy()
 
 
-def _decode(file: Any) -> tuple[np.ndarray, int]:
+def _decode(file: IO[bytes], size: int) -> tuple[np.ndarray, int]:
+    """The sound file of `size` bytes that begins where this one does."""
+    streamed = check_length(file, size)
+    file.seek(0)
+    if streamed and file.read(4) == b"RIFF":
+        file.seek(0)
+        file = with_length(file.read(), streamed)
+    file.seek(0)
     try:
         with soundfile.SoundFile(file) as audio:
             expected = audio.frames
-            samples = audio.read(dtype="float32", always_2d=True)
+            samples = _all_of(audio)
             rate = int(audio.samplerate)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         reason = getattr(error, "error_string", "").strip() or type(error).__name__
         raise AudioError(f"is not audio that libsndfile reads ({reason})") from error
+    except (MemoryError, OverflowError) as error:
+        raise AudioError("asks for more memory than there is: it is damaged") from error
     if not 1000 <= rate <= 1_000_000:
         raise AudioError(f"has a rate of {rate} Hz")
-    if len(samples) < expected < STREAMED:
+    if len(samples) < expected < UNKNOWN and not streamed:
         raise AudioError(f"is truncated: {len(samples)} of {expected} samples")
     if len(samples) == 0:
         raise AudioError("holds no samples")
@@ -97,52 +111,35 @@ def _decode(file: Any) -> tuple[np.ndarray, int]:
     return samples, rate
 
 
-def _pipe_output(command: str) -> bytes:
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise AudioError(f"the pipe failed with status {done.returncode}" + (f" ({said[-1].strip()})" if said else ""))
-    if not done.stdout:
-        raise AudioError("the pipe gave nothing")
-    return done.stdout
+def check_length(file: IO[bytes], size: int) -> int:
+    """Compares the header's length of the samples with the file's size; a cut file is an AudioError.
 
-
-def check_riff(file: IO[bytes], size: int) -> int:
-    """libsndfile reads what is there of a truncated WAV without a word; the header tells how much there should be.
-
-    Returns where the length of the samples stands if whoever wrote it could not seek back to put it there; else 0.
+    Returns where the samples start if their writer could not seek back to put the length there; else 0.
     """
-    head = file.read(12)
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+    found = declared(file)
+    if found is None:
         return 0
-    while len(chunk := file.read(8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            start = file.tell()
-            if length == 0 or length >= STREAMED:
-                return start - 4 if size > start else 0
-            if start + length > size:
-                raise AudioError(f"is truncated: {size - start} of {length} bytes of samples")
-            return 0
-        file.seek(length + length % 2, io.SEEK_CUR)
-    return 0
+    if found.length > size - found.start:
+        raise AudioError(f"is truncated: {max(size - found.start, 0)} of {found.length} bytes of samples")
+    return found.start if found.length < 0 and size > found.start else 0
 
 
-def _with_length(data: bytes, place: int) -> IO[bytes]:
-    """The WAV with the length that it has."""
-    length = len(data) - place - 4
-    return io.BytesIO(
-        data[:4] + struct.pack("<I", len(data) - 8) + data[8:place] + struct.pack("<I", length) + data[place + 4 :]
-    )
+def _all_of(audio: soundfile.SoundFile) -> np.ndarray:
+    """In blocks, since a damaged header may promise a terabyte."""
+    block = max(1, BLOCK // audio.channels)
+    parts = [audio.read(min(audio.frames, block), dtype="float32", always_2d=True)]
+    while len(parts[-1]) == block:
+        parts.append(audio.read(block, dtype="float32", always_2d=True))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _riff_bytes(file: Any) -> bytes:
+def _riff_bytes(file: IO[bytes]) -> bytes:
     """One WAV out of an archive of them."""
     head = file.read(8)
     if head[:4] != b"RIFF":
         raise AudioError("no WAV stands at this offset of the archive")
     (length,) = struct.unpack("<I", head[4:])
-    body = file.read(length)
+    body = file.read(min(length, os.fstat(file.fileno()).st_size))
     if len(body) < length:
         raise AudioError("the archive is truncated")
     return head + body

@@ -4,7 +4,8 @@ import struct
 
 import numpy as np
 
-from speakerkd.audio.recordings import STREAMED, AudioError
+from speakerkd.audio.containers import STREAMED
+from speakerkd.audio.recordings import AudioError
 from speakerkd.files.kaldi import ArkWriter
 
 

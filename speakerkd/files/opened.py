@@ -14,20 +14,27 @@ from pathlib import Path
 MOST = 4096
 
 
+def open_regular(path: str | Path) -> int:
+    """A descriptor of a regular file. FIFOs, devices and folders are refused: the first two can hang or never end."""
+    try:
+        # O_NONBLOCK: open() would wait for a FIFO's writer. It has no effect on regular files.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise ValueError("there is no such file") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise ValueError("is a folder" if stat.S_ISDIR(mode) else "is not a regular file")
+    return descriptor
+
+
 class OpenFile:
     """A regular file: read_at(count, place) gives bytes. It is closed when nobody holds it any more."""
 
     def __init__(self, path: str | Path) -> None:
         self._descriptor = -1
-        try:
-            # O_NONBLOCK: a FIFO without a writer would hang in open(); it has no effect on regular files.
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError as error:
-            raise ValueError("there is no such file") from error
-        status = os.fstat(self._descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("is not a regular file")
-        self.size = status.st_size
+        self._descriptor = open_regular(path)
+        self.size = os.fstat(self._descriptor).st_size
         if self.size == 0:
             raise ValueError("is an empty file")
         self.read_at = functools.partial(os.pread, self._descriptor)
