@@ -143,7 +143,12 @@ def write(folder: Path, copies: Iterator[Copy], source: Source, sources: Sources
             raise ValueError(f"{folder}: there would be no copies; give --kinds or --speeds")
     tables: dict[str, Mapping[str, object] | None] = dict.fromkeys(("segments", "utt2spk", "utt2dur"))
     tables["aug.scp"] = {name: sources.files[name] for name in used if name in sources.files} or None
-    tables["spk2utt"] = {speaker: utts[1:].decode() for speaker, utts in spk2utt.items()} or None
+    if utt2spk is None:
+        tables["spk2utt"] = None
+    else:
+        with replacing(folder / "spk2utt", "wb") as file:
+            for speaker in sorted(spk2utt):
+                file.write(speaker.encode() + spk2utt.pop(speaker) + b"\n")
     tables["spk2gender"] = None
     if source.spk2gender is not None and utt2spk is not None:
         genders = source.spk2gender
