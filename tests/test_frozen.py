@@ -2,12 +2,14 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speakerkd.kd.teacher import NetTeacher
 from speakerkd.models import SpeakerNet, make_net
 from speakerkd.models.folding import NORMS, fold_batch_norms
 from speakerkd.models.frozen import Frozen
@@ -110,3 +112,22 @@ def test_norms_are_folded_where_nothing_else_reads_the_layer(tmp_path: Path) -> 
     assert isinstance(resnet.encoder, nn.Module)
     fold_batch_norms(resnet.encoder, DIM)
     assert not any(isinstance(each, NORMS) for each in resnet.encoder.modules())
+
+
+@pytest.mark.parametrize("name", ["xvector", "campplus", "ecapa_speechbrain"])
+def test_a_teacher_is_prepared_once_and_for_the_precision_of_the_training(name: str, tmp_path: Path) -> None:
+    net = trained(name, tmp_path)
+    teacher = NetTeacher(net, "big", ())
+    keys = list(teacher.state_dict())
+    batch_of = SimpleNamespace(feats=[batch([120, 120])])
+    expected = net(batch_of.feats[0])
+    found = teacher.embed(batch_of)  # type: ignore[arg-type]
+    torch.testing.assert_close(found.embedding, expected.embedding, rtol=1e-5, atol=1e-5)
+    assert not found.embedding.requires_grad and not found.embedding.is_inference()
+    (found.embedding * torch.ones(1, requires_grad=True)).sum().backward()  # a student's loss may keep it
+    first = teacher.prepared(batch_of.feats[0])
+    assert teacher.prepared(batch_of.feats[0]) is first and list(teacher.state_dict()) == keys
+    with torch.autocast("cpu", torch.bfloat16):
+        half = teacher.embed(batch_of)  # type: ignore[arg-type]
+        assert teacher.prepared(batch_of.feats[0]) is not first
+    assert F.cosine_similarity(half.embedding.float(), expected.embedding).min() > 0.99

@@ -19,6 +19,7 @@ from speakerkd.conf import first_few
 from speakerkd.feats.frontend import Reading
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models.base import Encoded, SpeakerNet
+from speakerkd.models.frozen import Frozen
 from speakerkd.models.hearing import hear
 
 VECTORS = "teacher"  # their name in a batch
@@ -83,6 +84,7 @@ class NetTeacher(Teacher):
     def __init__(self, net: SpeakerNet, name: str, speakers: Sequence[str], reading: Reading | None = None) -> None:
         super().__init__(name, speakers)
         self.net, self.dim, self.reading = net, net.dim, reading
+        self._prepared: tuple[object, Frozen | None] = (None, None)
         row = {speaker: index for index, speaker in enumerate(net.speakers)}
         if net.head is not None:
             self.known = torch.tensor([speaker in row for speaker in speakers])
@@ -93,9 +95,19 @@ class NetTeacher(Teacher):
 
     def embed(self, batch: Batch) -> Encoded:
         with torch.no_grad():
-            if self.reading is None:
-                return self.net(batch.feats[0])
-            return hear(self.net, batch.heard[self.name], self.reading)
+            feats = batch.feats[0] if self.reading is None else batch.heard[self.name]
+            net = self.prepared(feats)
+            return net(feats) if self.reading is None else hear(net, feats, self.reading)
+
+    def prepared(self, feats: Tensor) -> Frozen:
+        """The net as it is applied: made once for this device, and for the precision of the training."""
+        kind = feats.device.type
+        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        made, net = self._prepared
+        if net is None or made != (feats.device, half):
+            net = Frozen(self.net, feats.device, half)
+            self._prepared = (feats.device, half), net
+        return net
 
 
 class VectorTeacher(Teacher):

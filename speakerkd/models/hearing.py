@@ -1,14 +1,16 @@
 """A net on crops of one length as its own front end makes them: whole crops, or windows whose vectors are averaged."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from speakerkd.feats.frontend import Reading
-from speakerkd.models.base import Encoded, SpeakerNet
+from speakerkd.models.base import Encoded
 
 
-def hear(net: SpeakerNet, feats: Tensor, reading: Reading) -> Encoded:
+def hear(net: Callable[[Tensor], Encoded], feats: Tensor, reading: Reading) -> Encoded:
     """(B, T, F) raw features -> what the net makes of them if it reads them as it was trained to."""
     if reading.mean == "utterance":
         feats = feats - feats.mean(1, keepdim=True)
