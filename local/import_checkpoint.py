@@ -20,7 +20,7 @@ are written to spk2id.
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -91,6 +91,8 @@ def make_net(options: Options, checkpoint: str, weights: dict[str, Tensor], fron
             )
     else:
         model, conf = layout.model, infer(layout.model, renamed, checkpoint)
+        if layout.floors:
+            conf = replace(conf, variance_floor=dict(layout.floors)[conf.pooling])
     return SpeakerNet(encoder_with(model, conf, front_end.dim, renamed, checkpoint))
 
 

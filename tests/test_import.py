@@ -111,7 +111,7 @@ def test_campplus_of_3d_speaker(unpacked: Callable[..., Path], tmp_path: Path, s
     said = originals(folder, tmp_path, "campplus", wave=voice(38000))["campplus"]
     features, vector = vector_of(load_net(tmp_path / "cam/final.pt"), voice(38000))
     np.testing.assert_allclose(features, said["feats"], atol=1e-3)
-    np.testing.assert_allclose(vector, said["vector"], atol=1e-3)
+    np.testing.assert_allclose(vector, said["vector"], atol=1e-4)
     assert np.abs(said["vector"]).max() > 1
 
 
@@ -175,6 +175,7 @@ def made_up(unpacked: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
         ("resnet", "wespeaker"),
         ("resnet", "3dspeaker"),
         ("xvector", "wespeaker"),
+        ("xvector", "3dspeaker"),
     ],
 )
 def test_made_up_weights(case: str, family: str, made_up: Any, tmp_path: Path, bring: Bring) -> None:
@@ -190,7 +191,13 @@ def test_made_up_weights(case: str, family: str, made_up: Any, tmp_path: Path, b
     net = load_net(tmp_path / "exp/final.pt")
     with torch.no_grad():
         vector = net(torch.from_numpy(feats)[None]).embedding[0].numpy()
-    np.testing.assert_allclose(vector, said["vector"], rtol=1e-4, atol=2e-4)
+    # The classes are 3D-Speaker's; WeSpeaker's floor is another. Their attentive pooling takes E[x²] - mean²: it rounds.
+    close = 2e-4 if family != "3dspeaker" else 3e-5 if case == "xvector" else 1e-5
+    assert np.abs(vector - said["vector"]).max() < close * np.abs(said["vector"]).max()
+    floors = {"campplus": 1e-12, "resnet": 1e-8, "xvector": 1e-10}  # the x-vector here pools by attention
+    if case != "ecapa":
+        conf: Any = net.encoder.conf
+        assert conf.variance_floor == (floors[case] if family == "3dspeaker" else 1e-7)
     assert np.abs(said["vector"]).max() > 0.1
 
 

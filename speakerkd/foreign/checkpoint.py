@@ -7,7 +7,7 @@ our model (speakerkd/models/*.py). The options of the model are read off the sha
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ class Layout:
     telling: str  # a weight that every checkpoint of the layout has, and no other layout of its family
     rows: Rows
     ignored: tuple[str, ...] = ()  # weights that the encoder does not need
+    floors: tuple[tuple[str, float], ...] = ()  # of variances, by --pooling, where they are not the model's default
 
 
 XVECTOR = Layout(
@@ -121,6 +122,11 @@ DVECTOR = Layout(
     ignored=(r"^similarity_(weight|bias)$",),  # scale and offset of the loss
 )
 
+# 3D-Speaker adds 1e-8 to the variances of statistics pooling, in CAM++ nothing, and has 1e-10 in attentive pooling. Nothing
+# would leave a channel that is constant without a gradient; 1e-12 is nothing in single precision.
+FLOORS = (("statistics", 1e-8), ("attentive", 1e-10))
+CAMPPLUS_FLOORS = (("statistics", 1e-12), ("attentive", 1e-10))
+
 
 WAVLM_LAYER = r"^wavlm\.encoder\.layers\.(\d+)\."
 OUR_LAYER = r"wavlm.encoder.transformer.layers.\1."
@@ -170,7 +176,14 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "3dspeaker": Family((CAMPPLUS, SPEECHBRAIN_ECAPA, RESNET, XVECTOR)),
+    "3dspeaker": Family(
+        (
+            replace(CAMPPLUS, floors=CAMPPLUS_FLOORS),
+            SPEECHBRAIN_ECAPA,
+            replace(RESNET, floors=FLOORS),
+            replace(XVECTOR, floors=FLOORS),
+        )
+    ),
     "resemblyzer": Family((DVECTOR,)),
     "speechbrain": Family((SPEECHBRAIN_ECAPA,), MarginConf(scale=30.0)),
     "unispeech": Family((UNISPEECH_WAVLM,)),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from speakerkd.conf import opt
 from speakerkd.models.base import Encoded
-from speakerkd.models.pooling import at_least, make_pooling
+from speakerkd.models.pooling import FLOOR, at_least, make_pooling
 from speakerkd.models.resnet import conv3x3, make_stage
 
 SEGMENT = 100  # frames (of 20 ms) over which the context of a mask is averaged
@@ -28,6 +28,7 @@ class CAMPPlusConf:
     layers: tuple[int, ...] = opt((12, 24, 16), "dense layers in each of the three blocks")
     embedding_dim: int = opt(512, "size of the embedding")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
+    variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
 
 
 class Front(nn.Module):
@@ -123,7 +124,7 @@ class CAMPPlus(nn.Module):
         self.block3 = DenseBlock(self.block2.dim, conf, conf.layers[2], DILATIONS[2])
         self.stage_channels: tuple[int, ...] = (conf.channels, self.block1.dim, self.block2.dim, self.block3.dim)
         self.out_norm = nn.BatchNorm1d(self.block3.dim)
-        self.pooling = make_pooling(conf.pooling, self.block3.dim)
+        self.pooling = make_pooling(conf.pooling, self.block3.dim, conf.variance_floor)
         self.embedding = nn.Conv1d(self.pooling.dim, conf.embedding_dim, 1, bias=False)  # its shape in public weights
         self.embedding_norm = nn.BatchNorm1d(conf.embedding_dim, affine=False)
         for module in self.modules():

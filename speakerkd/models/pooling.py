@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FLOOR = 1e-7  # of a variance
+FLOOR = 1e-7  # added to a variance: WeSpeaker's
 
 
 def at_least(feats: Tensor, frames: int) -> Tensor:
@@ -26,11 +26,11 @@ def single(maps: Tensor) -> Tensor:
     return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps
 
 
-def statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
+def statistics(maps: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (n - 1, as published nets were trained) over the last axis; of one frame it is 0."""
     mean = maps.mean(-1)
     variance = maps.var(-1, correction=1 if maps.shape[-1] > 1 else 0)
-    return mean, (variance + FLOOR).sqrt()
+    return mean, (variance + floor).sqrt()
 
 
 def weighted_statistics(maps: Tensor, weights: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
@@ -44,12 +44,12 @@ def weighted_statistics(maps: Tensor, weights: Tensor, floor: float = FLOOR) -> 
 class StatisticsPooling(nn.Module):
     """Mean and standard deviation over time of each channel (and frequency)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, floor: float = FLOOR) -> None:
         super().__init__()
-        self.dim = 2 * channels
+        self.dim, self.floor = 2 * channels, floor
 
     def forward(self, maps: Tensor) -> Tensor:
-        mean, deviation = statistics(single(maps))  # (B, C, T) or (B, C, F, T)
+        mean, deviation = statistics(single(maps), self.floor)  # (B, C, T) or (B, C, F, T)
         return torch.cat([mean.flatten(1), deviation.flatten(1)], 1)
 
 
@@ -61,13 +61,18 @@ class AttentivePooling(nn.Module):
     """
 
     def __init__(
-        self, channels: int, hidden: int = 128, global_context: bool = False, speechbrain: bool = False
+        self,
+        channels: int,
+        hidden: int = 128,
+        global_context: bool = False,
+        speechbrain: bool = False,
+        floor: float = FLOOR,
     ) -> None:
         super().__init__()
         self.dim = 2 * channels
         self.global_context = global_context
         self.speechbrain = speechbrain
-        self.floor = 1e-12 if speechbrain else FLOOR
+        self.floor = 1e-12 if speechbrain else floor
         self.linear1 = nn.Conv1d(channels * (3 if global_context else 1), hidden, 1)
         self.norm = nn.BatchNorm1d(hidden) if speechbrain else None
         self.linear2 = nn.Conv1d(hidden, channels, 1)
@@ -88,16 +93,18 @@ class AttentivePooling(nn.Module):
             even = torch.full_like(maps, 1 / maps.shape[-1])
             found = weighted_statistics(maps, even, self.floor)
         else:
-            found = statistics(maps)
+            found = statistics(maps, self.floor)
         return tuple(each.unsqueeze(-1).expand_as(maps) for each in found)
 
 
-def make_pooling(name: str, channels: int) -> StatisticsPooling | AttentivePooling:
-    """What a conf's --pooling names."""
+def make_pooling(name: str, channels: int, floor: float = FLOOR) -> StatisticsPooling | AttentivePooling:
+    """What a conf's --pooling names; floor: its --variance-floor."""
+    if not 0 < floor < 1:
+        raise ValueError(f"--variance-floor={floor} is not between 0 and 1")
     if name == "statistics":
-        return StatisticsPooling(channels)
+        return StatisticsPooling(channels, floor)
     if name == "attentive":
-        return AttentivePooling(channels)
+        return AttentivePooling(channels, floor=floor)
     raise ValueError(f"--pooling={name} is not known (allowed: statistics attentive)")
 
 

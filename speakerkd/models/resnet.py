@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from speakerkd.conf import opt
 from speakerkd.models.base import Encoded
-from speakerkd.models.pooling import EmbeddingLayers, at_least, make_pooling
+from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pooling
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ResNetConf:
     embedding_dim: int = opt(256, "size of the embedding")
     embedding_layers: int = opt(1, "affine layers after the pooling: 1 as in WeSpeaker, 2 as in 3D-Speaker")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
+    variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
 
 
 def conv3x3(channels: int, out: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
@@ -101,7 +102,7 @@ class ResNet(nn.Module):
         self.layer3 = make_stage(conf.block, self.stage_channels[1], widths[2], conf.blocks[2], (2, 2))
         self.layer4 = make_stage(conf.block, self.stage_channels[2], widths[3], conf.blocks[3], (2, 2))
         bands = -(-feat_dim // 8)  # three times halved, rounded up
-        self.pooling = make_pooling(conf.pooling, self.stage_channels[3] * bands)
+        self.pooling = make_pooling(conf.pooling, self.stage_channels[3] * bands, conf.variance_floor)
         self.embedding = EmbeddingLayers(self.pooling.dim, conf.embedding_dim, conf.embedding_layers)
 
     def forward(self, feats: Tensor) -> Encoded:

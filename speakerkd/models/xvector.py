@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from speakerkd.conf import opt
 from speakerkd.models.base import Encoded
-from speakerkd.models.pooling import EmbeddingLayers, at_least, make_pooling
+from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pooling
 
 CONTEXT = 15  # input frames that one frame of the last map sees
 
@@ -24,6 +24,7 @@ class XVectorConf:
     embedding_dim: int = opt(512, "size of the embedding")
     embedding_layers: int = opt(2, "affine layers after the pooling: 2 as in WeSpeaker, 1 as in 3D-Speaker")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
+    variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
 
 
 class FrameLayer(nn.Module):
@@ -50,7 +51,7 @@ class XVector(nn.Module):
         self.frame3 = FrameLayer(conf.channels, conf.channels, 3, 3)
         self.frame4 = FrameLayer(conf.channels, conf.channels, 1, 1)
         self.frame5 = FrameLayer(conf.channels, conf.stats_channels, 1, 1)
-        self.pooling = make_pooling(conf.pooling, conf.stats_channels)
+        self.pooling = make_pooling(conf.pooling, conf.stats_channels, conf.variance_floor)
         self.embedding = EmbeddingLayers(self.pooling.dim, conf.embedding_dim, conf.embedding_layers)
 
     def forward(self, feats: Tensor) -> Encoded:
