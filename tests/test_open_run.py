@@ -92,16 +92,16 @@ def test_the_teacher_hears_every_piece_and_the_table_has_all_trials(prepared: Pa
     shutil.copy(prepared / "exp/xvector_none_s0/final.pt", prepared / "exp/public/final.pt")
     # --leave_out trains without the corpus, and its mean and cohort are without it too.
     table = run(prepared, "--stage", "3", "--teacher", "public", "--student", "xvector", "--leave_out", "mini")
-    taught = set(Scp(prepared / "exp/public/xvectors_train_all/xvector.scp"))
+    taught = set(Scp(prepared / "exp/public/xvectors_train_originals/xvector.scp"))
     assert taught == set(read_utt2spk(prepared / "data/train_all/utt2spk")) == set(pieces) | set(copies)
     for folder in ("train_no_mini", "cohort_no_mini"):
         speakers = set(read_utt2spk(prepared / "data" / folder / "utt2spk").values())
         assert {speaker.split("-")[0] for speaker in speakers} == {"commands"}
     for trials in ("trials_mini", "trials_commands", "trials_mini_enroll3"):
-        for system in ("public", "xvector_cosine_public_no_mini_s0"):
+        for system in ("public", "xvector_cosine_public_utterance_no_mini_s0"):
             assert re.search(rf"^\| {system} +\| {trials} ", table, re.MULTILINE), table
     for part in ("scores", "scores_dev"):
-        assert (prepared / "exp/xvector_cosine_public_no_mini_s0" / part / "trials_commands.asnorm").exists()
+        assert (prepared / "exp/xvector_cosine_public_utterance_no_mini_s0" / part / "trials_commands.asnorm").exists()
 
 
 def test_a_corpus_that_is_missing_is_said_to_be(recipe: Path) -> None:

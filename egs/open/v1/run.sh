@@ -6,7 +6,7 @@
 #   ./run.sh --stage 4 --student ecapa_small            # another student: conf/model/ecapa_small.conf
 #   ./run.sh --stage 4 --kd_type none                   # the student without a teacher
 #   ./run.sh --stage 4 --leave_out ocean                # trained without speechocean762, tested on it as well
-# Defaults here: --teacher campplus --student xvector_small --kd_type cosine --nj 2
+# Defaults here: --teacher campplus --student xvector_small --kd_type cosine --hear utterance --nj 2
 # Options of this recipe:
 #   --speech_commands, --speechocean, --librispeech, --common_voice, --folder, --mini ""
 #                              folders of corpora, one at least; ./prepare_data.py --help has the layouts. --mini is the data
@@ -38,6 +38,7 @@ copies=1
 teacher=campplus
 student=xvector_small
 kd_type=cosine
+hear=utterance
 nj=2
 
 . utils/parse_options.sh
@@ -48,20 +49,18 @@ before_plan() {
 }
 . local/stages.sh
 
-# The teacher hears each piece that the student hears, augmented copies too: RESULTS.md says why.
-[ "$teacher_kind" != imported ] || [ -z "$taught_by" ] || [ "$teacher_hears" = crop ] ||
-  taught_by=$teacher_dir/xvectors_train_all/xvector.scp
-teacher_vectors() {
-  local out=$teacher_dir/xvectors_train_all
-  [ "$teacher_hears" != crop ] || out=$teacher_dir/xvectors_train_originals   # for the speakers' mean vectors
-  local/extract_xvectors.sh --nj "$nj" --cmd "$train_cmd" "$teacher_dir/final.pt" data/train_all "$out"
-}
+# A piece is an utterance here, and the teacher hears each one, augmented copies too: README.md says why.
+if [ "$teacher_hears" != places ]; then
+  teacher_vectors() { extract_vectors "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_originals"; }
+fi
 cohort=cohort
 if [ -n "$leave_out" ]; then
   [[ $leave_out =~ ^[a-z]+(\+[a-z]+)*$ ]] || fail "--leave_out '$leave_out': names of corpora, joined by +"
   train_set=data/train_no_${leave_out//+/_}
   cohort=cohort_no_${leave_out//+/_}
-  student_dir=${student_dir%_s*}_no_${leave_out//+/_}_s$seed
+  left=${student_dir%_s*}_no_${leave_out//+/_}_s$seed
+  student_chain=${student_chain//$student_dir/$left}
+  student_dir=$left
   systems[${#systems[@]} - 1]=$student_dir
 fi
 
@@ -110,6 +109,8 @@ fi
 if runs 5 "embeddings"; then extract "$cohort" dev test; fi
 
 if runs 6 "scores"; then
+  top=$(wc -l < "data/$cohort/spk2utt")   # AS-norm takes the 300 closest training speakers, if there are so many
+  [ "$top" -le 300 ] || top=300
   for system in "${systems[@]}"; do
     normalise=$system/xvectors_$cohort
     for x in dev test; do   # settings are chosen on dev alone
@@ -117,10 +118,11 @@ if runs 6 "scores"; then
       out=$system/scores
       [ $x = test ] || out=$system/scores_dev
       for trials in "data/$x"/trials_*; do
-        options=(--mean "$normalise/mean.vec" --enroll-spk2utt "data/$x/enroll3_spk2utt")
+        options=(--mean "$normalise/mean.vec")
+        [[ $trials != *_enroll3 ]] || options+=(--enroll-spk2utt "data/$x/enroll3_spk2utt")
         vectors=$system/xvectors_$x/xvector.scp
         local/score.py "${options[@]}" "$trials" "$vectors" "$vectors" "$out"
-        local/score.py "${options[@]}" --norm asnorm --cohort "$normalise/xvector.scp" --cohort-spk2utt "data/$cohort/spk2utt" \
+        local/score.py "${options[@]}" --norm asnorm --top-n "$top" --cohort "$normalise/xvector.scp" --cohort-spk2utt "data/$cohort/spk2utt" \
           "$trials" "$vectors" "$vectors" "$out"
       done
     done
