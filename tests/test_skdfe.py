@@ -13,11 +13,12 @@ import pytest
 import torch
 from conftest import ROOT
 from torch import Tensor
+from torch.nn import functional as F
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import write_data_dir, write_table
-from speakerkd.kd import METHODS, Clock, Components, Outcome
+from speakerkd.kd import METHODS, Clock, Components, Outcome, refine
 from speakerkd.kd.none import NoneConf, NoTeacher
 from speakerkd.kd.refine import Fusion, Pyramid, SelfTeacher, fit, grow, probe, shrink
 from speakerkd.kd.skdfe import SKDFE, SKDFEConf, attention_map, feature_loss, label_loss
@@ -279,6 +280,54 @@ def test_the_way_through_the_pyramid(monkeypatch: pytest.MonkeyPatch) -> None:
     refined: Sequence[Tensor] = pyramid(stages)
     for found, expected in zip(refined, (5.0, 19 / 3, (13 + 19 / 3) / 2), strict=True):
         assert torch.allclose(found, torch.tensor(expected), atol=1e-4)
+
+
+def test_frskds_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three stages of a 2-D net by the formula with plain functions; with FRSKD's windows of the maximum, and with ours."""
+    torch.manual_seed(5)
+    pyramid = Pyramid([2, 3, 4], [4, 6, 8], [(2, 2), (2, 2)], 2).eval()
+    for name, value in pyramid.state_dict().items():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5) if name.endswith("running_var") else value.normal_(0.1, 0.5)
+    stages = [torch.rand(2, 2, 8, 12), torch.rand(2, 3, 4, 6), torch.rand(2, 4, 2, 3)]
+
+    def norm(maps: Tensor, layer: Any) -> Tensor:
+        return F.batch_norm(maps, layer.running_mean, layer.running_var, layer.weight, layer.bias)
+
+    def across(maps: Tensor, block: Any) -> Tensor:
+        return norm(F.conv2d(maps, block[0].weight), block[1]).relu()
+
+    def separable(maps: Tensor, block: Any) -> Tensor:
+        for at in range(0, len(block), 4):
+            maps = F.conv2d(maps, block[at].weight, padding=1, groups=maps.shape[1])
+            maps = norm(F.conv2d(maps, block[at + 1].weight), block[at + 2]).relu()
+        return maps
+
+    def mix(fusion: Any, *maps: Tensor) -> Tensor:
+        weights = fusion.weight.relu() / (fusion.weight.relu().sum() + 1e-6)
+        return torch.stack([weight * each for weight, each in zip(weights, maps, strict=True)]).sum(0)
+
+    def formula(before: int) -> list[Tensor]:
+        """before: 1 for a zero in front of the first window of the maximum, 0 for one behind the last."""
+        p3, p2, p1 = (across(stages[level], pyramid.laterals[level]) for level in (2, 1, 0))
+        larger = F.interpolate(across(p3, pyramid.to_shallow[1]), scale_factor=2)
+        p2 = separable(mix(pyramid.fusions_down[1], p2, larger), pyramid.blocks_down[1])
+        larger = F.interpolate(across(p2, pyramid.to_shallow[0]), scale_factor=2)
+        refined = [separable(mix(pyramid.fusions_down[0], p1, larger), pyramid.blocks_down[0])]
+        for level, down in ((1, [p2]), (2, [])):
+            smaller = F.max_pool2d(F.pad(refined[-1], (before, 1 - before) * 2), 3, 2)
+            maps = [across(stages[level], pyramid.laterals_up[level - 1]), *down]
+            maps.append(across(smaller, pyramid.to_deep[level - 1]))
+            refined.append(separable(mix(pyramid.fusions_up[level - 1], *maps), pyramid.blocks_up[level - 1]))
+        return refined
+
+    with torch.no_grad():
+        for found, expected in zip(pyramid(stages), formula(1), strict=True):
+            torch.testing.assert_close(found, expected)
+        monkeypatch.setattr(refine, "shrink", lambda maps, strides, size: F.max_pool2d(F.pad(maps, (0, 1, 0, 1)), 3, 2))
+        for found, expected in zip(pyramid(stages), formula(0), strict=True):
+            torch.testing.assert_close(found, expected)
+        assert all(each.abs().max() > 0.1 for each in formula(0))
 
 
 def test_wrong_options_are_errors() -> None:

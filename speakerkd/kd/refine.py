@@ -3,8 +3,11 @@
 With F_1 .. F_n the stages (shallow to deep) and L, M their 1 × 1 laterals, width times as many channels:
     downwards   P_n = L_n,  P_i = block(w1·L_i + w2·up(P_{i+1}))
     upwards     R_1 = P_1,  R_i = block(w1·M_i + w2·P_i + w3·down(R_{i-1})),  R_n without P_n
-The weights w of each sum are learnt, not negative, and add up to one. R_n is pooled. That is the BiFPNc of FRSKD (Ji et al.
-2021) but for the laterals, which are one convolution here. In 2-D nets (B, C, F, T), in 1-D nets (B, C, T).
+up and down hold a 1 × 1 convolution from the channels of the one level to those of the other. It ends, like the laterals,
+in batch norm and ReLU. The weights w of each sum are learnt, are not negative, and add up to one. R_n is pooled. Maps are
+(B, C, F, T) in 2-D nets and (B, C, T) in 1-D nets.
+This is the BiFPNc of FRSKD (Ji et al. 2021, by the authors' code), with one departure: the maximum on the way down is over
+the points 2i - 1 to 2i + 1, where a convolution of stride 2 with padding 1 looks, not over 2i to 2i + 2.
 """
 
 from collections.abc import Sequence
@@ -83,8 +86,8 @@ class Fusion(nn.Module):
 
 
 def project(axes: int, channels: int, out: int) -> nn.Sequential:
-    """1 × 1 convolution and batch norm."""
-    return nn.Sequential(CONVOLUTIONS[axes](channels, out, 1, bias=False), NORMS[axes](out))
+    """1 × 1 convolution, batch norm, ReLU."""
+    return nn.Sequential(CONVOLUTIONS[axes](channels, out, 1, bias=False), NORMS[axes](out), nn.ReLU())
 
 
 class Block(nn.Sequential):
@@ -116,8 +119,8 @@ class Pyramid(nn.Module):
         self.strides = tuple(strides)
         pairs = list(zip(inputs, channels, strict=True))
         steps = list(pairwise(channels))
-        self.laterals = nn.ModuleList(nn.Sequential(project(axes, *pair), nn.ReLU()) for pair in pairs)
-        self.laterals_up = nn.ModuleList(nn.Sequential(project(axes, *pair), nn.ReLU()) for pair in pairs[1:])
+        self.laterals = nn.ModuleList(project(axes, *pair) for pair in pairs)
+        self.laterals_up = nn.ModuleList(project(axes, *pair) for pair in pairs[1:])
         self.to_shallow = nn.ModuleList(project(axes, deep, shallow) for shallow, deep in steps)
         self.to_deep = nn.ModuleList(project(axes, shallow, deep) for shallow, deep in steps)
         self.fusions_down = nn.ModuleList(Fusion(2) for _ in range(levels - 1))
