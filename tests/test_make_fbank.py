@@ -159,7 +159,7 @@ def test_interrupted_and_run_again_gives_the_same_arks(recipe: Path, sh: Run) ->
         ("typo in conf", r"no option --num-mel-bin .*--num-mel-bins"),
         ("nj", "--nj 'two' is not a positive number"),
         ("max lost", "--max-lost '2.5' is not a whole number"),
-        ("space", "must hold no white space"),
+        ("space", "has a character that bash may act on"),
         ("python", "lacks the packages; run '. ./path.sh'"),
         ("option", r"no option '--fbank-conf'.*--fbank_config"),
         ("read-only", "can't write into"),
