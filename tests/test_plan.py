@@ -90,7 +90,10 @@ def test_bad_options_are_refused_before_anything_is_loaded(run_sh: Path) -> None
         assert done.returncode == 1 and told in done.stderr and not done.stdout, (words, done.stderr)
         assert len(done.stderr.splitlines()) == 1
     done = subprocess.run([run_sh, "--corpora", "x"], env=bare, capture_output=True, text=True, timeout=20)
-    assert "(allowed: --corpus --enroll_system --gpus --kd_type" in done.stderr and "--vectors )" in done.stderr
+    allowed = done.stderr.partition("(allowed: ")[2].split()
+    assert {"--corpus", "--enroll_system", "--kd_type", "--vectors"} <= set(allowed) and not [
+        x for x in allowed if "_po" in x
+    ]
     shown = subprocess.run([run_sh, "--help"], env=bare, capture_output=True, text=True, timeout=20).stdout
     assert shown.index("A recipe.") < shown.index("--corpus") < shown.index("--train_config") < shown.index("--gpus")
     assert "sourced" not in shown
