@@ -24,7 +24,8 @@
 #   --train-config conf/train.conf           optimisation
 #   --train-options ""                       more options of local/train.py, such as "--amp bf16"
 #
-# A system's folder is <exp-dir>/<student>_<kd_type>[_<teacher>]_s<seed>; the table is <exp-dir>/table.md, and printed. With
+# A system's folder is <exp-dir>/<student>_<kd_type>[_<teacher>]_s<seed>; the table is <exp-dir>/table.md, and printed. Beside it
+# are table.tsv, table.tex, systems.tsv (a line per seed) and figures (eer, cost, det as .png and .pdf). With
 # --noise there is a second one, table_noise.md.
 set -euo pipefail
 export LC_ALL=C

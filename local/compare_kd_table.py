@@ -14,8 +14,13 @@ Both need three seeds or more. speakerkd/score/intervals.py describes the test a
 "gap closed" is how much of the EER's gap between the student without a teacher and the teacher was closed. "training" is
 the mean wall time of the training. Systems that are trained side by side slow each other down.
 
-It prints the table and writes <exp-dir>/table.md and table.tsv. With --noise, the folder of score_noise.sh, it also makes
-table_noise.md and table_noise.tsv: EER without noise and in each condition, and the mean over the conditions with its
+It prints the table and writes into <exp-dir>:
+  table.md table.tsv table.tex   the table, for LaTeX with the package booktabs
+  systems.tsv                    one line per system and seed: EER, minDCF, parameters, multiply-accumulates per second of
+                                 speech, real-time factor on one thread, epochs, training time, commit
+  eer, cost, det (.png, .pdf)    figures: EER with intervals, EER against parameters, DET curves of the first seed
+With --noise, the folder of score_noise.sh, it also makes
+table_noise.md, .tsv and .tex: EER without noise and in each condition, and the mean over the conditions with its
 interval and difference.
 """
 
@@ -32,8 +37,10 @@ from speakerkd.score.bootstrap import draw_speakers
 from speakerkd.score.evaluate import FEW_SPEAKERS
 from speakerkd.score.intervals import MIN_SEEDS, Interval, difference_interval, p_value, share_interval
 from speakerkd.score.markdown import markdown, p_text
+from speakerkd.score.plots import can_plot
 from speakerkd.score.trials import Trials, read_scores, read_trials, speakers_of
 from speakerkd.train.comparison import Cell, cells_of, check_alike, difference, mean_cell, points
+from speakerkd.train.comparison_files import latex, write_figures, write_systems
 
 ABOUT = ("student", "kd_type", "teacher", "seeds")
 
@@ -73,6 +80,11 @@ def main(argv: list[str]) -> None:
     text = head(teachers, trials, speakers.count) + markdown(header, rows) + "\n"
     text += "".join(f"\n{line}\n" for line in warnings(cells, teachers, speakers.count))
     write(out / "table", text, header, rows)
+    write_systems(out / "systems.tsv", systems, cells)
+    if can_plot():
+        write_figures(out, systems, cells, trials, speakers.count)
+    else:
+        logging.info("no figures: matplotlib is not installed")
     if not options.noise:
         return
     noisy = {}
@@ -93,6 +105,8 @@ def main(argv: list[str]) -> None:
 def write(path: Path, text: str, header: tuple[str, ...], rows: list[list[str]]) -> None:
     with replacing(path.with_suffix(".md")) as file:
         file.write(text)
+    with replacing(path.with_suffix(".tex")) as file:
+        file.write(latex(header, rows))
     with replacing(path.with_suffix(".tsv")) as file:
         file.writelines("\t".join(row) + "\n" for row in (header, *rows))
     print(text, end="")

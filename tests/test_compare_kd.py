@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from toy import command
 
 from speakerkd.files.kaldi import ArkWriter
@@ -65,6 +66,14 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     assert "No p-values: a test over seeds needs 3 seeds or more." in text
     assert rows["xvector none -"][6:9] == ["-", "-", "-"]
     told = (recipe / "exp/c/table.tsv").read_text().splitlines()
+    by_seed = [line.split("\t") for line in (recipe / "exp/c/systems.tsv").read_text().splitlines()]
+    assert len(by_seed) == 7 and by_seed[0][0] == "system"
+    own = [dict(zip(by_seed[0], line, strict=True)) for line in by_seed[1:] if line[2] == "enskd"]
+    assert [line["seed"] for line in own] == ["0", "1"]
+    assert np.mean([float(line["eer"]) for line in own]) == pytest.approx(means["enskd_own"], abs=1e-4)
+    assert all(int(line["mac_per_second"]) > 0 and line["commit"] for line in own)
+    for name in ("eer.pdf", "cost.png", "det.pdf", "table.tex"):
+        assert (recipe / "exp/c" / name).stat().st_size > 0
     assert len(told) == 4 and told[0].split("\t")[:3] == ["student", "kd_type", "teacher"]
 
     # against another method

@@ -1,17 +1,18 @@
 """DET curves and histograms of scores. The file's ending is the format: .png, .pdf or .svg."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
 from speakerkd.score.metrics import PRIORS, Roc, eer, min_dcf, roc
 
 _TICKS = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # told apart by colour-blind readers too
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")  # colour-blind safe
 _MARKERS = dict(zip(PRIORS, ("s", "^", "D"), strict=True))
 
 
@@ -104,6 +105,60 @@ def histogram(path: str | Path, scores: np.ndarray, target: np.ndarray, threshol
     axes.legend(fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    _save(figure, path)
+
+
+class Bar(NamedTuple):
+    """A system's EER in percent with its interval (NaN: unknown), and its parameters."""
+
+    name: str
+    rate: float
+    low: float
+    high: float
+    parameters: int
+
+    @property
+    def arms(self) -> list[list[float]]:
+        """What matplotlib calls xerr or yerr."""
+        if np.isnan(self.low):
+            return [[0.0], [0.0]]
+        return [[max(0.0, self.rate - self.low)], [max(0.0, self.high - self.rate)]]
+
+
+def bar_plot(path: str | Path, bars: Sequence[Bar]) -> None:
+    """A point with its interval per system, the first at the top."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 1.2 + 0.3 * len(bars)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, bar in enumerate(bars):
+        axes.errorbar(bar.rate, -place, xerr=bar.arms, fmt="o", color=_COLOURS[0], capsize=3)
+    axes.set_yticks([-place for place in range(len(bars))], [bar.name for bar in bars])
+    axes.set_xlabel("EER %, mean over seeds, 95 % interval")
+    axes.grid(axis="x", color="0.9")
+    _save(figure, path)
+
+
+def cost_plot(path: str | Path, bars: Sequence[Bar]) -> None:
+    """EER against the number of parameters."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, bar in enumerate(bars):
+        colour, marker = _COLOURS[number % len(_COLOURS)], "os^Dvp"[number // len(_COLOURS) % 6]
+        axes.errorbar(
+            bar.parameters / 1e6, bar.rate, yerr=bar.arms, fmt=marker, color=colour, capsize=3, label=bar.name
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("parameters (millions)")
+    axes.set_ylabel("EER %, mean over seeds, 95 % interval")
+    axes.grid(color="0.9")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 
 
