@@ -32,8 +32,7 @@ model=$1
 data=${2%/}
 out=${3%/}
 
-. local/lib.sh
-check_words "$model" "$data" "$out"
+fail() { echo "$0: $*" >&2; exit 1; }
 local/check_python.sh
 [ -s "$model" ] || fail "$model: no such checkpoint; run stage 3 or 4"
 list=

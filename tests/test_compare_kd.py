@@ -211,9 +211,7 @@ def test_vectors_go_to_the_methods_that_take_them(recipe: Path, data: Path, sh: 
     assert "3 systems, 3 of them to be trained" in done.stdout
     taken = {}
     for kd_type in ("cosine", "vgsr"):
-        options_of = json.loads((recipe / f"exp/c/xvector_{kd_type}_faces_s0/conf.json").read_text())["run"][
-            "command"
-        ].split()
+        options_of = json.loads((recipe / f"exp/c/xvector_{kd_type}_faces_s0/conf.json").read_text())["run"]["command"]
         assert "exp/v/face.scp" in options_of
         taken[kd_type] = "quality=exp/v/utt2quality" in options_of
     assert taken == {"cosine": False, "vgsr": True}

@@ -21,7 +21,7 @@ from speakerkd.files.tables import read_lines, read_table
 from speakerkd.kd import METHODS
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import read_model
-from speakerkd.train.loop import TrainConf
+from speakerkd.train.options import TrainConf
 
 
 def recipe_of(name: str, tmp_path: Path) -> Path:

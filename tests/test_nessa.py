@@ -288,11 +288,11 @@ def test_without_audio_and_the_best_epoch_is_kept(recipe: Path, data: Path, sh: 
     done = sh(*command("exp/a", *words))
     assert "exp/a/enroll.pt and test.pt is ready" in done.stderr and "maps of" in done.stderr
     lines = [line.split("\t") for line in (recipe / "exp/a/log.tsv").read_text().splitlines()]
-    place = {name: lines[0].index(name) for name in ("epoch", "valid_eer")}
+    place = {name: lines[0].index(name) for name in ("epoch", "valid_eer_percent")}
     judged = [
-        (float(row[place["valid_eer"]]), int(float(row[place["epoch"]])))
+        (float(row[place["valid_eer_percent"]]), int(float(row[place["epoch"]])))
         for row in lines[1:]
-        if row[place["valid_eer"]]
+        if row[place["valid_eer_percent"]]
     ]
     assert len(judged) == 9
     best = min(judged)[1]

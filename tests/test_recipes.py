@@ -10,7 +10,7 @@ from conftest import ROOT, environment
 
 from speakerkd.conf import build, read_conf
 from speakerkd.losses.margin import MarginConf
-from speakerkd.train.loop import TrainConf
+from speakerkd.train.options import TrainConf
 
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/v*/run.sh"))
 

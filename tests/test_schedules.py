@@ -17,7 +17,7 @@ from speakerkd.kd import METHODS, Clock
 from speakerkd.kd.ema import momentum
 from speakerkd.losses.margin import MarginConf, margin_ramp, require_margin_schedule
 from speakerkd.schedules import half_cosine, learning_rate, line_in_epochs, rise
-from speakerkd.train.loop import TrainConf
+from speakerkd.train.options import TrainConf
 
 VOXCELEB = ROOT / "egs/voxceleb/v1/conf"
 PER_EPOCH = 7

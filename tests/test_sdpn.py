@@ -21,7 +21,8 @@ from speakerkd.kd.sdpn import SDPN, SDPNConf
 from speakerkd.losses.prototype import cross_entropy, entropy, koleo, me_max, other_views_cross_entropy, sinkhorn
 from speakerkd.models import Encoded, SpeakerNet
 from speakerkd.models.xvector import XVector, XVectorConf
-from speakerkd.train.loop import TrainConf, make_optimizer, one_step
+from speakerkd.train.options import TrainConf
+from speakerkd.train.step import Stepper, make_optimizer
 
 
 def cosines(rows: int, prototypes: int, dim: int = 16) -> torch.Tensor:
@@ -229,7 +230,7 @@ def test_teacher_follows(kind: type[Distiller]) -> None:
         method = make(kind, momentum=keep)
         before = copy.deepcopy(method.teacher.state_dict())
         optimizer = make_optimizer(TrainConf(), method)
-        one_step(method, make_batch(method), Clock(0, 10), optimizer, 0.1, TrainConf())
+        Stepper(method, optimizer, TrainConf(), torch.device("cpu"))(make_batch(method), Clock(0, 10), 0.1)
         method.after_step(Clock(0, 10))
         source = before if keep else method.student.state_dict()
         assert all(torch.equal(value, source[name]) for name, value in method.teacher.named_parameters())
@@ -263,7 +264,7 @@ def test_prototypes_are_neither_decayed_nor_clipped() -> None:
     before = copy.deepcopy(method.state_dict())
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0  # to see the clipping
-    one_step(method, make_batch(method), Clock(0, 10), optimizer, 0.1, conf)
+    Stepper(method, optimizer, conf, torch.device("cpu"))(make_batch(method), Clock(0, 10), 0.1)
     assert float((method.prototypes.weight - before["prototypes.weight"]).detach().abs().max()) > 1e-4
     moved = [
         float((p - before[f"student.{name}"]).detach().abs().max()) for name, p in method.student.named_parameters()
@@ -347,7 +348,7 @@ def toy(kind: type[Distiller], steps: int = 500, **changes: object) -> tuple[flo
     for step in range(steps):
         who = torch.randint(512, (64,))
         batch = Batch([hear(who) for _ in kind.needs.views])
-        outcome = one_step(method, batch, Clock(step / 20, steps // 20), optimizer, 0.2, train_conf)
+        outcome = Stepper(method, optimizer, train_conf, torch.device("cpu"))(batch, Clock(step / 20, steps // 20), 0.2)
         method.after_step(Clock((step + 1) / 20, steps // 20))
     return before, hits(), {name: float(value) for name, value in outcome.metrics.items()}
 

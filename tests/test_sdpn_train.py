@@ -115,7 +115,8 @@ from speakerkd.kd import METHODS, Components
 from speakerkd.models import Encoded, SpeakerNet
 from speakerkd.parallel import start
 from speakerkd.train.runfolder import RunFolder
-from speakerkd.train.loop import LoopSettings, TrainConf, train
+from speakerkd.train.loop import train
+from speakerkd.train.options import LoopSettings, TrainConf
 
 class Means(torch.nn.Module):
     # No batch norm: on CPUs it would see but a process's share.

@@ -18,6 +18,7 @@ Sections:
   stage1  egs/voxceleb's stage 1 on a made-up tree of 1.2 million empty files, and its split over 64 jobs: seconds, memory
   stage6  egs/voxceleb's stage 6 on made-up vectors and lists as long as VoxCeleb1-E and H: seconds, memory
   stage7  its stage 7, maps between two made-up systems, trained and tried on lists as long: seconds, memory
+  gpu     what only a GPU can show (tests/gpu.sh); only when it is named
 
 Machines are noisy: the two sides take turns, and the ratio is the median of the turns' ratios.
 """
@@ -55,6 +56,7 @@ SECTIONS = {
     "augment": "extracting",
     "score": "scoring",
     "asnorm": "scoring",
+    "gpu": "gpu",
     "stage1": "lists",
     "stage6": "lists",
     "stage7": "lists",
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> None:
     if unknown:
         raise ValueError(f"no section '{unknown[0]}' (there are: {' '.join(SECTIONS)})")
     rows = [Row("section", "what", "figure", "beside", "ratio", "aim")]
-    for name in names or SECTIONS:
+    for name in names or [name for name in SECTIONS if name != "gpu"]:
         print(f"bench.py: {name} ...", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
             section: Callable[[Options, Path], list[Row]] = getattr(
@@ -78,6 +80,8 @@ def main(argv: list[str]) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    if any("FAILED" in line for line in table):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

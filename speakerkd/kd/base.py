@@ -74,6 +74,8 @@ class Distiller(nn.Module):
 
     Conf: ClassVar[type]
     needs: ClassVar[Needs] = Needs()
+    results: ClassVar[tuple[str, ...]] = ("final",)  # the names that exports() gives
+    sync_batch_norm: ClassVar[bool] = False  # whether the authors' batch norm sees the batch of all GPUs
 
     def __init__(self, conf: Any, components: Components) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,8 @@ class Branch(nn.Module):
 
 class SelfTaught(Distiller):
     """The teacher starts as the student's copy and follows its parameters; its batch norm keeps statistics of its own."""
+
+    sync_batch_norm: ClassVar[bool] = True
 
     def __init__(self, conf: Any, components: Components) -> None:
         super().__init__(conf, components)

@@ -56,6 +56,7 @@ class NESSAConf:
 
 class NESSA(Distiller):
     Conf: ClassVar[type] = NESSAConf
+    results: ClassVar[tuple[str, ...]] = SIDES
     needs: ClassVar[Needs] = Needs(vectors=SIDES, views=(), classifier=False, utts_per_speaker=10)
 
     @classmethod

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from speakerkd.conf import first_few, from_json
 from speakerkd.files.tables import replacing
+from speakerkd.finite import not_finite
 from speakerkd.losses.margin import MarginConf, MarginHead
 
 FORMAT = "speakerkd-net-1"
@@ -102,6 +103,8 @@ def models() -> dict[str, type[Encoder]]:
 
 def save_net(path: str | Path, net: SpeakerNet, conf: Mapping[str, Any] | None = None) -> None:
     """Write the net as it is; `conf` is recorded as the checkpoint's info and must be of json's types."""
+    if bad := not_finite(net.state_dict()):
+        raise ValueError(f"{path}: not written, since weights are not finite: {first_few(bad)}")
     kind = type(net.encoder)
     (name,) = [each for each, cls in models().items() if cls is kind] or [""]
     if not name:
@@ -157,8 +160,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     # OSError too: what torch says of a file that ends too early depends on where it ends
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
         raise ValueError(
-            f"{path}: not a checkpoint, or cut short (a full disk, an unfinished copy?); "
-            "copy it again, or give a final.pt of a training run"
+            f"{path}: not a checkpoint, or cut short (a full disk, an unfinished copy?). Copy it again; or, if it "
+            "was trained here, remove it and start its training again, which makes it anew from last.pt in seconds"
         ) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
@@ -173,7 +176,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_weights(path: str | Path, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Every weight of the net must be there, in its shape, and no other."""
+    """Every weight of the net must be there, in its shape, finite, and no other."""
     wanted = net.state_dict()
     missing = sorted(set(wanted) - set(weights))
     left_over = sorted(set(weights) - set(wanted))
@@ -191,4 +194,9 @@ def check_weights(path: str | Path, net: nn.Module, weights: Mapping[str, Tensor
         raise ValueError(
             f"{path}: the weights don't fit the model that the checkpoint names ({'; '.join(problems)}); "
             "it is of another model or version: give the file that its own training run wrote"
+        )
+    if bad := not_finite({name: weights[name] for name in wanted}):
+        raise ValueError(
+            f"{path}: {len(bad)} weight(s) are not finite ({first_few(bad)}): the training that made them went wrong. "
+            "Train it again, with a lower --lr"
         )

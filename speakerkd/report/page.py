@@ -202,7 +202,7 @@ def maps_section(experiment: Experiment) -> str:
 
 def training_section(experiment: Experiment) -> str:
     columns = [("ce", "cross entropy", 1.0), ("loss", "loss", 1.0), ("accuracy", "accuracy %", 100.0)]
-    columns += [("valid_eer", "EER % of held-out speakers", 100.0), ("eer", "EER % of held-out speakers", 100.0)]
+    columns += [("valid_eer_percent", "EER % of held-out speakers", 1.0)]
     charts = [figure(figures.curve_chart(experiment.systems[:MOST_CURVES], *each), each[1]) for each in columns]
     return f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
 

@@ -18,6 +18,7 @@ from speakerkd.score.bootstrap import replicate
 from speakerkd.score.intervals import Estimate, estimate
 from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores
+from speakerkd.train.identity import fingerprint
 from speakerkd.train.runfolder import flat
 
 PRIOR = 0.01
@@ -105,8 +106,9 @@ def add(
 def check_alike(systems: list[Path]) -> None:
     """What was scored in an earlier call is not trained again: it must have been trained with the same options.
 
-    Those of optimisation, data and classifier are the same in all systems, a model's in all of a student, a method's and the
-    files' in all of a method and teacher; and model, method and classifier are what their conf files say now.
+    Those of optimisation, data and classifier are the same in all systems, a model's in all of a student, a method's in all
+    of a method and teacher. A file that is learnt from, such as a teacher, has one content in all systems. Model, method,
+    classifier and these files are what they were.
     """
     firsts: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
     for system in systems:
@@ -114,9 +116,9 @@ def check_alike(systems: list[Path]) -> None:
         kd_type, teacher, _ = parts_of(system, conf)
         student = system.name.split(f"_{kd_type}_")[0]
         options = conf["options"]
-        for name, now in by_the_conf_files(conf["run"]["command"].split()).items():
+        for name, now in as_the_files_are_now(command_of(conf), options).items():
             if options[name] is not None:
-                compare(system, "its conf file now says", flat(options[name], name), flat(now, name))
+                compare(system, "the files now say", flat(options[name], name), flat(now, name))
         options["train"].pop("seed")
         for name, group in (
             ("train", ()),
@@ -132,12 +134,23 @@ def check_alike(systems: list[Path]) -> None:
             found = flat(options[name], name)
             first, before = firsts.setdefault((name, *group), (system, found))
             compare(system, first.name, found, before)
+        for path, content in options["files"].items():  # two teachers of one name, whatever learns from them
+            first, before = firsts.setdefault(("file", path), (system, {path: content}))
+            compare(system, first.name, {path: content}, before)
 
 
-def by_the_conf_files(command: list[str]) -> dict[str, dict[str, Any]]:
-    """Of model, method and classifier, as far as the files are still there."""
+def command_of(conf: dict[str, Any]) -> list[str]:
+    command = conf["run"]["command"]
+    return command.split() if isinstance(command, str) else command  # a string in runs of earlier versions
+
+
+def as_the_files_are_now(command: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Model, method, classifier and what was learnt from, as far as the files are still there."""
     given = {word: path for word, path in pairwise(command) if Path(path).is_file()}
-    found: dict[str, dict[str, Any]] = {}
+    before = options.get("files") or {}
+    found: dict[str, dict[str, Any]] = {
+        "files": {path: fingerprint(path) if Path(path).is_file() else old for path, old in before.items()}
+    }
     if "--model" in given:
         kind, conf = read_model(given["--model"])
         found["model"] = {"type": kind, **asdict(conf)}
@@ -161,7 +174,7 @@ def compare(system: Path, other: str, found: dict[str, str], wanted: dict[str, s
 
 def parts_of(system: Path, conf: dict) -> tuple[str, str, int]:
     """kd_type, teacher and seed, of a folder named <student>_<kd_type>[_<teacher>]_s<seed>."""
-    command = conf["run"]["command"].split()
+    command = command_of(conf)
     kd_type = Path(command[command.index("--kd") + 1]).stem
     _, found, rest = system.name.partition(f"_{kd_type}_")
     tag, _, number = f"_{rest}".rpartition("_s")

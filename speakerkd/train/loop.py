@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,84 +9,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from speakerkd.batches.dataset import Batch, Batches
-from speakerkd.conf import opt
-from speakerkd.kd.base import Clock, Distiller, Outcome
+from speakerkd.finite import not_finite
+from speakerkd.kd.base import Clock, Distiller
 from speakerkd.parallel import World
-from speakerkd.schedules import DECAYS, learning_rate, require_part
+from speakerkd.schedules import learning_rate
+from speakerkd.train.options import LoopSettings, TrainConf
 from speakerkd.train.runfolder import RunFolder
+from speakerkd.train.step import REMEDY, NotFiniteError, Stepper, make_optimizer
+from speakerkd.train.stopping import EXIT_STATUS, leave_signals_to_the_trainer, listening
 from speakerkd.train.trainlog import TrainLog, draw_curves
 
-
-@dataclass(frozen=True)
-class TrainConf:
-    num_epochs: int = opt(20, "each goes once through the training utterances")
-    batch_size: int = opt(64, "utterances of a step, over all processes")
-    num_frames: int = opt(200, "frames of a crop")
-    mask_frames: int = opt(0, "SpecAugment: up to this many frames of a crop are hidden")
-    mask_bins: int = opt(0, "SpecAugment: up to this many filters of a crop are hidden")
-    optimizer: str = opt("sgd", "sgd or adamw")
-    lr: float = opt(0.1, "peak learning rate")
-    final_lr: float = opt(5e-5, "learning rate at the end")
-    schedule: str = opt("exponential", "how the learning rate falls: exponential or cosine")
-    warmup: float = opt(0.05, "part of the run in which the learning rate rises from 0: 6/150 for 6 of 150 epochs")
-    momentum: float = opt(0.9, "SGD momentum")
-    nesterov: bool = opt(True, "SGD momentum is Nesterov's")
-    weight_decay: float = opt(1e-4, "weight decay")
-    weight_decay_on: str = opt("matrices", "what is decayed: matrices (and filters), or all (biases and norms too)")
-    clip: float = opt(0.0, "largest norm of the gradient; 0: it is not clipped")
-    clip_each: bool = opt(False, "--clip holds for each parameter's gradient by itself, not for the whole gradient")
-    average: int = opt(1, "the result is the average of the weights after this many last epochs")
-    select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
-    amp: str = opt("auto", "autocast: auto (bf16 on GPUs), fast (also on CPUs made for it), bf16 (everywhere) or none")
-    seed: int = opt(0, "random seed of weights, order and crops")
-    valid_speakers: int = opt(0, "speakers held out, with their copies at other speeds, whose trials' EER is logged")
-    valid_interval: int = opt(1, "epochs between these EERs")
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("optimizer", ("sgd", "adamw")),
-            ("schedule", DECAYS),
-            ("weight_decay_on", ("matrices", "all")),
-            ("amp", ("auto", "fast", "bf16", "none")),
-        ):
-            if getattr(self, name) not in allowed:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option}={getattr(self, name)} is none of {' '.join(allowed)}")
-        require_part("--warmup", self.warmup)
-        if min(self.num_epochs, self.num_frames, self.average, self.valid_interval) < 1 or self.batch_size < 2:
-            raise ValueError(
-                "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
-            )
-        if self.select and (self.average > 1 or self.valid_speakers < 2 or self.valid_interval > self.num_epochs):
-            raise ValueError("--select=true needs --valid-speakers and one epoch of theirs, and goes with --average=1")
-        if self.lr <= 0 or self.final_lr <= 0 or self.average > self.num_epochs or self.seed < 0:
-            raise ValueError(
-                "--lr and --final-lr must be positive, --average at most --num-epochs, --seed not negative"
-            )
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How the run goes about it; changes nothing in the result."""
-
-    log_interval: int = 50  # steps between lines
-    save_minutes: float = 10.0  # last.pt is also written at the end of each epoch
-    workers: int = 0  # processes that make batches; 0: this one
-
-
-def make_optimizer(conf: TrainConf, method: Distiller) -> torch.optim.Optimizer:
-    unregularised = method.unregularised_parameters()
-    others = {id(each) for each in unregularised}
-    trained = [each for each in method.parameters() if each.requires_grad and id(each) not in others]
-    on_vectors = conf.weight_decay if conf.weight_decay_on == "all" else 0.0
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in trained if each.ndim > 1], "weight_decay": conf.weight_decay, "clip": True},
-        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": on_vectors, "clip": True},
-        {"params": unregularised, "weight_decay": 0.0, "clip": False},
-    ]
-    if conf.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=conf.lr)
-    return torch.optim.SGD(groups, lr=conf.lr, momentum=conf.momentum, nesterov=conf.nesterov and conf.momentum > 0)
+Validate = Callable[[Mapping[str, nn.Module]], float]
 
 
 def train(
@@ -98,112 +29,175 @@ def train(
     folder: RunFolder,
     world: World,
     settings: LoopSettings,
-    validate: Callable[[Mapping[str, nn.Module]], float] | None = None,
+    validate: Validate | None = None,
 ) -> float:
     """From wherever the folder's last.pt stands to the end; then the method holds the averaged weights. Returns seconds."""
-    method.to(world.device)
-    if world.size > 1 and world.device.type == "cuda":  # there is no synchronised batch norm for CPUs
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    net: nn.Module = DistributedDataParallel(method) if world.size > 1 else method
-    optimizer = make_optimizer(conf, method)
-    total = conf.num_epochs * batches.per_epoch
-    state = folder.load("last.pt")
-    step = state["step"] if state else 0
-    log = TrainLog(folder.path / "log.tsv", total, step, batches.batch_size * len(batches.views), not world.first)
-    if state:
-        restore(state, method, optimizer, log, world)
-        log.say(f"going on from step {step} of {total}")
-    saved = time.monotonic()
-    method.train()
-    for batch in loader(batches, step, total, settings.workers, world):
-        clock = Clock(step / batches.per_epoch, conf.num_epochs)
-        rate = learning_rate(conf.schedule, conf.lr, conf.final_lr, conf.warmup, step, total)
-        outcome = one_step(net, batch.to(world.device), clock, optimizer, rate, conf)
-        method.after_step(clock)
-        step += 1
-        log.add(outcome.losses, outcome.metrics)
-        epoch = step / batches.per_epoch
-        ends = step % batches.per_epoch == 0
-        lines = step % settings.log_interval == 0 or ends
-        saves = ends or time.monotonic() - saved >= 60 * settings.save_minutes
-        if world.device.type == "cpu" or lines or saves:  # looking at the loss makes a GPU wait
-            log.check(step)
-        if lines:
-            log.line(step, epoch, conf.num_epochs, rate, world)
+    run = Run(method, batches, conf, folder, world, settings, validate)
+    try:
+        run.to_the_end()
+    except NotFiniteError as error:
+        raise ValueError(f"step {run.step + 1}: {error}. {run.what_is_saved()}") from error
+    return run.finish()
+
+
+class Run:
+    """A run at work: what was built for it, and the step where it is."""
+
+    def __init__(
+        self,
+        method: Distiller,
+        batches: Batches,
+        conf: TrainConf,
+        folder: RunFolder,
+        world: World,
+        settings: LoopSettings,
+        validate: Validate | None,
+    ) -> None:
+        method.to(world.device)
+        if synchronised(conf, method, world):
+            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        self.method, self.batches, self.conf, self.folder = method, batches, conf, folder
+        self.world, self.settings, self.validate = world, settings, validate
+        net = DistributedDataParallel(method) if world.size > 1 else method
+        self.optimizer = make_optimizer(conf, method)
+        self.stepper = Stepper(net, self.optimizer, conf, world.device)
+        self.total = conf.num_epochs * batches.per_epoch
+        state = folder.load("last.pt")
+        self.step = self.saved = state["step"] if state else 0
+        crops = batches.batch_size * len(batches.views)
+        self.log = TrainLog(folder.path / "log.tsv", self.total, self.step, crops, not world.first)
+        if state:
+            self._restore(state)
+            self.log.say(f"going on from step {self.step} of {self.total}")
+        self.saved_at = time.monotonic()
+
+    def to_the_end(self) -> None:
+        self.method.train()
+        with listening() as stop:
+            for batch in loader(self.batches, self.step, self.total, self.settings.workers, self.conf.seed, self.world):
+                self._one_step(batch)
+                late = time.monotonic() - self.saved_at >= 60 * self.settings.save_minutes
+                stops, saves = self.world.any(stop.number is not None, late)
+                self._after_step(stops or saves)
+                if stops:
+                    self.log.say(f"stopped; the same command goes on from step {self.step} of {self.total}")
+                    self.world.close()
+                    raise SystemExit(EXIT_STATUS.get(stop.number, 143))  # type: ignore[call-overload]
+
+    def _one_step(self, batch: Batch) -> None:
+        conf = self.conf
+        clock = Clock(self.step / self.batches.per_epoch, conf.num_epochs)
+        self.rate = learning_rate(conf.schedule, conf.lr, conf.final_lr, conf.warmup, self.step, self.total)
+        outcome = self.stepper(batch.to(self.world.device), clock, self.rate)
+        self.method.after_step(clock)
+        self.step += 1
+        self.log.add(outcome.losses, outcome.metrics)
+
+    def _after_step(self, saves: bool) -> None:
+        """Lines of the log, validation, checkpoints. Nothing is written that isn't finite; all processes see the same."""
+        step, per_epoch = self.step, self.batches.per_epoch
+        ends = step % per_epoch == 0
+        if step % self.settings.log_interval == 0 or ends or saves:
+            self._require_finite(ends or saves)
+        if step % self.settings.log_interval == 0 or ends:
+            self.log.line(step, step / per_epoch, self.conf.num_epochs, self.rate, self.world)
         if ends:
-            if validate and (round(epoch) % conf.valid_interval == 0 or step == total):
-                log.valid(step, epoch, validate(method.exports()))
-                method.train()
-            if world.first:
-                folder.save(f"epoch.{round(epoch)}.pt", method.state_dict())
-        if saves and world.first:
-            folder.save("last.pt", snapshot(step, method, optimizer, log, world))
-            saved = time.monotonic()
-        if ends and world.first:
-            log.write()
-            folder.keep_epochs(of_result(conf, log, round(epoch)))
-    if world.first:
-        method.load_state_dict(folder.average(of_result(conf, log, conf.num_epochs)))
-        if not draw_curves(log.rows, folder.path / "log/curves.png"):
-            log.say("no picture of the curves without matplotlib (tools/setup.sh --extras plot)")
-    log.close()
-    method.eval()
-    return log.seconds
+            self._end_epoch(step // per_epoch)
+        if saves or ends:
+            state = self._snapshot()
+            if self.world.first:
+                self.folder.save("last.pt", state)
+            self.saved, self.saved_at = step, time.monotonic()
+        if ends and self.world.first:
+            self.log.write()
+            self.folder.keep_epochs(epochs_of_result(self.conf, self.log, step // per_epoch))
+
+    def _end_epoch(self, epoch: int) -> None:
+        if self.validate and (epoch % self.conf.valid_interval == 0 or epoch == self.conf.num_epochs):
+            self.log.valid(self.step, epoch, self.validate(self.method.exports()))
+            self.method.train()
+        if self.world.first:
+            self.folder.save(f"epoch.{epoch}.pt", self.method.state_dict())
+
+    def _require_finite(self, whole_state: bool) -> None:
+        """In all processes, so that they stop together."""
+        problem = ""
+        try:
+            self.stepper.require_good_gradients()
+            self.log.require_finite()
+            if whole_state:
+                bad = not_finite(
+                    {"weights": self.method.state_dict(), "optimizer": self.optimizer.state_dict()["state"]}
+                )
+                if bad:
+                    problem = f"{len(bad)} tensor(s) of the state are not finite, the first is {bad[0]}. {REMEDY}"
+        except NotFiniteError as error:
+            problem = str(error)
+        if self.world.any(bool(problem))[0]:
+            self.step -= 1  # that of the last step that was begun, for the message
+            raise NotFiniteError(problem or "another process has found a loss or a gradient that is not finite")
+
+    def what_is_saved(self) -> str:
+        """For the message of a run that had to stop."""
+        if self.step == 0:
+            return (
+                "No weight has changed yet, so the cause is the features, the teacher or --init, not the learning rate"
+            )
+        if self.saved == 0:
+            return f"{self.folder.path} holds no state yet"
+        return f"{self.folder.path}/last.pt holds the state after step {self.saved}, which is finite"
+
+    def finish(self) -> float:
+        """The method gets the averaged weights."""
+        if self.world.first:
+            self.method.load_state_dict(
+                self.folder.average(epochs_of_result(self.conf, self.log, self.conf.num_epochs))
+            )
+            if not draw_curves(self.log.rows, self.folder.path / "log/curves.png"):
+                self.log.say("no picture of the curves without matplotlib (tools/setup.sh --extras plot)")
+        self.log.close()
+        self.method.eval()
+        return self.log.seconds
+
+    def _snapshot(self) -> dict[str, Any]:
+        on_gpu = self.world.device.type == "cuda"
+        return {
+            "step": self.step,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.stepper.state(),
+            "log": self.log.state(self.world),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.world.device) if on_gpu else None,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.restore(state["scaler"])
+        self.log.restore(state["log"])
+        torch.set_rng_state(state["random"])
+        if self.world.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self.world.device)
 
 
-def of_result(conf: TrainConf, log: TrainLog, epoch: int) -> list[int]:
+def synchronised(conf: TrainConf, method: Distiller, world: World) -> bool:
+    """Whether batch norm sees the batch of all GPUs."""
+    if conf.sync_batch_norm == "true" and world.size > 1 and world.device.type != "cuda":
+        raise ValueError("--sync-batch-norm=true: PyTorch has it for GPUs only; leave it out, or train in one process")
+    wanted = method.sync_batch_norm if conf.sync_batch_norm == "auto" else conf.sync_batch_norm == "true"
+    return wanted and world.size > 1 and world.device.type == "cuda"
+
+
+def epochs_of_result(conf: TrainConf, log: TrainLog, epoch: int) -> list[int]:
     """The epochs whose weights would make the result if the run ended after this one."""
-    judged = [row for row in log.rows if "valid_eer" in row]
+    judged = [row for row in log.rows if "valid_eer_percent" in row]
     if conf.select and judged:
-        return [round(min(judged, key=lambda row: row["valid_eer"])["epoch"])]
+        return [round(min(judged, key=lambda row: row["valid_eer_percent"])["epoch"])]
     return list(range(epoch - conf.average + 1, epoch + 1))
 
 
-def one_step(
-    net: nn.Module,
-    batch: Batch,
-    clock: Clock,
-    optimizer: torch.optim.Optimizer,
-    rate: float,
-    conf: TrainConf,
-) -> Outcome:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    device = batch.feats[0].device.type if batch.feats else "cpu"
-    halves = in_bf16(conf.amp, device)
-    autocast: AbstractContextManager = torch.autocast(device, torch.bfloat16) if halves else nullcontext()
-    with autocast:
-        outcome: Outcome = net(batch, clock)
-        loss = torch.stack(list(outcome.losses.values())).sum()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if conf.clip > 0:
-        clipped = [each for group in optimizer.param_groups if group["clip"] for each in group["params"]]
-        clip_gradient(clipped, conf.clip, conf.clip_each)
-    optimizer.step()
-    return outcome
-
-
-def clip_gradient(parameters: list[nn.Parameter], most: float, each: bool) -> None:
-    """To norms of at most this: of all together, or of each parameter's gradient by itself."""
-    if not each:
-        nn.utils.clip_grad_norm_(parameters, most)
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    factors = [(most / (norm + 1e-6)).clamp(max=1) for norm in torch._foreach_norm(gradients)]
-    torch._foreach_mul_(gradients, factors)
-
-
-def in_bf16(amp: str, device: str) -> bool:
-    """Whether --amp means half precision on this kind of device."""
-    if amp == "fast" and device == "cpu":
-        units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # names that torch may change
-        found: list[Callable[[], bool]] = [getattr(torch.cpu, name, bool) for name in units]
-        return any(each() for each in found)  # other CPUs take longer in bf16 than in single precision
-    return amp == "bf16" or (amp != "none" and device == "cuda")
-
-
-def loader(batches: Batches, start: int, end: int, workers: int, world: World) -> Iterator[Batch]:
+def loader(batches: Batches, start: int, end: int, workers: int, seed: int, world: World) -> Iterator[Batch]:
     """Batches start to end; made in other processes where there are workers, which changes nothing in them."""
     return iter(
         torch.utils.data.DataLoader(
@@ -213,29 +207,7 @@ def loader(batches: Batches, start: int, end: int, workers: int, world: World) -
             num_workers=workers,
             pin_memory=world.device.type == "cuda",
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=leave_signals_to_the_trainer,
+            generator=torch.Generator().manual_seed(seed),  # the global one is the method's alone, and is saved
         )
     )
-
-
-def snapshot(
-    step: int, method: Distiller, optimizer: torch.optim.Optimizer, log: TrainLog, world: World
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "method": method.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "log": log.state(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state(world.device) if world.device.type == "cuda" else None,
-    }
-
-
-def restore(
-    state: dict[str, Any], method: Distiller, optimizer: torch.optim.Optimizer, log: TrainLog, world: World
-) -> None:
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
-    log.restore(state["log"])
-    torch.set_rng_state(state["random"])
-    if world.device.type == "cuda" and state["random_cuda"] is not None:
-        torch.cuda.set_rng_state(state["random_cuda"], world.device)

@@ -4,12 +4,15 @@ conf.json     the resolved options, and the command, commit and versions of the 
 last.pt       all that is needed to go on: weights, optimiser, random states, the next step, the lines of log.tsv
 epoch.N.pt    the weights after the last epochs, for their average
 log.tsv       a line per interval: step, epoch, losses, metrics, learning rate
-final.pt      (and whatever else the method exports) written last: it says that the run is complete
+final.pt      the result, written last: it says that the run is complete. Methods without a net have other names:
+              enroll.pt and test.pt
 """
 
 import fcntl
 import json
+import logging
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -21,13 +24,16 @@ import torch
 
 from speakerkd.conf import text_of
 from speakerkd.files.tables import replacing
+from speakerkd.finite import not_finite
 
 
 class RunFolder:
     """Made by the first process of a run; the others only need the path."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, results: Iterable[str] = ("final",)) -> None:
+        """results: the names, without .pt, of what the method exports."""
         self.path = Path(path)
+        self.results = [f"{name}.pt" for name in results]
         self._record: dict[str, Any] = {}
 
     def open(self, options: Mapping[str, Any]) -> None:
@@ -43,20 +49,44 @@ class RunFolder:
             raise ValueError(
                 f"{self.path}: another run is at work in this folder; wait for it or choose another one"
             ) from error
-        saved = self.path / "conf.json"
-        if saved.exists() and any(self.path.glob("*.pt")):  # a run that was refused at its start left nothing to lose
-            self._compare(json.loads(saved.read_text(encoding="utf-8"))["options"], options)
+        except OSError as error:  # Lustre without -o flock, some network file systems
+            logging.warning(
+                "%s: this file system has no locks (%s): do not start a second run in this folder",
+                self.path,
+                error.strerror,
+            )
+        if (self.path / "conf.json").exists() and any(
+            self.path.glob("*.pt")
+        ):  # without weights there is nothing to mix
+            self._compare(self._read_record()["options"], options)
         self._record = {"options": options, "run": circumstances()}
         self._write_record()
 
-    def note(self, **told: Any) -> None:
-        """Add to what conf.json tells of the run."""
-        self._record["run"].update(told)
+    def close(self) -> None:
+        """Let others work here; the end of the process does the same."""
+        self._lock.close()
+
+    def note(self, **facts: Any) -> None:
+        """Add to what conf.json says of the run."""
+        self._record["run"].update(facts)
         self._write_record()
 
     def _write_record(self) -> None:
         with replacing(self.path / "conf.json") as file:
             json.dump(self._record, file, indent=1, sort_keys=True)
+
+    def _read_record(self) -> dict[str, Any]:
+        path = self.path / "conf.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # neither text nor json
+            record = None
+        if not isinstance(record, dict) or not isinstance(record.get("options"), dict):
+            raise ValueError(
+                f"{path}: damaged. Remove it, and training goes on from last.pt; whether the options are still those that "
+                "the run was begun with is then not checked"
+            )
+        return record
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         old, new = flat(before), flat(json.loads(json.dumps(now)))
@@ -74,8 +104,7 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        # test.pt is written after enroll.pt
-        return any(not path.name.startswith(("last.", "epoch.", "enroll.")) for path in self.path.glob("*.pt"))
+        return all((self.path / name).exists() for name in self.results)
 
     def save(self, name: str, state: Any) -> None:
         with replacing(self.path / name, "wb") as file:
@@ -86,7 +115,13 @@ class RunFolder:
     def load(self, name: str) -> Any:
         """None where there is no such file yet."""
         path = self.path / name
-        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+            which = "it" if name == "last.pt" else "it and last.pt"
+            raise ValueError(f"{path}: damaged. Remove {which}; training then begins anew") from error
 
     def keep_epochs(self, epochs: Iterable[int]) -> None:
         """Remove the weights of the epochs that the average will not need."""
@@ -97,11 +132,25 @@ class RunFolder:
 
     def average(self, epochs: Iterable[int]) -> dict[str, torch.Tensor]:
         """The mean of the weights after these epochs; counters are those of the last."""
-        states = [self.load(f"epoch.{number}.pt") for number in epochs]
-        return {
+        states = []
+        for number in epochs:
+            state = self.load(f"epoch.{number}.pt")
+            if state is None:
+                raise ValueError(
+                    f"{self.path}/epoch.{number}.pt is missing, and the result is made of it. Remove {self.path}/last.pt; "
+                    "training then begins anew"
+                )
+            states.append(state)
+        mean = {
             name: torch.stack([state[name] for state in states]).mean(0) if last.is_floating_point() else last
             for name, last in states[-1].items()
         }
+        if bad := not_finite(mean):
+            raise ValueError(
+                f"{self.path}: the average of the last {len(states)} epochs is not finite ({bad[0]}). Train again in "
+                "another folder with a lower --lr"
+            )
+        return mean
 
 
 def flat(value: Any, name: str = "") -> dict[str, str]:
@@ -114,7 +163,7 @@ def flat(value: Any, name: str = "") -> dict[str, str]:
 
 
 def circumstances() -> dict[str, Any]:
-    """The command, the commit and the versions: not compared, only told."""
+    """The command, the commit and the versions: recorded, but not compared."""
     root = Path(__file__).resolve().parent.parent
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
@@ -122,7 +171,7 @@ def circumstances() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown (no git here)"
     return {
-        "command": " ".join(sys.argv),
+        "command": list(sys.argv),
         "commit": commit,
         "python": platform.python_version(),
         "torch": torch.__version__,

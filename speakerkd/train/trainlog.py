@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from speakerkd.files.tables import replacing
 from speakerkd.parallel import World
+from speakerkd.train.step import REMEDY, NotFiniteError
 
 
 class TrainLog:
@@ -29,8 +30,9 @@ class TrainLog:
         on_terminal = sys.stderr.isatty() and not quiet
         self._bar = tqdm(total=total_steps, initial=start, unit="step", disable=not on_terminal)
 
-    def state(self) -> dict[str, object]:
-        sums = {name: value.cpu() for name, value in self.sums.items()}
+    def state(self, world: World) -> dict[str, object]:
+        """The sums since the last line are the mean of all processes': each goes on with these."""
+        sums = {name: world.mean(value).cpu() for name, value in self.sums.items()}
         return {"rows": self.rows, "sums": sums, "count": self.count, "seconds": self.seconds}
 
     def restore(self, state: dict) -> None:
@@ -50,13 +52,10 @@ class TrainLog:
         self._losses = losses
         self._bar.update()
 
-    def check(self, step: int) -> None:
-        if not all(bool(torch.isfinite(value)) for value in self.sums.values()):
-            parts = ", ".join(f"{name} {float(value):.3g}" for name, value in self._losses.items())
-            raise ValueError(
-                f"the loss is not finite at step {step} ({parts}). Try a lower --lr, a longer --warmup, --clip 5 or "
-                "--amp none, in another folder; this one's last.pt holds the state before it"
-            )
+    def require_finite(self) -> None:
+        if self.sums and not bool(torch.isfinite(torch.stack(list(self.sums.values()))).all()):
+            parts = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in self._losses.items())
+            raise NotFiniteError(f"a loss or a metric has not been finite since the last line (now {parts}). {REMEDY}")
 
     def line(self, step: int, epoch: float, num_epochs: int, rate: float, world: World) -> None:
         """Close the interval: a row of means over its steps and over the processes, and a line on the log."""
@@ -76,7 +75,7 @@ class TrainLog:
         )
 
     def valid(self, step: int, epoch: float, eer: float) -> None:
-        self.rows.append({"step": step, "epoch": round(epoch, 4), "valid_eer": eer})
+        self.rows.append({"step": step, "epoch": round(epoch, 4), "valid_eer_percent": 100 * eer})
         self.say(f"epoch {epoch:.2f} step {step} EER of the speakers held out {100 * eer:.2f} %")
 
     def say(self, text: str) -> None:

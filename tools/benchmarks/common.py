@@ -27,6 +27,8 @@ sys.exit(status)
 class Options:
     seconds: float = opt(2.0, "time for each side of a comparison, about")
     utterances: int = opt(40, "fbank, load, train, distill, sdpn, extract: number of utterances")
+    device: str = opt("cuda", "gpu: cuda, or cpu to try the program")
+    toy: bool = opt(False, "gpu: a small model and small batches, to try the program")
     entries: int = opt(1_100_000, "index: lines of the scp")
     trials: int = opt(580_000, "score, asnorm: number of trials, over 5000 utterances at most")
     cohort: int = opt(6000, "asnorm: speakers of the cohort")
@@ -37,7 +39,7 @@ class Options:
 class Row:
     section: str
     what: str
-    figure: str
+    figure: str = ""
     beside: str = ""
     ratio: str = ""
     aim: str = ""

@@ -10,7 +10,8 @@ from speakerkd.kd import METHODS, Clock, Components, Distiller
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
-from speakerkd.train.loop import TrainConf, make_optimizer, one_step
+from speakerkd.train.options import TrainConf
+from speakerkd.train.step import Stepper, make_optimizer
 from tools.benchmarks.common import Options, Row, compare
 from tools.benchmarks.training import MODEL
 
@@ -18,7 +19,7 @@ NAMES = tuple(f"s{number:03}" for number in range(100))
 DIM = 192  # of the teacher's vectors
 
 
-class Stepper:
+class Bench:
     """A method with its optimiser; each call is a step on the same batch."""
 
     def __init__(self, kd: str, teacher: Teacher | None, batch: Batch) -> None:
@@ -30,7 +31,7 @@ class Stepper:
         self.optimizer = make_optimizer(self.conf, self.method)
 
     def __call__(self) -> None:
-        one_step(self.method, self.batch, Clock(0, 1), self.optimizer, 1e-4, self.conf)
+        Stepper(self.method, self.optimizer, self.conf, torch.device("cpu"))(self.batch, Clock(0, 1), 1e-4)
 
 
 def distill(options: Options, folder: Path) -> list[Row]:
@@ -40,7 +41,7 @@ def distill(options: Options, folder: Path) -> list[Row]:
     heard = NetTeacher(make_net(MODEL.with_name("resnet_tiny.conf"), 80, NAMES, MarginConf()), "", NAMES)
     everyone = torch.ones(len(NAMES), dtype=torch.bool)
     told = VectorTeacher("", NAMES, torch.randn(len(NAMES), DIM), everyone, MarginConf())
-    plain = Stepper("none", None, batch)
+    plain = Bench("none", None, batch)
 
     def parts() -> None:
         plain()
@@ -48,9 +49,9 @@ def distill(options: Options, folder: Path) -> list[Row]:
 
     rows = []
     for what, ours, theirs, beside in (
-        ("ENSKD, a ResNet hears the crop", Stepper("enskd", heard, batch), parts, "its parts alone"),
-        ("ENSKD, vectors as the teacher", Stepper("enskd", told, batch), plain, "plain training"),
-        ("cosine, vectors as the teacher", Stepper("cosine", told, batch), plain, "plain training"),
+        ("ENSKD, a ResNet hears the crop", Bench("enskd", heard, batch), parts, "its parts alone"),
+        ("ENSKD, vectors as the teacher", Bench("enskd", told, batch), plain, "plain training"),
+        ("cosine, vectors as the teacher", Bench("cosine", told, batch), plain, "plain training"),
     ):
         mine, other, ratio = compare(ours, theirs, options.seconds)
         rates = [f"{size / seconds:.0f} crops/s" for seconds in (mine, other)]

@@ -10,7 +10,8 @@ from speakerkd.conf import typed_conf
 from speakerkd.kd import METHODS, Clock, Components
 from speakerkd.kd.sdpn import SDPN
 from speakerkd.models import make_net
-from speakerkd.train.loop import TrainConf, make_optimizer, one_step
+from speakerkd.train.options import TrainConf
+from speakerkd.train.step import Stepper, make_optimizer
 from tools.benchmarks.common import Options, Row, compare
 from tools.benchmarks.training import MODEL
 
@@ -28,7 +29,7 @@ def sdpn(options: Options, folder: Path) -> list[Row]:
     clean, *short = batch.feats
 
     def whole() -> None:
-        one_step(method, batch, Clock(0, 1), optimizer, 1e-4, conf)
+        Stepper(method, optimizer, conf, torch.device("cpu"))(batch, Clock(0, 1), 1e-4)
         method.after_step(Clock(0, 1))
 
     def passes() -> None:

@@ -15,9 +15,10 @@ from speakerkd.kd.none import NoneConf, NoTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
 from speakerkd.parallel import World
-from speakerkd.train.loop import LoopSettings, TrainConf, make_optimizer, one_step
 from speakerkd.train.loop import train as run_training
+from speakerkd.train.options import LoopSettings, TrainConf
 from speakerkd.train.runfolder import RunFolder
+from speakerkd.train.step import Stepper, make_optimizer
 from tools.benchmarks.common import Options, Row, compare
 
 MODEL = Path(__file__).resolve().parents[2] / "egs/mini/v1/conf/model/xvector.conf"
@@ -50,7 +51,7 @@ def train(options: Options, folder: Path) -> list[Row]:
         module = method()
         optimizer = make_optimizer(conf, module)
         for batch in memory:
-            one_step(module, batch, Clock(0, 1), optimizer, 1e-3, conf)
+            Stepper(module, optimizer, conf, torch.device("cpu"))(batch, Clock(0, 1), 1e-3)
 
     mine, theirs, ratio = compare(ours, bare, options.seconds)
     rates = [f"{STEPS * conf.batch_size / seconds:.0f} crops/s" for seconds in (mine, theirs)]

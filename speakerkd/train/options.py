@@ -1,0 +1,73 @@
+"""The options of a training run, and those of its loop, which change nothing in the result."""
+
+import math
+from dataclasses import dataclass
+
+from speakerkd.conf import opt
+from speakerkd.schedules import DECAYS, require_part
+from speakerkd.train.precision import AMP
+
+
+@dataclass(frozen=True)
+class TrainConf:
+    num_epochs: int = opt(20, "each goes once through the training utterances")
+    batch_size: int = opt(64, "utterances of a step, over all processes")
+    num_frames: int = opt(200, "frames of a crop")
+    mask_frames: int = opt(0, "SpecAugment: up to this many frames of a crop are hidden")
+    mask_bins: int = opt(0, "SpecAugment: up to this many filters of a crop are hidden")
+    optimizer: str = opt("sgd", "sgd or adamw")
+    lr: float = opt(0.1, "peak learning rate")
+    final_lr: float = opt(5e-5, "learning rate at the end")
+    schedule: str = opt("exponential", "how the learning rate falls: exponential or cosine")
+    warmup: float = opt(0.05, "part of the run in which the learning rate rises from 0: 6/150 for 6 of 150 epochs")
+    momentum: float = opt(0.9, "SGD momentum")
+    nesterov: bool = opt(True, "SGD momentum is Nesterov's")
+    weight_decay: float = opt(1e-4, "weight decay")
+    weight_decay_on: str = opt("matrices", "what is decayed: matrices (and filters), or all (biases and norms too)")
+    clip: float = opt(0.0, "largest norm of the gradient; 0: it is not clipped")
+    clip_each: bool = opt(False, "--clip holds for each parameter's gradient by itself, not for the whole gradient")
+    average: int = opt(1, "the result is the average of the weights after this many last epochs")
+    select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
+    amp: str = opt("auto", f"mixed precision: {' '.join(AMP)}; see speakerkd/train/precision.py")
+    sync_batch_norm: str = opt(
+        "auto", "batch norm over all GPUs: auto (as the method's authors have it), true or false"
+    )
+    seed: int = opt(0, "random seed of weights, order and crops")
+    valid_speakers: int = opt(0, "speakers held out, with their copies at other speeds, whose trials' EER is logged")
+    valid_interval: int = opt(1, "epochs between these EERs")
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("optimizer", ("sgd", "adamw")),
+            ("schedule", DECAYS),
+            ("weight_decay_on", ("matrices", "all")),
+            ("amp", AMP),
+            ("sync_batch_norm", ("auto", "true", "false")),
+        ):
+            if getattr(self, name) not in allowed:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option}={getattr(self, name)} is none of {' '.join(allowed)}")
+        require_part("--warmup", self.warmup)
+        if min(self.num_epochs, self.num_frames, self.average, self.valid_interval) < 1 or self.batch_size < 2:
+            raise ValueError(
+                "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
+            )
+        if self.select and (self.average > 1 or self.valid_speakers < 2 or self.valid_interval > self.num_epochs):
+            raise ValueError("--select=true needs --valid-speakers and one epoch of theirs, and goes with --average=1")
+        if (
+            not (0 < self.lr < math.inf and 0 < self.final_lr < math.inf)
+            or self.average > self.num_epochs
+            or self.seed < 0
+        ):
+            raise ValueError(
+                "--lr and --final-lr must be positive, --average at most --num-epochs, --seed not negative"
+            )
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the run goes about it; changes nothing in the result."""
+
+    log_interval: int = 50  # steps between lines
+    save_minutes: float = 10.0  # last.pt is also written at the end of each epoch
+    workers: int = 0  # processes that make batches; 0: this one
