@@ -74,8 +74,8 @@ if [ $((lost * 100)) -gt $((total * max_lost)) ]; then
   fail "$lost of $total utterances have no vector, more than $max_lost %: see $out/lost_utts, for example: $(head -n 1 "$out/lost_utts")"
 fi
 for ((job = 1; job <= nj; job++)); do cat "$out/xvector.$job.scp"; done | sort -k1,1 > "$out/.xvector.scp.tmp"
-awk 'NR == FNR {speaker[$1] = $2; next} {print $1, speaker[substr($1, 1, length($1) - 18)]}' \
-  "$data/utt2spk" "$out/.xvector.scp.tmp" > "$out/utt2spk"
+utt2spk=$data/utt2spk awk 'BEGIN {while ((getline < ENVIRON["utt2spk"]) > 0) speaker[$1] = $2}
+    {print $1, speaker[substr($1, 1, length($1) - 18)]}' < "$out/.xvector.scp.tmp" > "$out/utt2spk"
 utils/utt2spk_to_spk2utt.sh "$out/utt2spk" | sort -k1,1 > "$out/spk2utt"
 made=$(awk '!seen[substr($1, 1, length($1) - 18)]++ {n++} END {print n + 0}' < "$out/.xvector.scp.tmp")
 [ $((made + lost)) -eq "$total" ] || fail "$made utterances made and $lost lost are not the $total of $list; run it again"

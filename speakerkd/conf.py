@@ -17,6 +17,8 @@ A stage script is
 import dataclasses
 import json
 import logging
+import math
+import re
 import signal
 import sys
 import types
@@ -74,7 +76,10 @@ def update(conf: T, pairs: dict[str, str], where: str) -> T:
             values[name] = _value(hints[name], text)
         except ValueError as error:
             raise ValueError(f"{where}: --{name.replace('_', '-')}={text}: {error}") from error
-    return dataclasses.replace(conf, **values)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(conf, **values)  # type: ignore[type-var]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def typed_conf(path: str | Path, table: Mapping[str, Any]) -> tuple[str, Any, Any]:
@@ -99,11 +104,7 @@ def _value(kind: Any, text: str) -> Any:
     if kind is str:
         return text
     if kind in (int, float):
-        try:
-            upper, slash, lower = text.partition("/")  # a fraction, such as 6/150
-            return float(upper) / float(lower) if slash and kind is float else kind(text)
-        except (ValueError, ZeroDivisionError) as error:
-            raise ValueError("not a whole number" if kind is int else "not a number") from error
+        return _integer(text) if kind is int else _number(text)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
         return tuple(_value(args[0], part) for part in text.replace(":", ",").split(",") if part.strip())
@@ -111,6 +112,38 @@ def _value(kind: Any, text: str) -> Any:
         (inner,) = [each for each in args if each is not type(None)]
         return None if text == "" else _value(inner, text)
     raise TypeError(f"options of type {kind} are not supported")
+
+
+# Python would also read 1_000 and the digits of other scripts.
+_DIGITS = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+
+
+def _integer(text: str) -> int:
+    if not _DIGITS.fullmatch(text):
+        raise ValueError("not a whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    """A decimal number, or a fraction such as 6/150."""
+    parts = text.split("/")
+    if len(parts) > 2 or not all(_DECIMAL.fullmatch(part) for part in parts):
+        raise ValueError("not a number")
+    upper, lower = (float(part) for part in [*parts, "1"][:2])
+    if lower == 0:
+        raise ValueError("not a number: it divides by 0")
+    if not math.isfinite(upper / lower) or not math.isfinite(lower):
+        raise ValueError("not a finite number")
+    return upper / lower
+
+
+def require_least(conf: Any, least: int, *names: str) -> None:
+    """Each of these fields, a number or a tuple of them, must be at least so large. For a dataclass's __post_init__."""
+    for name in names:
+        value = getattr(conf, name)
+        if min(value if isinstance(value, tuple) else (value,), default=least) < least:
+            raise ValueError(f"--{name.replace('_', '-')}={text_of(value)} must be {least} or more")
 
 
 def text_of(value: Any) -> str:
@@ -183,7 +216,7 @@ def _help(cls: Any, usage: str | None) -> str:
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Call main(arguments); a ValueError or OSError becomes a line on stderr and exit status 1, not a traceback."""
+    """Call main(arguments). An error in the input, the files or the memory is a line on stderr, and the exit status is 1."""
     name = Path(sys.argv[0]).name
     logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
     # Ended by a job runner: leave as after Ctrl-C, so that temporary files are removed.
@@ -192,6 +225,11 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         main(sys.argv[1:])
     except (ValueError, OSError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except MemoryError as error:
+        print(
+            f"{name}: error: the memory is used up ({error or 'no more could be had'}); see ulimit -v", file=sys.stderr
+        )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -568,3 +568,12 @@ def test_copies_come_in_the_order_of_their_names_and_are_as_many_as_wanted() -> 
         assert len(kept) == min(count, len(drawn)) + 2 * len(utterances)
         hashes = sorted(drawn, key=lambda name: hashlib.sha256(f"3 {name}".encode()).digest())
         assert set(kept) - set(hashes[:count]) == set(names) - set(drawn)
+
+
+@pytest.mark.parametrize(
+    "text", ["noise=white#1:snr=-4000", "noise=white#1:snr=4000", f"noise=white#1@{'9' * 400}:snr=5"]
+)
+def test_numbers_out_of_all_bounds_in_utt2aug(text: str) -> None:
+    """Not an OverflowError of the arithmetic that comes later."""
+    with pytest.raises(ValueError, match="an SNR lies between -200 and 200 dB, a time is at most 1000000 s"):
+        parse(text)

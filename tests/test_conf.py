@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import environment
 
-from speakerkd.conf import build, from_json, opt, parse_args, read_conf, to_json, to_text
+from speakerkd.conf import build, from_json, opt, parse_args, read_conf, to_json, to_text, typed_conf
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ def test_conf_file_is_kaldis(tmp_path: Path) -> None:
         ("--gamma=6/0\n", "--gamma=6/0: not a number"),
         ("--num-bins=6/2\n", "--num-bins=6/2: not a whole number"),
         ("num-bins=80\n", "x.conf:1: 'num-bins=80' is not of the form"),
+        ("--gamma=nan\n", "x.conf: --gamma=nan: not a number"),
+        ("--gamma=-inf\n", "x.conf: --gamma=-inf: not a number"),
+        ("--gamma=1e999\n", "not a finite number"),
+        ("--gamma=1/0\n", "not a number: it divides by 0"),
+        ("--gamma=1_0.5\n", "not a number"),
+        ("--gamma=1/2/3\n", "not a number"),
+        ("--gamma=\n", "not a number"),
+        ("--num-bins=1_000\n", "--num-bins=1_000: not a whole number"),
+        ("--num-bins=٣\n", "not a whole number"),
+        ("--num-bins=8.0\n", "not a whole number"),
+        ("--num-bins=99999999999999999999\n", "not a whole number"),
+        ("--snrs=5:1_0\n", "not a whole number"),
+        ("--top=²\n", "not a whole number"),
         ("--gamma=1\n--gamma=2\n", "x.conf:2: --gamma is given twice"),
     ],
 )
@@ -83,3 +97,31 @@ def test_run_gives_no_traceback(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == "boom.py: error: data/x: mend it\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("+.5", 0.5), ("-2.", -2), ("6/150", 0.04), ("-1/4", -0.25), ("7E2", 700)]
+)
+def test_numbers_as_they_are_written(text: str, value: float) -> None:
+    assert build(Small, {"gamma": text}, "x").gamma == value
+
+
+@pytest.mark.parametrize("name", ["xvector", "resnet", "ecapa", "campplus", "dvector"])
+def test_sizes_of_zero_are_refused_with_the_conf_file(tmp_path: Path, name: str) -> None:
+    from speakerkd.models import MODELS
+
+    path = tmp_path / "x.conf"
+    for size in ("0", "-3"):
+        path.write_text(f"--type={name}\n--embedding-dim={size}\n")
+        with pytest.raises(ValueError, match=rf"x\.conf: --embedding-dim={size} must be 1 or more"):
+            typed_conf(path, MODELS)
+
+
+def test_no_more_memory_is_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "big.py"
+    script.write_text(
+        "from speakerkd.conf import run\ndef main(argv):\n    raise MemoryError('Unable to allocate 9 TiB')\nrun(main)\n"
+    )
+    done = subprocess.run([sys.executable, script], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "the memory is used up (Unable to allocate 9 TiB)" in done.stderr

@@ -217,3 +217,39 @@ def test_masks_hide_a_stretch_of_frames_and_one_of_bins(tmp_path: Path) -> None:
                 assert places == list(range(min(places, default=0), min(places, default=0) + len(places)))
             assert (crop[~rows][:, ~columns] != 0).all()
     assert set(frames) == set(range(6)) and set(bins) == set(range(4))
+
+
+def test_copies_at_other_speeds_are_groups_of_their_own(tmp_path: Path) -> None:
+    """As utils/perturb_data_dir_speed.sh of Kaldi writes utt2uniq: the original's name for each speed."""
+    names = {
+        f"{speed}s{i % 3}-{i}{suffix}": 30 for i in range(6) for speed in ("", "sp0.9-") for suffix in ("", "-noise")
+    }
+    uniq = {name: name.removeprefix("sp0.9-").removesuffix("-noise") for name in names}
+    folder = make(tmp_path / "d", names, uniq)
+    write_table(folder / "utt2spk", {name: name.removesuffix("-noise").rpartition("-")[0] for name in names})
+    data = Utterances(folder)
+    assert data.labels is not None
+    groups = {(int(group), int(label)) for group, label in zip(data.group_of, data.labels, strict=True)}
+    assert len(groups) == len(set(data.group_of.tolist())) == 12
+    ordered = Batches(data, [View()], 10, 8, 0, utts_per_speaker=2)
+    for step in range(20):
+        labels = ordered[step].labels
+        assert labels is not None
+        assert np.bincount(labels.numpy()).max() == 2 and (labels[::2] == labels[1::2]).all()
+
+
+def test_groups_of_one_speaker_are_numbered_as_before(tmp_path: Path) -> None:
+    """By the sorted names of the originals: what a seed draws stays the same."""
+    names = {f"s{i % 3}-{i:02}{suffix}": 30 for i in range(9) for suffix in ("", "-noise")}
+    uniq = {name: name.removesuffix("-noise") for name in names}
+    data = Utterances(make(tmp_path / "d", names, uniq))
+    number = {name: index for index, name in enumerate(sorted(set(uniq.values())))}
+    assert data.group_of.tolist() == [number[uniq[name]] for name in sorted(names)]
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-3", "1.5", "99999999999", "٣"])
+def test_odd_frame_counts_are_named(tmp_path: Path, text: str) -> None:
+    folder = make(tmp_path / "d", {"a-1": 20, "a-2": 20, "b-1": 20})
+    (folder / "utt2num_frames").write_text(f"a-1 20\na-2 {text}\nb-1 20\n")
+    with pytest.raises(ValueError, match=rf"utt2num_frames:2: '{text}' is not a number from 1"):
+        Utterances(folder)

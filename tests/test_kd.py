@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ import torch
 from conftest import ROOT, environment
 from toy import DIM, SPEAKERS, command, map_weights, same, weights, write_sides
 
+from speakerkd.batches.attached import Attached
 from speakerkd.batches.dataset import Batch
 from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import typed_conf
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import write_table
 from speakerkd.kd import METHODS, Clock, Components, Distiller
-from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.kd.find_teacher import find_teacher, mean_vectors
 from speakerkd.kd.teacher import NetTeacher, Teacher, VectorTeacher
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models import SpeakerNet, load_net, make_net, save_net
@@ -486,3 +488,19 @@ def test_check_teacher(recipe: Path, data: Path, sh: Run) -> None:
     assert "vectors    of 6, of 48 of the 48 training utterances" in told and "can serve" in told
     done = sh("local/check_teacher.sh", "--kd", "conf/kd/none.conf", "exp/t/final.pt", "data/train", fails=True)
     assert "conf/kd/none.conf: the method none has no teacher" in done.stderr
+
+
+def test_mean_vectors_are_those_of_a_loop(rng: np.random.Generator) -> None:
+    """Of the entries trained on, at length one; a speaker of whom no vector is there isn't known."""
+    rows = np.concatenate([rng.standard_normal((50, 4)), np.zeros((1, 4))]).astype(np.float32)
+    row_of = np.append(rng.permutation(50)[:39], [-1]).astype(np.int32)
+    labels = np.append(rng.integers(0, 5, 39), [5]).astype(np.int32)  # speaker 5 has but the last, which has no vector
+    data: Any = SimpleNamespace(
+        labels=labels, speakers=tuple("abcdef"), crop_vectors={}, vectors={"teacher": Attached(rows, row_of)}
+    )
+    entries = np.arange(3, 40)
+    means, known = mean_vectors(data, entries)
+    assert known.tolist() == [True] * 5 + [False] and means.dtype == torch.float32
+    for speaker in range(5):
+        own = [rows[row_of[entry]].astype(float) for entry in entries if labels[entry] == speaker]
+        np.testing.assert_allclose(means[speaker], sum(each / np.linalg.norm(each) for each in own), rtol=1e-5)

@@ -491,3 +491,10 @@ def test_maps_from_pieces_of_the_utterances(recipe: Path, data: Path, sh: Run) -
     assert "small" in done.stdout and (recipe / "exp/old_new_nessa/small/transform.mat").exists()
     done = sh(*words, "exp/old", "exp/new", "data/maps", "data/test", "trials", fails=True)
     assert "exp/old/xvectors_maps/xvector.scp is missing" in done.stderr
+
+
+def test_centroids_are_those_of_a_loop(rng: np.random.Generator) -> None:
+    labels = rng.permutation(np.arange(40) % 7)
+    rows = rng.standard_normal((40, 5)).astype(np.float32)
+    sums = np.stack([rows[labels == speaker].astype(float).sum(0) for speaker in range(7)])
+    np.testing.assert_allclose(centroids(rows, labels), sums / np.linalg.norm(sums, axis=1, keepdims=True), rtol=1e-6)

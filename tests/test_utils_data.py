@@ -733,3 +733,40 @@ def test_split_scp_mistakes(run, tmp_path, words, message):
     (tmp_path / "empty").write_text("")
     assert message in run("split_scp.sh", *words, fails=True).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "empty", "in", "mixed"]
+
+
+def test_a_directory_whose_name_looks_like_an_assignment(run, make, tmp_path: Path):
+    """awk would take snr=10/wav.scp for one, and wait for its input."""
+    make("snr=10", files={**FILES, "utt2uniq": "a-1 a-1\na-2 a-1\na-3 a-1\nb-1 b-1\nb-2 b-1\n"})
+    make("seg=1", files={**SEGMENTS, "utt2dur": "a-1 5\na-2 2\na-3 3\nb-1 1\nb-2 10\n", "utt2num_frames": None})
+    for tool, *words in (
+        ("validate_data_dir.sh", "snr=10"),
+        ("validate_data_dir.sh", "seg=1"),
+        ("fix_data_dir.sh", "snr=10"),
+        ("fix_data_dir.sh", "seg=1"),
+        ("copy_data_dir.sh", "--utt-suffix", "-x", "snr=10", "copy=1"),
+        ("subset_data_dir.sh", "--first", "snr=10", 3, "few=1"),
+        ("subset_data_dir.sh", "--per-spk", "snr=10", 1, "few=2"),
+        ("subset_data_dir.sh", "--speakers", "snr=10", 3, "few=3"),
+        ("subset_data_dir.sh", "--shortest", "seg=1", 3, "few=4"),
+        ("subset_data_dir.sh", "snr=10", 3, "few=5"),
+        ("split_data.sh", "snr=10", 2),
+        ("combine_data.sh", "all=1", "snr=10", "copy=1"),
+    ):
+        run(tool, *words)
+    assert (tmp_path / "all=1/utt2spk").read_text().count("\n") == 10
+    assert (tmp_path / "few=4/utt2spk").read_text() == "a-2 a\na-3 a\nb-1 b\n"
+
+
+def test_leftovers_of_a_script_that_was_killed_are_swept(run, make, tmp_path: Path):
+    make()
+    host = subprocess.run(["bash", "-c", "echo $HOSTNAME"], capture_output=True, text=True).stdout.strip()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead, alive = tmp_path / f".data.{host}.{gone.pid}.aBc123", tmp_path / f".data.{host}.{os.getpid()}.aBc123"
+    other = tmp_path / f".data.elsewhere.{gone.pid}.aBc123"
+    for folder in (dead, alive, other):
+        (folder / "old").mkdir(parents=True)
+    run("fix_data_dir.sh", "data")
+    assert not dead.exists() and alive.exists() and other.exists()
+    assert set(tmp_path.glob(".data.*")) == {alive, other}

@@ -42,19 +42,19 @@ merge() {
   sort -u -k1,1 -k2 > "$tmp/$1"
   clash=$(first_column "$tmp/$1" | uniq -d | head -n 1)
   [ -z "$clash" ] || die "the sources have different lines for $clash in $1:" \
-    "$(key=$clash awk '$1 == ENVIRON["key"] { printf "\"%s\" ", $0 }' "$tmp/$1")(copy_data_dir.sh --utt-prefix renames)"
+    "$(key=$clash awk '$1 == ENVIRON["key"] { printf "\"%s\" ", $0 }' < "$tmp/$1")(copy_data_dir.sh --utt-prefix renames)"
 }
 
 # lines FILE SOURCE: a source's lines of a file, or what stands for them.
 lines() {
   local f=$1 src=$2
   if [ -f "$src/$f" ]; then
-    awk 'NF' "$src/$f"  # and a newline at the end, even if the file has none
+    awk 'NF' < "$src/$f"  # and a newline at the end, even if the file has none
   elif [ "$f" = utt2uniq ]; then
-    awk '{ print $1, $1 }' "$src/utt2spk"
+    awk '{ print $1, $1 }' < "$src/utt2spk"
   elif [ "$f" = segments ]; then
     [ -f "$src/utt2dur" ] || die "$src has no segments but other sources do; $src/utt2dur is needed to make them"
-    awk '{ print $1, $1, 0, $2 }' "$src/utt2dur"
+    awk '{ print $1, $1, 0, $2 }' < "$src/utt2dur"
   fi
 }
 
@@ -81,7 +81,8 @@ done
 
 for src in "${srcs[@]}"; do
   for f in "$src"/trials*; do
-    [ ! -f "$f" ] || awk 'NF' "$f" >> "$tmp/$(basename "$f")"
+    # shellcheck disable=SC2094
+    [ ! -f "$f" ] || awk 'NF' < "$f" >> "$tmp/$(basename "$f")"
   done
   # Sources that differ in these were made in different ways, and would not fit together.
   for f in $whole_files; do

@@ -53,17 +53,18 @@ for f in $spk_files; do
 done
 "$utils/utt2spk_to_spk2utt.sh" "$tmp/utt2spk" | sort -k1,1 > "$tmp/spk2utt"
 if [ ! -f "$src/utt2uniq" ] && [ -n "$utt_prefix$utt_suffix" ]; then
-  awk '{ print $1, $1 }' "$src/utt2spk" | rename utt 1 | sort -k1,1 > "$tmp/utt2uniq"
+  awk '{ print $1, $1 }' < "$src/utt2spk" | rename utt 1 | sort -k1,1 > "$tmp/utt2uniq"
 fi
 for f in "$src"/trials*; do
   [ -f "$f" ] || continue
+  # shellcheck disable=SC2094
   utt2spk=$src/utt2spk awk '
     function renamed(id) {
       if (id in utt) return ENVIRON["utt_prefix"] id ENVIRON["utt_suffix"]
       return id in spk ? ENVIRON["spk_prefix"] id ENVIRON["spk_suffix"] : id
     }
     BEGIN { while ((getline < ENVIRON["utt2spk"]) > 0) { utt[$1]; spk[$2] } }
-    { print renamed($1), renamed($2), $3 }' "$f" > "$tmp/$(basename "$f")"
+    { print renamed($1), renamed($2), $3 }' < "$f" > "$tmp/$(basename "$f")"
 done
 copy_whole "$src" "$tmp"
 say_left_out "$src" "$tmp"

@@ -32,8 +32,8 @@ usage() {
 # count FILE: its number of lines.
 count() { wc -l < "$1" | tr -d ' '; }
 
-# first_column FILE...
-first_column() { awk '{ print $1 }' "$@"; }
+# first_column FILE. Files come by stdin wherever awk reads them: it takes an operand such as snr=10/wav.scp for an assignment.
+first_column() { awk '{ print $1 }' < "$1"; }
 
 need_data_dir() {
   local f
@@ -76,7 +76,7 @@ filter_dir() {
   for f in $spk_files; do
     [ ! -f "$src/$f" ] || filter "$out/spk2utt" < "$src/$f" > "$out/$f"
   done
-  awk '{ print $2 }' "$out/segments" 2> /dev/null > "$out/.recos" || cp "$out/utt2spk" "$out/.recos"
+  if [ -f "$out/segments" ]; then awk '{ print $2 }' < "$out/segments" > "$out/.recos"; else cp "$out/utt2spk" "$out/.recos"; fi
   for f in $reco_files; do
     [ ! -f "$src/$f" ] || filter "$out/.recos" < "$src/$f" > "$out/$f"
   done
@@ -106,11 +106,17 @@ say_left_out() {
 }
 
 # new_dir DEST: sets $tmp to an empty folder beside DEST, removed at exit. Everything is written there, so that DEST
-# is never half made.
+# is never half made. Folders that scripts killed on this machine left are removed.
 new_dir() {
+  local start left pid
   [ -n "$1" ] || die "the name of the new directory is empty"
   mkdir -p "$(dirname "$1")"
-  tmp=$(mktemp -d "$(dirname "$1")/.$(basename "$1").XXXXXX")
+  start="$(dirname "$1")/.$(basename "$1").$HOSTNAME"
+  for left in "$start".*.??????; do
+    pid=${left#"$start".} pid=${pid%.*}
+    if [[ $pid =~ ^[0-9]+$ ]] && [ -d "$left" ] && [ -d /proc/self ] && [ ! -d "/proc/$pid" ]; then rm -rf "$left"; fi
+  done
+  tmp=$(mktemp -d "$start.$$.XXXXXX")
   chmod "$(printf '%o' $((0777 & ~$(umask))))" "$tmp"
   trap 'rm -rf "$tmp"' EXIT
 }

@@ -33,10 +33,10 @@ for f in $utt_files $part_files $reco_files $spk_files; do
     continue
   fi
   # The awk gives the last line its newline.
-  awk 'NF' "$data/$f" | sort -s -u -k1,1 > "$tmp/old/$f"
+  awk 'NF' < "$data/$f" | sort -s -u -k1,1 > "$tmp/old/$f"
   dropped=$(($(count "$tmp/keys/$f") - $(count "$tmp/old/$f")))
   if [ "$dropped" != 0 ]; then
-    conflicts=$(($(awk 'NF' "$data/$f" | sort -u | wc -l) - $(count "$tmp/old/$f")))
+    conflicts=$(($(awk 'NF' < "$data/$f" | sort -u | wc -l) - $(count "$tmp/old/$f")))
     log "$data/$f: dropped $dropped lines whose id was there before (the first: $(
       sort "$tmp/keys/$f" | uniq -d | head -n 1))"
     [ "$conflicts" = 0 ] || warn "WARNING: $data/$f: $conflicts of them said something else than the line that was kept"

@@ -50,7 +50,7 @@ keep=$tmp/.keep
 by_length() {
   if [ -f "$src/utt2num_frames" ]; then cat "$src/utt2num_frames"
   elif [ -f "$src/utt2dur" ]; then cat "$src/utt2dur"
-  elif [ -f "$src/segments" ]; then awk '{ print $1, $4 - $3 }' "$src/segments"
+  elif [ -f "$src/segments" ]; then awk '{ print $1, $4 - $3 }' < "$src/segments"
   else die "--shortest needs $src/utt2num_frames (made with the features), utt2dur or segments"
   fi
 }
@@ -58,12 +58,12 @@ by_length() {
 case "$mode" in
   --first) head -n "$num" "$src/utt2spk" ;;
   --last) tail -n "$num" "$src/utt2spk" ;;
-  --spread) awk -v num="$num" -v total="$total" 'int(NR * num / total) > int((NR - 1) * num / total)' "$src/utt2spk" ;;
+  --spread) awk -v num="$num" -v total="$total" 'int(NR * num / total) > int((NR - 1) * num / total)' < "$src/utt2spk" ;;
   --per-spk)
     spks=$src/utt2spk awk -v num="$num" '
       BEGIN { while ((getline < ENVIRON["spks"]) > 0) total[$2]++ }
       { i = ++seen[$2]; n = total[$2] }
-      n <= num || int(i * num / n) > int((i - 1) * num / n)' "$src/utt2spk"
+      n <= num || int(i * num / n) > int((i - 1) * num / n)' < "$src/utt2spk"
     ;;
   --shortest) by_length | sort -s -k2,2g | awk -v num="$num" 'NR <= num' ;;
   --speakers)
@@ -80,7 +80,7 @@ case "$mode" in
       !($2 in total) { name[++num] = $2 }
       { total[$2]++ }
       END { for (i = 1; i <= num; i++) printf "%.0f %s %d\n", hash(name[i]), name[i], total[name[i]] }
-      ' "$src/utt2spk" | sort -k1,1n -k2,2 | awk -v num="$num" 'sum < num { print $2; sum += $3 }' > "$tmp/.spks"
+      ' < "$src/utt2spk" | sort -k1,1n -k2,2 | awk -v num="$num" 'sum < num { print $2; sum += $3 }' > "$tmp/.spks"
     filter "$tmp/.spks" 2 < "$src/utt2spk"
     ;;
   --spk-list) filter "$list" 2 < "$src/utt2spk" ;;
@@ -90,7 +90,7 @@ esac > "$keep"
 if [ -n "$list" ]; then
   field=1
   [ "$mode" = --utt-list ] || field=2
-  awk -v f="$field" '{ print $f }' "$src/utt2spk" | sort -u > "$tmp/.have"
+  awk -v f="$field" '{ print $f }' < "$src/utt2spk" | sort -u > "$tmp/.have"
   first_column "$list" | sort -u | comm -23 - "$tmp/.have" > "$tmp/.unknown"
   [ ! -s "$tmp/.unknown" ] || warn "WARNING: $(count "$tmp/.unknown") ids of $list are not in $src" \
     "(the first: $(head -n 1 "$tmp/.unknown"))"

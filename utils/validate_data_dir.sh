@@ -114,12 +114,12 @@ done
 recos=utt2spk from=utt2spk
 if [ -f "$data/segments" ]; then
   recos=.recos from=segments
-  awk '{ print $2 }' "$data/segments" | sort -u > "$tmp/.recos"
+  awk '{ print $2 }' < "$data/segments" | sort -u > "$tmp/.recos"
 fi
 for f in $reco_files; do
   [ ! -f "$data/$f" ] || same "$f" "$tmp/$recos" recordings "$from"
 done
-awk '{ print $2 }' "$data/utt2spk" | sort -u > "$tmp/.spks"
+awk '{ print $2 }' < "$data/utt2spk" | sort -u > "$tmp/.spks"
 for f in $spk_files; do
   [ ! -f "$data/$f" ] || same "$f" "$tmp/.spks" speakers utt2spk
 done
@@ -133,7 +133,7 @@ for f in "$data"/trials*; do
   [ -f "$f" ] || continue
   line=$(utts=$tmp/utt2spk awk '
     BEGIN { while ((getline line < ENVIRON["utts"]) > 0) utt[line] }
-    !($2 in utt) { print NR ": the test utterance " $2; exit }' "$f")
+    !($2 in utt) { print NR ": the test utterance " $2; exit }' < "$f")
   [ -z "$line" ] || fault "$f:$line is not in utt2spk; $fix removes such trials"
 done
 [ "$faults" = 0 ] || exit 1

@@ -82,6 +82,7 @@ class Telephone:
 Operation = Speed | Reverb | Noise | Telephone
 
 _SECONDS = r"\d+(?:\.\d+)?"
+MOST_DB, MOST_SECONDS = 200, 1_000_000
 _SPEED = re.compile(r"speed=(\d+(?:\.\d{1,2})?)")
 _REVERB = re.compile(r"reverb=(\S+)")
 _NOISE = re.compile(
@@ -111,6 +112,11 @@ def _operation(word: str, text: str) -> Operation:
         start, end, at = (None if match[name] is None else float(match[name]) for name in ("start", "end", "at"))
         if end is not None and end <= (start or 0.0):
             raise ValueError(f"utt2aug: '{word}' in '{text}': the stretch ends before it starts")
+        if abs(float(match["snr"])) > MOST_DB or max(start or 0.0, end or 0.0, at or 0.0) > MOST_SECONDS:
+            raise ValueError(
+                f"utt2aug: '{word}' in '{text}': an SNR lies between -{MOST_DB} and {MOST_DB} dB, a time is at most "
+                f"{MOST_SECONDS} s"
+            )
         return Noise(match["source"], float(match["snr"]), start or 0.0, end, at)
     raise ValueError(
         f"utt2aug: '{word}' in '{text}' is none of speed=0.9, reverb=SOURCE, telephone, noise=SOURCE@1.5-4:snr=10, "

@@ -1,5 +1,6 @@
 """What stands at a place of an utterance: rows of feats.scp (ArkCrops), or features of samples (WaveCrops, wavecrops.py)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,8 +67,7 @@ class ArkCrops:
             raise ValueError(
                 f"{self.folder}/utt2num_frames is missing; local/make_num_frames.py {self.folder} makes it"
             )
-        lengths = column(self.folder / "utt2num_frames", self.scp)
-        self.frames = np.fromiter(lengths, np.int32, len(self.scp))
+        self.frames = counts(self.folder / "utt2num_frames", self.scp, np.int32)
         self.dim = int(self.scp.read(0, 0, 1).shape[1])
 
     def cut(self, places: Places) -> Cut:
@@ -129,6 +129,16 @@ class NoCrops:
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(f"{name}: the method takes no audio, so there is nothing that this teacher could hear")
+
+
+def counts(path: Path, scp: Scp, kind: type[np.integer]) -> np.ndarray:
+    """The second column of such a table, as numbers from 1 up."""
+    texts = column(path, scp)
+    most = int(np.iinfo(kind).max)
+    wrong = [i for i, text in enumerate(texts) if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= most]
+    if wrong:
+        raise ValueError(f"{path}:{wrong[0] + 1}: '{texts[wrong[0]]}' is not a number from 1 to {most}; make it again")
+    return np.fromiter(map(int, texts), kind, len(texts))
 
 
 def column(path: Path, scp: Scp) -> "list[str]":

@@ -33,13 +33,24 @@ class Utterances:
         uniq = folder / "utt2uniq"
         names = list(column(uniq, self.scp)) if uniq.exists() else list(self.scp)
         self.original = np.fromiter((name == key for name, key in zip(names, self.scp, strict=True)), bool, len(names))
-        groups = {name: index for index, name in enumerate(sorted(set(names)))}
-        self.group_of = np.fromiter((groups[name] for name in names), np.int32, len(names))
+        self.group_of = self._groups(names)
         self.vectors: dict[str, Attached] = {}
         self.crop_vectors: dict[str, CropVectors] = {}
 
     def __len__(self) -> int:
         return len(self.scp)
+
+    def _groups(self, originals: list[str]) -> np.ndarray:
+        """(entries,) int32: the copies of an original, as far as they are of one speaker.
+
+        Kaldi's utt2uniq gives copies at other speeds the original at its own speed; they are speakers of their own.
+        """
+        numbers = {name: index for index, name in enumerate(sorted(set(originals)))}
+        group_of = np.fromiter((numbers[name] for name in originals), np.int32, len(originals))
+        if self.labels is None:
+            return group_of
+        pairs = group_of.astype(np.int64) * len(self.speakers) + self.labels
+        return np.unique(pairs, return_inverse=True)[1].astype(np.int32)
 
     def attach(self, name: str, path: str | Path, missing: str = "error") -> None:
         """Batches will hold each utterance's vector of this file, under this name.

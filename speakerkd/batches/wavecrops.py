@@ -16,7 +16,7 @@ import numpy as np
 
 from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.audio.ranges import REMEDY, WaveRanges
-from speakerkd.batches.crops import Crops, Cut, Places, column
+from speakerkd.batches.crops import Crops, Cut, Places, column, counts
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.frontend import FrontEnd
@@ -133,7 +133,7 @@ class WaveCrops:
         """(entries,) int64: samples."""
         table = self.folder / "utt2num_samples"
         if table.exists():
-            return np.fromiter(map(int, column(table, self.scp)), np.int64, len(self.scp))
+            return counts(table, self.scp, np.int64)
         began = time.monotonic()
         lengths = np.fromiter(map(self._waves.num_samples, range(len(self.scp))), np.int64, len(self.scp))
         logging.info(

@@ -43,12 +43,13 @@ def mean_vectors(data: Utterances, entries: np.ndarray, key: str = VECTORS) -> t
         known = sums.any(axis=1)
         return torch.from_numpy(sums[known].astype(np.float32)), torch.from_numpy(known)
     table = data.vectors[key]
-    length = np.maximum(np.linalg.norm(table.rows, axis=1, keepdims=True), 1e-12)
-    sums = np.zeros((len(data.speakers), table.dim))
+    total = torch.zeros(len(data.speakers), table.dim, dtype=torch.float64)
     for part in np.array_split(entries, max(1, len(entries) // 100_000)):
-        np.add.at(sums, data.labels[part], (table.rows / length)[table.row_of[part]])
-    known = sums.any(axis=1)
-    return torch.from_numpy(sums[known].astype(np.float32)), torch.from_numpy(known)
+        rows = table.of(part)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        total.index_add_(0, torch.from_numpy(data.labels[part].astype(np.int64)), torch.from_numpy(rows).double())
+    heard = total.any(dim=1)
+    return total[heard].float(), heard
 
 
 def judge_by_file(teacher: Teacher, path: str, conf: MarginConf) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerkd.conf import opt
+from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import FLOOR, at_least, make_pooling
 from speakerkd.models.resnet import conv3x3, make_stage
@@ -29,6 +29,9 @@ class CAMPPlusConf:
     embedding_dim: int = opt(512, "size of the embedding")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
     variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
+
+    def __post_init__(self) -> None:
+        require_least(self, 1, "front_channels", "channels", "growth", "bottleneck", "layers", "embedding_dim")
 
 
 class Front(nn.Module):

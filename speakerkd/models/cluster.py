@@ -83,8 +83,8 @@ def agglomerate(vectors: Tensor, clusters: int, cells: Tensor | None = None) -> 
     unit = F.normalize(vectors).numpy()
     cells = torch.arange(len(unit)) if cells is None else cells
     _, owner, counts = np.unique(cells.numpy(), return_inverse=True, return_counts=True)
-    means = np.zeros((len(counts), unit.shape[1]))
-    np.add.at(means, owner, unit)
+    order = np.argsort(owner, kind="stable")
+    means = np.add.reduceat(unit[order], np.cumsum(counts) - counts, axis=0, dtype=np.float64)
     means = (means / counts[:, None]).astype(np.float32)
     joins = sorted(_joins(means, counts.astype(np.float64)), key=lambda join: -join[0])
     parent = list(range(len(counts)))

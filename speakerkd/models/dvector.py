@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerkd.conf import opt
+from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import at_least
 
@@ -21,14 +21,15 @@ class DVectorConf:
     layers: int = opt(3, "number of LSTM layers")
     embedding_dim: int = opt(256, "size of the embedding")
 
+    def __post_init__(self) -> None:
+        require_least(self, 1, "hidden", "layers", "embedding_dim")
+
 
 class DVector(nn.Module):
     Conf: ClassVar[type] = DVectorConf
 
     def __init__(self, conf: DVectorConf, feat_dim: int) -> None:
         super().__init__()
-        if min(conf.hidden, conf.layers, conf.embedding_dim) < 1:
-            raise ValueError(f"--hidden={conf.hidden} --layers={conf.layers}: both must be 1 or more")
         self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
         self.stage_channels: tuple[int, ...] = (conf.hidden,) * conf.layers
         # one by one, since a stage is the output of each

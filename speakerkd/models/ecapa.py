@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerkd.conf import opt
+from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, at_least
 
@@ -33,6 +33,11 @@ class ECAPAConf:
     embedding_dim: int = opt(192, "size of the embedding")
     pooling: str = opt("attentive", "pooling over time: attentive or statistics")
     layout: str = opt("wespeaker", "wespeaker or speechbrain: which family of public weights fits")
+
+    def __post_init__(self) -> None:
+        require_least(
+            self, 1, "channels", "joined_channels", "scale", "se_channels", "attention_channels", "embedding_dim"
+        )
 
 
 class ConvLayer(nn.Module):

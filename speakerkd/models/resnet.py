@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerkd.conf import opt
+from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pooling
 
@@ -24,6 +24,9 @@ class ResNetConf:
     embedding_layers: int = opt(1, "affine layers after the pooling: 1 as in WeSpeaker, 2 as in 3D-Speaker")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
     variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
+
+    def __post_init__(self) -> None:
+        require_least(self, 1, "blocks", "base_channels", "embedding_dim")
 
 
 def conv3x3(channels: int, out: int, stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:

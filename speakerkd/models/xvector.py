@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speakerkd.conf import opt
+from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pooling
 
@@ -25,6 +25,9 @@ class XVectorConf:
     embedding_layers: int = opt(2, "affine layers after the pooling: 2 as in WeSpeaker, 1 as in 3D-Speaker")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
     variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
+
+    def __post_init__(self) -> None:
+        require_least(self, 1, "channels", "stats_channels", "embedding_dim")
 
 
 class FrameLayer(nn.Module):

@@ -28,9 +28,9 @@ def procrustes(test: np.ndarray, enroll: np.ndarray) -> np.ndarray:
 
 def centroids(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(C, D): the mean of each speaker's vectors of length 1, itself of length 1. Each of 0 to C - 1 must be there."""
-    sums = np.zeros((labels.max() + 1, vectors.shape[1]))
-    np.add.at(sums, labels, vectors.astype(np.float64))
-    return length_normalise(sums)
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    return length_normalise(np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64))
 
 
 def logits(rows: np.ndarray, centred: bool = False) -> np.ndarray:
