@@ -6,7 +6,7 @@ Usage: tools/bench.py [options] [section ...]
 Sections:
   fbank   wav to written ark, times real time on one core, beside kaldi-native-fbank
   crops   two-second crops of waves with their features, plain and with noise and rooms, beside torchaudio's chain
-  load    two-second crops from compressed archives on one core, beside kaldiio.load_mat
+  load    two-second crops from compressed archives on one core, beside kaldiio.load_mat; bytes read from a cold disk
   index   a long scp: seconds to open, memory with no and with four workers
   train   crops per second of the training loop, beside the same model stepping on tensors in memory
   distill crops per second of a step of distillation, beside plain training and the teacher alone

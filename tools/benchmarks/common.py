@@ -29,6 +29,7 @@ class Options:
     utterances: int = opt(40, "fbank, load, train, distill, sdpn, extract: number of utterances")
     device: str = opt("cuda", "gpu: cuda, or cpu to try the program")
     toy: bool = opt(False, "gpu: a small model and small batches, to try the program")
+    cold_gb: float = opt(2.0, "load: GB of archives that are read from disk, without the page cache")
     entries: int = opt(1_100_000, "index: lines of the scp")
     trials: int = opt(580_000, "score, asnorm: number of trials, over 5000 utterances at most")
     cohort: int = opt(6000, "asnorm: speakers of the cohort")

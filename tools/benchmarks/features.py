@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import re
+import struct
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -82,8 +84,53 @@ def load(options: Options, folder: Path) -> list[Row]:
     times = compare(ours, theirs, options.seconds)
     rates = [f"{len(crops) / each:.0f} crops/s" for each in times[:2]]
     return [
-        Row("load", "2 s of 10 s utterances, CM2, one core", rates[0], f"kaldiio {rates[1]}", f"{times[2]:.1f}", "4")
+        Row("load", "2 s of 10 s utterances, CM2, one core", rates[0], f"kaldiio {rates[1]}", f"{times[2]:.1f}", "4"),
+        cold(options, folder, rng.integers(65536, size=(1000, 80), dtype=np.uint16)),
     ]
+
+
+def cold(options: Options, folder: Path, levels: np.ndarray) -> Row:
+    """Random crops while no page of the archives is in memory: what comes from the disk, beside what the crops need."""
+    from speakerkd.files.kaldi import ArkWriter, Scp
+
+    archives, frames, num_crops = 8, 200, 1000
+    packed = b"\0BCM2 " + struct.pack("<ffii", -10, 20, *levels.shape) + levels.tobytes()
+    count = max(archives, round(options.cold_gb * 1e9 / len(packed)))
+    lines: list[str] = []
+    for number in range(archives):
+        with ArkWriter(folder / f"cold.{number}", compress=True) as write:
+            for index in range(number * count // archives, (number + 1) * count // archives):
+                write.put(f"{index:08}", packed)
+        lines += (folder / f"cold.{number}.scp").read_text().splitlines(keepends=True)
+        with open(folder / f"cold.{number}.ark", "rb") as file:
+            os.fsync(file.fileno())  # pages that are not yet written can't be dropped
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    (folder / "cold.scp").write_text("".join(lines))
+    scp, rng = Scp(folder / "cold.scp"), np.random.default_rng(1)
+    places = list(
+        zip(rng.integers(len(scp), size=num_crops), rng.integers(len(levels) - frames, size=num_crops), strict=True)
+    )
+    before, start = from_disk(), time.perf_counter()
+    for index, first in places:
+        scp.read(int(index), int(first), int(first) + frames)
+    seconds, read = time.perf_counter() - start, from_disk() - before
+    needed = num_crops * levels[:frames].nbytes
+    what = f"the same out of {options.cold_gb:g} GB, page cache empty"
+    if read == 0:
+        return Row("load", what, "nothing came from a disk: no figure", aim="1.5 at most")
+    return Row(
+        "load",
+        what,
+        f"{read / 1e6:.1f} MB read, {1000 * seconds / num_crops:.2f} ms a crop",
+        f"needed {needed / 1e6:.1f} MB",
+        f"{read / needed:.2f}",
+        "1.5 at most",
+    )
+
+
+def from_disk() -> int:
+    """Bytes that this process had fetched from disks so far."""
+    return int(re.findall(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0])
 
 
 def index(options: Options, folder: Path) -> list[Row]:
