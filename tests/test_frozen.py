@@ -13,6 +13,9 @@ from speakerkd.kd.teacher import NetTeacher
 from speakerkd.models import SpeakerNet, make_net
 from speakerkd.models.folding import NORMS, fold_batch_norms
 from speakerkd.models.frozen import Frozen
+from speakerkd.models.frozenlayers import Ends
+from speakerkd.models.frozenparts import FrozenAttention, FrozenStatistics
+from speakerkd.models.pooling import make_pooling
 
 CONFS = {
     "xvector": "--type=xvector\n--channels=16\n--stats-channels=24\n--embedding-dim=12\n",
@@ -99,6 +102,23 @@ def test_half_precision_is_near(name: str, tmp_path: Path) -> None:
     feats = batch([200, 200, 200])
     cosine = F.cosine_similarity(net(feats).embedding, Frozen(net, half=torch.bfloat16)(feats).embedding.float())
     assert cosine.min() > 0.998
+
+
+@pytest.mark.parametrize("floor", [1e-12, 1e-7, 1e-2])
+@pytest.mark.parametrize("pooling", ["statistics", "attentive"])
+def test_the_floor_of_variances_is_that_of_the_net(pooling: str, floor: float) -> None:
+    """Maps that hardly change, where the floor is all there is to see: 3D-Speaker's nets have another than WeSpeaker's."""
+    net = make_pooling(pooling, 3, floor).eval()
+    maps = 1 + 1e-4 * torch.randn(2, 3, 20)
+    with torch.no_grad():
+        expected = net(maps)
+        kind = FrozenStatistics if pooling == "statistics" else FrozenAttention
+        ends = Ends()
+        ends.begin(20, None)
+        found = kind(net, ends)(maps)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
+    deviation = expected[:, 3:]
+    assert (deviation > 0.9 * floor**0.5).all() and (floor < 1e-7 or deviation.max() < 1.1 * floor**0.5 + 2e-4)
 
 
 def test_norms_are_folded_where_nothing_else_reads_the_layer(tmp_path: Path) -> None:

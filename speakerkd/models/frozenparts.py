@@ -7,25 +7,25 @@ from torch.nn import functional as F
 from speakerkd.models.campplus import SEGMENT, ContextMask, DenseBlock, DenseLayer
 from speakerkd.models.ecapa import SqueezeExcitation
 from speakerkd.models.frozenlayers import Conv, Ends, affine
-from speakerkd.models.pooling import FLOOR, AttentivePooling, StatisticsPooling, single, weighted_statistics
+from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, single, weighted_statistics
 
 
-def statistics(maps: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
+def statistics(maps: Tensor, ends: Ends, floor: float) -> tuple[Tensor, Tensor]:
     """As pooling.statistics: mean and deviation over the last axis. torch.var takes twenty times as long as two passes."""
     count = ends.count(maps)
     mean = ends.silence(maps).sum(-1) / count
     squares = ends.silence(maps - mean.unsqueeze(-1)).square_().sum(-1)
     degrees = max(count - 1, 1) if isinstance(count, int) else (count - 1).clamp(min=1)
-    return mean, (squares / degrees + FLOOR).sqrt()
+    return mean, (squares / degrees + floor).sqrt()
 
 
 class FrozenStatistics(nn.Module):
     def __init__(self, pooling: StatisticsPooling, ends: Ends) -> None:
         super().__init__()
-        self.dim, self.ends = pooling.dim, ends
+        self.dim, self.ends, self.floor = pooling.dim, ends, pooling.floor
 
     def forward(self, maps: Tensor) -> Tensor:
-        mean, deviation = statistics(single(maps), self.ends)  # (B, C, T) or (B, C, F, T)
+        mean, deviation = statistics(single(maps), self.ends, self.floor)  # (B, C, T) or (B, C, F, T)
         return torch.cat([mean.flatten(1), deviation.flatten(1)], 1)
 
 
@@ -57,7 +57,7 @@ class FrozenAttention(nn.Module):
             even = torch.ones_like(maps) / maps.shape[-1]
             found = weighted_statistics(maps, even, self.pooling.floor)
         else:
-            found = statistics(maps, self.ends)
+            found = statistics(maps, self.ends, self.pooling.floor)
         return tuple(each.unsqueeze(-1).expand_as(maps) for each in found)
 
 
