@@ -11,7 +11,10 @@ from speakerkd.kd.base import Clock, Distiller, Outcome
 from speakerkd.train.options import TrainConf
 from speakerkd.train.precision import autocast_dtype
 
-LEAST_SCALE = 2.0**-10  # of the loss in fp16; it starts at 2^16 and is halved for each gradient that is not finite
+FIRST_SCALE = (
+    2.0**12
+)  # of the loss in fp16; it is halved for each gradient that is not finite, and doubled after 2,000 others
+LEAST_SCALE = 2.0**-10
 
 
 class NotFiniteError(ValueError):
@@ -43,7 +46,7 @@ class Stepper:
     def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer, conf: TrainConf, device: torch.device) -> None:
         self.net, self.optimizer, self.conf, self.device = net, optimizer, conf, device
         self.dtype = autocast_dtype(conf.amp, device)
-        self.scaler = torch.amp.GradScaler(device.type) if self.dtype == torch.float16 else None
+        self.scaler = torch.amp.GradScaler(device.type, FIRST_SCALE) if self.dtype == torch.float16 else None
         self.spoilt = torch.zeros((), dtype=torch.bool, device=device)
 
     def __call__(self, batch: Batch, clock: Clock, rate: float) -> Outcome:

@@ -37,7 +37,12 @@ MODELS = ROOT / "egs/voxceleb/v1/conf/model"
 SMALL = ROOT / "egs/mini/v1/conf/model/xvector.conf"
 SPEED = ("xvector", "ecapa512", "resnet34", "campplus")
 STEPS = 20
-LOSSES = {"none": 0.01, "bf16": 0.05, "fp16": 0.05}  # --amp, and how far a loss may be from the CPU's, relatively
+LOSSES = {
+    "none": 0.01,
+    "bf16": 0.05,
+    "fp16": 0.05,
+}  # --amp: how far a loss may be from the CPU's, in parts of the largest
+PLAIN = MarginConf(type="softmax")  # a margin at scale 32 makes so few utterances a chaotic task: rounding soon grows
 STARVED = 0.95  # of the bare steps' speed; below this the loader is what waits
 WORKERS = 8
 
@@ -72,7 +77,7 @@ def trained(method: Distiller, data: Utterances, folder: Path, world: World, amp
     if world.first:
         run.open({"amp": amp})
     world.barrier()
-    conf = TrainConf(num_epochs=1, batch_size=16, lr=0.01, final_lr=0.01, warmup=0, amp=amp)
+    conf = TrainConf(num_epochs=1, batch_size=16, lr=3e-3, final_lr=3e-3, warmup=0, amp=amp)
     batches = Batches(data, [View()], 100, 16, 0, np.arange(64), world.rank, world.size)
     batches.per_epoch, batches.num_groups = STEPS, STEPS * 16
     batches._permutation, batches._epoch = np.tile(np.arange(64), STEPS // 4), 0
@@ -86,15 +91,15 @@ def trained(method: Distiller, data: Utterances, folder: Path, world: World, amp
 
 
 def same_losses(data: Utterances, folder: Path, device: torch.device) -> Iterator[Row]:
-    cpu = trained(supervised(data), data, folder / "cpu", World(0, 1, torch.device("cpu")))
+    cpu = trained(supervised(data, head=PLAIN), data, folder / "cpu", World(0, 1, torch.device("cpu")))
     for amp, most in LOSSES.items():
         try:
             dtype = name_of(autocast_dtype(amp, device))
         except ValueError as error:
             yield Row("gpu", f"losses, {amp}", str(error))
             continue
-        found = trained(supervised(data), data, folder / amp, World(0, 1, device), amp)
-        apart = max(abs(one - other) / abs(other) for one, other in zip(found, cpu, strict=True))
+        found = trained(supervised(data, head=PLAIN), data, folder / amp, World(0, 1, device), amp)
+        apart = max(abs(one - other) for one, other in zip(found, cpu, strict=True)) / max(cpu)
         good = apart <= most and len(found) == STEPS
         yield check(f"losses of {STEPS} steps, {dtype}", f"{apart:.1e} apart", "CPU, float32", good, f"{most:g}")
 
