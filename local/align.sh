@@ -47,19 +47,21 @@ train_dir=${3%/}
 test_dir=${4%/}
 trials=$5
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+# shellcheck disable=SC2086  # several names in each
+check_words "$enroll" "$test" "$train_dir" "$test_dir" "$trials" "$out" "$train_config" "$enroll_spk2utt" $kd_types $train_options
 local/check_python.sh
 [[ $chunk_frames =~ ^[0-9]+$ ]] || fail "--chunk-frames '$chunk_frames' is not a number of frames"
 for file in "$train_dir/utt2spk" "$test_dir/utt2spk" "$trials"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
 for system in "$enroll" "$test"; do [ -d "$system" ] || fail "$system: no such folder; run stages 3 to 5"; done
 [ "$(realpath "$enroll")" != "$(realpath "$test")" ] || fail "$enroll is given twice: a system needs no map to itself"
 if [ -f "$enroll/final.pt" ] && cmp -s "$enroll/final.pt" "$test/final.pt"; then fail "$enroll and $test hold the same final.pt: a system needs no map to itself"; fi
-both=$(comm -12 <(awk '{print $2}' "$train_dir/utt2spk" | sort -u) <(awk '{print $2}' "$test_dir/utt2spk" | sort -u) | head -n 3 | tr '\n' ' ')
+both=$(comm -12 <(awk '{print $2}' < "$train_dir/utt2spk" | sort -u) <(awk '{print $2}' < "$test_dir/utt2spk" | sort -u) | head -n 3 | tr '\n' ' ')
 [ -z "$both" ] || fail "speakers of $test_dir are in $train_dir too ($both): maps must not learn from them"
 for kd_type in $kd_types; do [ -f "conf/kd/$kd_type.conf" ] || fail "conf/kd/$kd_type.conf: no such file"; done
 [ -f "$train_config" ] || fail "$train_config: no such file"
 out=${out:-${enroll}_$(basename "$test")_nessa}
-mkdir -p "$out/log/jobs" || fail "can't make $out; check the rights of the folder"
+mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
 
 extract() { # system, data directory, folder of the vectors, frames of a chunk
   [ ! -s "$1/$3/xvector.scp" ] || return 0
@@ -79,18 +81,10 @@ if [ "$chunk_frames" -gt 0 ]; then
   learn=${train}_c$chunk_frames/xvector.scp
   learn_dir=$enroll/${train}_c$chunk_frames
 fi
-train+=/xvector.scp
-tested+=/xvector.scp
 
 # The same speakers are held out from the closed forms and from the trained maps.
-option() { # name, default: of --train-options, else of the conf file
-  { sed 's/#.*//' "$train_config"; echo "${train_options//--/$'\n'--}"; } |
-    sed -n "s/^--$1[= ]\([^ ]*\).*/\1/p" | tail -n 1 | grep . || echo "$2"
-}
-held=$(option 'valid[-_]speakers' 0)
-seed=$(option seed 0)
 rm -f "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}/{{enroll,test}.mat,scores/"$(basename "$trials")".*}
-local/align_maps.py --valid-speakers "$held" --seed "$seed" "$learn_dir" "$enroll/$learn" "$test/$learn" "$out" \
+local/align_maps.py --train-config "$train_config" --train-options "$train_options" "$learn_dir" "$enroll/$learn" "$test/$learn" "$out" \
   2>&1 | tee "$out/log/align_maps.log" >&2
 maps=()
 for form in $closed_forms; do
@@ -107,42 +101,11 @@ for kd_type in $kd_types; do
 done
 
 # Each map is a job: both sides' vectors, then scores by who enrols and who verifies.
-speak() { printf '%q ' "$@"; echo; }
-score() { # name, enrolment's vectors, test's vectors, enrolment's cohort, test's cohort, folder
-  local how=(local/score.py --num-bootstrap 0 --plots false --enroll-spk2utt "$enroll_spk2utt" --utt2spk "$test_dir/utt2spk")
-  speak "${how[@]}" --name "$1" "$trials" "$2" "$3" "$6"
-  [ "$top_n" -eq 0 ] || speak "${how[@]}" --name "$1.asnorm" --norm asnorm --top-n "$top_n" --enroll-cohort "$4" --cohort "$5" \
-    "$trials" "$2" "$3" "$6"
-}
-number=1
-{
-  echo "set -e"
-  for one in enroll test; do
-    for other in enroll test; do
-      [ $one = $other ] || [ -f "$out/raw/test.mat" ] || continue
-      score "$one-$other" "${!one}/$tested" "${!other}/$tested" "${!one}/$train" "${!other}/$train" "$out/raw/scores"
-    done
-  done
-} > "$out/log/jobs/1.sh"
-for map in "${maps[@]}"; do
-  number=$((number + 1))
-  {
-    echo "set -e"
-    for side in enroll test; do
-      file=$out/$map/$side.mat
-      [ -f "$file" ] || file=$out/$map/$side.pt
-      speak local/map_vectors.py "$file" "${!side}/$tested" "$out/$map/${side}_test"
-      [ "$top_n" -eq 0 ] || speak local/map_vectors.py "$file" "${!side}/$train" "$out/$map/${side}_train"
-    done
-    for one in enroll test; do
-      for other in enroll test; do
-        score "$one-$other" "$out/$map/${one}_test/xvector.scp" "$out/$map/${other}_test/xvector.scp" \
-          "$out/$map/${one}_train/xvector.scp" "$out/$map/${other}_train/xvector.scp" "$out/$map/scores"
-      done
-    done
-  } > "$out/log/jobs/$number.sh"
-done
-$cmd --max-jobs-run "$nj" JOB=1:"$number" "$out/log/score.JOB.log" bash "$out/log/jobs/JOB.sh"
+printf '%s\n' raw "${maps[@]}" > "$out/log/maps"
+# shellcheck disable=SC2086  # cmd may carry options
+$cmd --max-jobs-run "$nj" JOB=1:$((${#maps[@]} + 1)) "$out/log/score.JOB.log" \
+  local/score_map.sh --utt2spk "$test_dir/utt2spk" --enroll-spk2utt "$enroll_spk2utt" --top-n "$top_n" \
+  "$out/log/maps" JOB "$enroll" "$test" "$tested" "$train" "$trials" "$out"
 
 scorings=cosine
 [ "$top_n" -eq 0 ] || scorings=cosine,asnorm

@@ -2,26 +2,26 @@
 """Closed-form maps between two systems' vectors, which a trained map has to beat. Called by align.sh.
 
 Usage: local/align_maps.py [options] <data-dir> <enroll xvector.scp> <test xvector.scp> <out-dir>
-  local/align_maps.py --valid-speakers 6 data/train exp/old/xvectors_train/xvector.scp \\
+  local/align_maps.py --train-config conf/train_align.conf data/train exp/old/xvectors_train/xvector.scp \\
     exp/new/xvectors_train/xvector.scp exp/old_new_nessa
 
 Written are <out-dir>/<name>/enroll.mat and test.mat, in Kaldi's format, for what speakerkd/score/align.py describes:
   raw           nothing, where the dimensions are the same
   leastsquares  ridge   procrustes    of the test's vectors alone; ridge with the penalty of the lowest held-out EER
   logits        logits_centred        class weights over the speakers that both classifiers have, else centroids
-All learn from the training speakers but those held out, which are the ones that local/train.py holds out with the same
---valid-speakers and --seed. Their EER, enrolment by one system and test by the other, is logged.
+All learn from the training speakers except those held out, and the EER of the latter is logged, enrolment by one system and
+test by the other. local/train.py holds out the same speakers if it is given the same conf file and options.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from speakerkd.batches.utterances import Utterances, hold_out
-from speakerkd.conf import opt, parse_args, run
+from speakerkd.conf import build, opt, parse_args, read_conf, run
 from speakerkd.files.backend import write_matrix
 from speakerkd.models.base import load_net
 from speakerkd.models.vectormap import VectorMap
@@ -35,10 +35,28 @@ Maps = tuple[np.ndarray, np.ndarray]  # of the enrolment's side and of the test'
 
 @dataclass
 class Options:
-    valid_speakers: int = opt(0, "number of held-out speakers; their EER chooses the penalty of ridge")
-    seed: int = opt(0, "random seed of the choice of these speakers")
+    train_config: str = opt("", "conf file of local/train.py, of which --valid-speakers and --seed count")
+    train_options: str = opt("", "options of local/train.py that come after those of the conf file")
     penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "penalties of ridge that are tried")
     missing: str = opt("skip", "utterances that one system has no vector of: skip or error")
+
+
+@dataclass
+class HeldOut:
+    """The options of local/train.py that say who is held out."""
+
+    valid_speakers: int = 0
+    seed: int = 0
+
+
+def held_out(config: str, words: str) -> HeldOut:
+    pairs = read_conf(config) if config else {}
+    queue = words.split()
+    while queue:
+        name, equals, value = queue.pop(0).removeprefix("--").partition("=")
+        pairs[name.replace("-", "_")] = value if equals or not queue else queue.pop(0)
+    mine = {field.name for field in fields(HeldOut)}
+    return build(HeldOut, {name: value for name, value in pairs.items() if name in mine}, f"{config} {words}".strip())
 
 
 def class_rows(scp: str, vectors: np.ndarray, labels: np.ndarray, speakers: tuple[str, ...]) -> tuple[np.ndarray, str]:
@@ -76,7 +94,8 @@ def main(argv: list[str]) -> None:
     if options.missing not in ("skip", "error") or not options.penalties or min(options.penalties) <= 0:
         raise ValueError("--missing is skip or error, --penalties are one or more positive numbers")
     data = Utterances(data_dir, audio=False)
-    entries, valid, valid_speakers = hold_out(data, options.valid_speakers, options.seed)
+    held = held_out(options.train_config, options.train_options)
+    entries, valid, valid_speakers = hold_out(data, held.valid_speakers, held.seed)
     for side, path in zip(SIDES, paths, strict=True):
         data.attach(side, path, options.missing)
     whole = data.complete()
@@ -92,7 +111,7 @@ def main(argv: list[str]) -> None:
         "%d utterances of %d speakers have both vectors, of %d; %d dimensions (enroll), %d (test); logits by %s, %s",
         len(entries), len(speakers), len(whole), enroll.shape[1], test.shape[1], told[0][1], told[1][1],
     )  # fmt: skip
-    validation = CrossValidation(data, valid, valid_speakers, torch.device("cpu")) if options.valid_speakers else None
+    validation = CrossValidation(data, valid, valid_speakers, torch.device("cpu")) if held.valid_speakers else None
     best: dict[str, tuple[float, Maps]] = {}
     for name, pair in all_maps(enroll, test, [rows for rows, _ in told], options.penalties).items():
         rate = validation(dict(zip(SIDES, map(as_net, pair), strict=True))) if validation else 0.0

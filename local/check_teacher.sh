@@ -34,7 +34,7 @@ nj=2
 teacher=$1
 data=${2%/}
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
 local/check_python.sh
 [ -s "$teacher" ] || fail "$teacher: no such teacher; run stage 3, or local/import_checkpoint.py"
 for file in "$kd" "$model" "$head"; do

@@ -52,7 +52,9 @@ test=${2%/}
 trials=$3
 out=${4%/}
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+# shellcheck disable=SC2086  # several names in each
+check_words "$train" "$test" "$trials" "$out" "$head" "$train_config" $students $kd_types $seeds $teachers $train_options
 local/check_python.sh
 [ -s "$train/feats.scp" ] && [ -s "$test/feats.scp" ] || fail "$train/feats.scp or $test/feats.scp is missing; run stage 2"
 [ -s "$trials" ] || fail "$trials: no such trials"
@@ -142,7 +144,7 @@ for teacher in $teachers; do
 done
 tables=(--reference "$reference" --teachers "${judged[*]}")
 if [ -n "$noise" ]; then
-  mapfile -t folders < <(printf "$out/%s\n" "${systems[@]}")
+  folders=("${systems[@]/#/$out/}")
   local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --score-opts "--num-bootstrap 0 --plots false" \
     "$test" "$trials" "$out/noise" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
   tables+=(--noise "$out/noise" --conditions "noise${noise//,/,noise}")

@@ -28,7 +28,8 @@ logs=${2:-$data/log}
 out=${3:-$data/data}
 name=$(basename "$data")
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+check_words "$data" "$logs" "$out" "$vad_config"
 [ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run local/make_fbank.sh $data"
 [ -f "$vad_config" ] || fail "$vad_config: no such file (--vad-config)"
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"

@@ -32,7 +32,8 @@ model=$1
 data=${2%/}
 out=${3%/}
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+check_words "$model" "$data" "$out"
 local/check_python.sh
 [ -s "$model" ] || fail "$model: no such checkpoint; run stage 3 or 4"
 list=

@@ -36,6 +36,7 @@ data=${2%/}
 out=${3%/}
 
 . local/part_lib.sh
+check_words "$model" "$data" "$out"
 local/check_python.sh
 [ -s "$model" ] || fail "$model: no such checkpoint; run stage 3 or 4"
 list=
@@ -97,8 +98,9 @@ for file in "$out"/xvector.*; do   # of an earlier run with more jobs
 done
 vectors=$(wc -l < "$out/.xvector.scp.tmp")
 if [ "$chunk_frames" -gt 0 ] && [ -f "$data/utt2spk" ]; then
-  awk 'NR == FNR {speaker[$1] = $2; next} {print $1, speaker[substr($1, 1, length($1) - 18)]}' \
-    "$data/utt2spk" "$out/.xvector.scp.tmp" > "$out/utt2spk"
+  # By the environment, since awk would take the file a=b/utt2spk for an assignment.
+  speakers=$data/utt2spk awk 'BEGIN { while ((getline line < ENVIRON["speakers"]) > 0) { split(line, part); speaker[part[1]] = part[2] } }
+    { print $1, speaker[substr($1, 1, length($1) - 18)] }' < "$out/.xvector.scp.tmp" > "$out/utt2spk"
   utils/utt2spk_to_spk2utt.sh "$out/utt2spk" | sort -k1,1 > "$out/spk2utt"
   speakers=$out/spk2utt
 else

@@ -31,17 +31,17 @@ out=${3:-$data/data}
 name=$(basename "$data")
 
 . local/part_lib.sh
+check_words "$data" "$logs" "$out" "$fbank_config"
 [ -d "$data" ] || fail "$data: no such data directory; run stage 1"
 [ -s "$data/wav.scp" ] || fail "$data/wav.scp is missing or empty; run stage 1"
 [ -f "$fbank_config" ] || fail "$fbank_config: no such file (--fbank-config)"
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
 [[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
-case "$data$logs$out" in *[[:space:]]*) fail "the paths $data, $logs, $out must hold no white space: scp files can't name them" ;; esac
 local/check_python.sh
 utils/check_copies.sh "$data"
 list=$data/wav.scp
 [ ! -f "$data/segments" ] || list=$data/segments
-total=$(awk 'NF {n++} END {print n + 0}' "$list")
+total=$(awk 'NF {n++} END {print n + 0}' < "$list")
 [ "$total" -gt 0 ] || fail "$list is empty; run stage 1"
 [ "$nj" -le "$total" ] || { echo "$0: $total utterances, hence $total jobs instead of $nj" >&2; nj=$total; }
 { mkdir -p "$logs" "$out" "$data/conf" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
@@ -70,7 +70,7 @@ if [ $((lost * 100)) -gt $((total * max_lost)) ]; then
 fi
 gather utt2num_frames utt2num_frames
 gather utt2dur utt2dur
-sed 's/#.*//; s/=/ /' "$fbank_config" |
+sed 's/#.*//; s/=/ /' < "$fbank_config" |
   awk '{gsub("_", "-", $1)} $1 == "--frame-shift" {ms = $2} END {print (ms ? ms : 10) / 1000}' > "$data/frame_shift"
 [ "$fbank_config" -ef "$data/conf/fbank.conf" ] || cp "$fbank_config" "$data/conf/fbank.conf"
 for file in "$out/raw_fbank_$name".*; do   # of an earlier run with more jobs

@@ -30,13 +30,13 @@ logs=${2:-$data/log}
 out=${3:-$data/data}
 name=$(basename "$data")
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+check_words "$data" "$logs" "$out"
 [ -d "$data" ] || fail "$data: no such data directory; run stage 1"
 [ -s "$data/wav.scp" ] || fail "$data/wav.scp is missing or empty; run stage 1"
 [ -f "$fbank_config" ] || fail "$fbank_config: no such file (--fbank-config)"
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
 [[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
-case "$data$logs$out" in *[[:space:]]*) fail "the paths $data, $logs, $out must hold no white space: scp files can't name them" ;; esac
 local/check_python.sh
 rate() { sed 's/#.*//; s/=/ /' < "$1" | awk '{gsub("_", "-", $1)} $1 == "--sample-frequency" {r = $2} END {print (r ? r : 16000) + 0}'; }
 if [ -f "$data/feats.scp" ] && [ -f "$data/conf/fbank.conf" ]; then

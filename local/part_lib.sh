@@ -2,8 +2,7 @@
 # What stage scripts share whose jobs each make a part of the result, and keep a part that is finished. To be sourced:
 # . local/part_lib.sh
 
-# shellcheck disable=SC2329  # the scripts that source this file call it
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
 
 # hold_lock FILE MESSAGE: only one run at a time, until this script and all that it has started have ended.
 hold_lock() {

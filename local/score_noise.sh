@@ -45,7 +45,9 @@ trials=$2
 out=${3%/}
 shift 3
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+# shellcheck disable=SC2086  # several options
+check_words "$data" "$trials" "$out" "$@" $score_opts
 talkers=5         # of babble
 talkers_db=6.99   # 10 log10 of their number
 for file in "$data/wav.scp" "$data/utt2spk"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
@@ -95,7 +97,7 @@ plan() { # kind, SNR, folder: the data directory of a condition, without feature
   for table in wav.scp utt2spk utt2aug segments; do
     [ -f "$3.copies/$table" ] || continue
     if [ "$table" = wav.scp ] && [ -f "$3.copies/segments" ]; then cp "$3.copies/wav.scp" "$3/wav.scp"; continue; fi
-    awk -v cut="$cut" '{print substr($1, 1, length($1) - cut) substr($0, length($1) + 1)}' "$3.copies/$table" |
+    awk -v cut="$cut" '{print substr($1, 1, length($1) - cut) substr($0, length($1) + 1)}' < "$3.copies/$table" |
       sort -k1,1 > "$3/$table"
   done
   [ ! -f "$3.copies/aug.scp" ] || cp "$3.copies/aug.scp" "$3/aug.scp"
@@ -134,41 +136,21 @@ for kind in "${sounds[@]}"; do
   done
 done
 
-# A job for each system in each condition.
-one() { # checkpoint, features, folder of the vectors, folder of the scores
-  local made_of
-  # Features made again may have the same scp, but have another time.
-  made_of="$(md5sum < "$1") $(md5sum < "$2/feats.scp") $(stat -c %Y "$2/feats.scp")"
-  if [ "$(cat "$3/made_of" 2> /dev/null)" != "$made_of" ]; then
-    rm -f "$3/made_of"
-    local/extract_xvectors.sh --nj 1 --gpus "$($use_gpu && echo 1 || echo 0)" "$1" "$2" "$3"
-    echo "$made_of" > "$3/made_of"
-  fi
-  rm -f "$4/metrics.tsv"
-  mkdir -p "$4"
-  # shellcheck disable=SC2086  # several options
-  local/score.py --utt2spk "$data/utt2spk" $score_opts "$trials" "$3/xvector.scp" "$3/xvector.scp" "$4"
-}
-jobs=$out/log/jobs
-rm -rf "$jobs"
-mkdir -p "$jobs"
-count=0
+# A job for each system in each condition: a line of the table.
+table=$out/log/jobs
+rm -rf "$table"
+mkdir -p "$out/log"
 for exp in "$@"; do
+  place=$out/$(basename "$exp")
   for condition in "${conditions[@]}"; do
     noisy=${data}_$condition
     [ "$condition" != clean ] || noisy=$data
-    place=$out/$(basename "$exp")
-    count=$((count + 1))
-    {
-      echo "set -euo pipefail"
-      declare -p use_gpu data score_opts trials
-      declare -f one
-      printf '%q ' one "$exp/final.pt" "$noisy" "$place/xvectors_$condition" "$place/scores_$condition"
-    } > "$jobs/$count.sh"
+    echo "$exp/final.pt $noisy $place/xvectors_$condition $place/scores_$condition"
   done
-done
+done > "$table"
 gpu=()
 ! $use_gpu || gpu=(--gpu 1)
 # shellcheck disable=SC2086  # cmd may carry options
-$cmd "${gpu[@]}" --max-jobs-run "$nj" JOB=1:"$count" "$out/log/noise.JOB.log" bash "$jobs/JOB.sh"
+$cmd "${gpu[@]}" --max-jobs-run "$nj" JOB=1:"$(wc -l < "$table")" "$out/log/noise.JOB.log" \
+  local/score_condition.sh --use-gpu "$use_gpu" --utt2spk "$data/utt2spk" --score-opts "$score_opts" "$table" JOB "$trials"
 local/noise_table.py "$out" "$(IFS=,; echo "${conditions[*]}")" "${systems[@]}"

@@ -37,7 +37,8 @@ enroll=$4
 test=$5
 out=${6%/}
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+check_words "$data" "$model" "$trials" "$enroll" "$test" "$out" "$enroll_spk2utt" "$num_utts" "$name"   # Kaldi runs its pipes by bash
 for file in "$data/utt2spk" "$data/spk2utt" "$model/xvector.scp" "$trials" "$enroll" "$test"; do
   [ -s "$file" ] || fail "$file is missing or empty; run the earlier stages, or see --help for the order of the arguments"
 done

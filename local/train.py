@@ -56,7 +56,7 @@ class Options(TrainConf):
     centroids: str = opt(
         "", "spk_xvector.scp of the training speakers, by which the teacher judges them; or name=file,..."
     )
-    teacher_weights: str = opt("", "of several teachers: name=number,...; each counts alike where none is given")
+    teacher_weights: str = opt("", "weights of several teachers: name=number,...; without them all count the same")
     vectors: str = opt(
         "", "further inputs of the method: name=file,...; a file is an scp of vectors or a table of numbers"
     )

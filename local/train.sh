@@ -17,7 +17,8 @@
 #   --processes 0                        processes of a node where that is not the number of GPUs
 #   --nodes 1                            machines that work together; each sees <exp-dir>
 #
-# <exp-dir>/final.pt is the result, <exp-dir>/log/train.1.log tells how it goes, log.tsv and log/curves.png how it went.
+# <exp-dir>/final.pt is the result. <exp-dir>/log/train.1.log tells how it goes, log.tsv and log/curves.png how it went; logs of
+# earlier runs in this folder are in log/earlier.
 set -euo pipefail
 export LC_ALL=C
 
@@ -39,17 +40,36 @@ nodes=1
 data=${1%/}
 out=${2%/}
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
+# shellcheck disable=SC2086  # several options
+check_words "$data" "$out" "$model" "$kd" "$head" "$teacher" "$vectors" "$train_config" $train_options
 local/check_python.sh
 [ -s "$data/feats.scp" ] || [ "$source" = waves ] || { [ -n "$vectors" ] && [ -s "$data/utt2spk" ]; } || fail "$data/feats.scp is missing or empty; run stage 2"
 for file in "$model" "$kd" "$head" "$train_config"; do
   [ -f "$file" ] || fail "$file: no such file; there are: $(cd "$(dirname "$file")" 2>/dev/null && echo *)"
 done
 mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
+# The log is that of the run at work: whoever comes second must not begin it anew. .train.lock is held by this script until its
+# training ends, .lock by every training, however it was started.
+if command -v flock > /dev/null; then
+  for lock in .lock .train.lock; do
+    exec 8>> "$out/$lock"
+    code=0
+    flock --nonblock --conflict-exit-code 75 8 2> /dev/null || code=$?
+    [ "$code" -ne 75 ] || fail "$out: another run is at work in this folder; wait for it or choose another one"
+  done
+fi
 [ "$processes" -gt 0 ] || processes=$((gpus > 0 ? gpus : 1))
 gpu=()
 [ "$gpus" -eq 0 ] || gpu=(--gpu "$gpus")
 [ "$nodes" -eq 1 ] || gpu+=(--max-jobs-run "$nodes")   # nodes wait for each other, so all must run at once
+# What earlier runs told, or one that is going on from there, is kept.
+for log in "$out"/log/train.*.log; do
+  [ -f "$log" ] || continue
+  mkdir -p "$out/log/earlier"
+  name=$(basename "$log" .log)
+  mv "$log" "$out/log/earlier/$name.$(date -r "$log" +%Y%m%dT%H%M%S).log"
+done
 launcher=()
 rm -f "$out/log/rendezvous"
 [ "$processes" -eq 1 ] && [ "$nodes" -eq 1 ] || launcher=(local/launch.sh JOB "$nodes" "$processes" "$out")

@@ -157,9 +157,10 @@ def test_interrupted_and_run_again_gives_the_same_arks(recipe: Path, sh: Run) ->
         ("empty wav.scp", "wav.scp is missing or empty; run stage 1"),
         ("no conf", "conf/none.conf: no such file"),
         ("typo in conf", r"no option --num-mel-bin .*--num-mel-bins"),
-        ("nj", "--nj 'two' is not a positive number"),
-        ("max lost", "--max-lost '2.5' is not a whole number"),
-        ("space", "must hold no white space"),
+        ("nj", "option --nj takes a whole number, not 'two'"),
+        ("no job", "--nj '0' is not a positive number"),
+        ("max lost", "option --max-lost takes a whole number, not '2.5'"),
+        ("space", "has a character that bash may act on"),
         ("python", "lacks the packages; run '. ./path.sh'"),
         ("option", r"no option '--fbank-conf'.*--fbank_config"),
         ("read-only", "can't write into"),
@@ -186,6 +187,8 @@ def test_bad_input_names_the_place(recipe: Path, data: Path, sh: Run, mishap: st
         words[1:1] = ["--fbank-config", "typo.conf"]
     elif mishap == "nj":
         words[2] = "two"
+    elif mishap == "no job":
+        words[2] = "0"
     elif mishap == "option":
         words[1:1] = ["--fbank-conf", "x"]
     elif mishap == "max lost":

@@ -350,7 +350,7 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("--channels=3\n", "--type=name is missing"),
-        ("--type=gmm\n", "--type=gmm is not known .allowed: campplus dvector ecapa resnet xvector"),
+        ("--type=gmm\n", "--type=gmm is not known .allowed: campplus dvector ecapa resnet wavlm xvector"),
         ("--type=xvector\n--chanels=3\n", "no option --chanels"),
         ("--type=resnet\n--blocks=1:2\n", "m.conf: --blocks=1:2 is not four"),
         ("--type=resnet\n--block=wide\n", "--block=wide"),

@@ -90,7 +90,10 @@ def test_bad_options_are_refused_before_anything_is_loaded(run_sh: Path) -> None
         assert done.returncode == 1 and told in done.stderr and not done.stdout, (words, done.stderr)
         assert len(done.stderr.splitlines()) == 1
     done = subprocess.run([run_sh, "--corpora", "x"], env=bare, capture_output=True, text=True, timeout=20)
-    assert "(allowed: --corpus --enroll_system --gpus --kd_type" in done.stderr and "--vectors )" in done.stderr
+    allowed = done.stderr.partition("(allowed: ")[2].split()
+    assert {"--corpus", "--enroll_system", "--kd_type", "--vectors"} <= set(allowed) and not [
+        x for x in allowed if "_po" in x
+    ]
     shown = subprocess.run([run_sh, "--help"], env=bare, capture_output=True, text=True, timeout=20).stdout
     assert shown.index("A recipe.") < shown.index("--corpus") < shown.index("--train_config") < shown.index("--gpus")
     assert "sourced" not in shown
@@ -98,11 +101,11 @@ def test_bad_options_are_refused_before_anything_is_loaded(run_sh: Path) -> None
 
 def test_bad_names_are_refused_before_the_first_stage(run_sh: Path) -> None:
     for words, told in (
-        (("--kd_type", "foo"), "conf/kd/foo.conf: no such method; there are: cosine, dino, enskd, "),
-        (("--student", "foo"), "conf/model/foo.conf: no such model; there are: campplus_micro, "),
+        (("--kd_type", "foo"), "conf/kd/foo.conf: no such method; there are: "),
+        (("--student", "foo"), "conf/model/foo.conf: no such model; there are: "),
         (
             ("--kd_type", "enskd", "--teacher", "foo"),
-            "--teacher 'foo' is neither a model of conf/model (campplus_micro, ",
+            "--teacher 'foo' is neither a model of conf/model (",
         ),
         (("--kd_type", "enskd", "--teacher", ""), "conf/kd/enskd.conf needs a teacher; give --teacher"),
         (("--kd_type", "nessa"), "conf/kd/nessa.conf trains maps between two systems, which is stage 7"),
@@ -156,8 +159,10 @@ def test_who_teaches_whom(recipe: Path, sh: Run) -> None:
     (recipe / "exp/big/final.pt").touch()
     found = plan(sh, "--kd-type", "enskd", "--teacher", "big")
     assert found["teacher_kind"] == "imported"
-    assert found["taught_by"] == "exp/big/xvectors_train_originals/xvector.scp"
+    assert found["taught_by"] == "exp/big/crops_train_originals/xvector.scp"
     assert found["systems"] == "exp/big exp/xvector_tiny_enskd_big_s0"
+    found = plan(sh, "--kd-type", "enskd", "--teacher", "big", "--hear", "utterance")
+    assert found["taught_by"] == "exp/big/xvectors_train_originals/xvector.scp"
     found = plan(sh, "--teacher", "big")
     assert found["taught_by"] == "" and found["systems"] == "exp/big exp/xvector_tiny_none_s0"
 

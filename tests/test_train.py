@@ -119,8 +119,36 @@ def test_a_second_run_in_one_folder_is_refused(recipe: Path, data: Path, sh: Run
         time.sleep(0.01)
     done = sh(*command("exp/a", "--num-epochs", 5000), fails=True)
     assert "exp/a: another run is at work in this folder" in done.stderr
+    # train.sh leaves the log of the run at work as it is.
+    (recipe / "exp/a/log/train.1.log").write_text("the first run's\n")
+    done = sh("local/train.sh", "--train-options", "--num-epochs 5000", "data/train", "exp/a", fails=True)
+    assert "exp/a: another run is at work in this folder" in done.stderr
+    assert (recipe / "exp/a/log/train.1.log").read_text() == "the first run's\n"
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
+    # With the run gone, a second one goes on, and keeps what the first one told.
+    sh("local/train.sh", "--train-options", "--num-epochs 1 --average 1", "data/train", "exp/b")
+    (recipe / "exp/b/log/train.1.log").write_text("the first run's\n")
+    done = sh("local/train.sh", "--train-options", "--num-epochs 1 --average 1", "data/train", "exp/b")
+    assert "complete already" in done.stdout
+    (earlier,) = (recipe / "exp/b/log/earlier").iterdir()
+    assert earlier.read_text() == "the first run's\n"
+
+
+def test_a_second_train_sh_is_refused_while_the_first_waits_for_its_job(recipe: Path, data: Path, sh: Run) -> None:
+    """On a cluster the job may not have begun yet."""
+    (recipe / "queue").write_text("#!/bin/sh\necho $$ > pid\nmv pid waiting\nexec sleep 60\n")
+    (recipe / "queue").chmod(0o755)
+    first = subprocess.Popen(
+        ["local/train.sh", "--cmd", "./queue", "data/train", "exp/a"], cwd=recipe, env=environment()
+    )
+    while not (recipe / "waiting").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    done = sh("local/train.sh", "data/train", "exp/a", fails=True)
+    assert "exp/a: another run is at work in this folder" in done.stderr and not list((recipe / "exp/a/log").iterdir())
+    os.kill(int((recipe / "waiting").read_text()), signal.SIGTERM)
+    assert first.wait() != 0
 
 
 SMALL_RUN = """

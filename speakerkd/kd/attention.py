@@ -9,10 +9,10 @@ evenly spread; else --stages=2:1,4:3 (the student's, the teacher's, counted from
 to the smaller size along each axis before φ is scaled. A net that has no frequency axis (x-vector, ECAPA-TDNN, CAM++) is
 compared over time, with the mean over the frequencies of the other.
 
-Confirmed by the authors' code: φ, the mean of the squared difference, its weight of 1000 beside a cross entropy of weight 1,
-and the last layer of each resolution as the stages (images, nets of the same resolutions).
-Departures: the averaging to the smaller size, and the mean over frequencies. A map of N points bounds its part of the loss
-by weight · 2 / N: long crops want a larger weight.
+Confirmed by the authors' code: φ, the mean of the squared difference, and the last layer of each resolution as the
+stages (images, nets of the same resolutions). The weight of 1000 is not confirmed. Departures: the averaging to the
+smaller size, and the mean over frequencies. A map of N points bounds its part of the loss by weight · 2 / N: long crops
+want a larger weight.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ class RKDConf:
     warmup: float = opt(0.0, "part of the run over which the weight rises from 0")
     distance: float = opt(25.0, "weight of RKD-D, the distances of pairs; 0: without it")
     angle: float = opt(50.0, "weight of RKD-A, the angles of triples; 0: without it")
-    unit_length: str = opt("both", "whose embeddings are scaled to length one first: both, teacher or none")
+    unit_length: str = opt("both", "embeddings that are scaled to length one first: both, teacher or none")
 
 
 class RKD(TeacherStudent):

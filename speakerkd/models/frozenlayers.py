@@ -72,7 +72,7 @@ class Conv(nn.Module):
         self.flat, self.ends = weight.ndim == 3, ends
         self.native = (
             weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-        )
+        ) and half != torch.float16  # which oneDNN has no kernel for on many CPUs
         self.kernel, self.stride, self.dilation, self.groups = conv.kernel_size, conv.stride, conv.dilation, conv.groups
         plain = conv.padding_mode == "zeros"
         assert not isinstance(conv.padding, str)

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# One system in one condition: vectors, unless they are there already, and scores. A job of local/score_noise.sh.
+#
+# Usage: local/score_condition.sh [options] <table> <line> <trials>
+#   local/score_condition.sh --utt2spk data/test/utt2spk exp/noise/log/jobs 3 data/test/trials
+# Options:
+#   --use-gpu false           extract on a GPU
+#   --utt2spk ""              speakers of the utterances, for the intervals
+#   --score-opts "..."        more options of local/score.py
+#
+# A line of <table> has four fields: final.pt, data directory, folder of the vectors, folder of the scores.
+set -euo pipefail
+export LC_ALL=C
+
+use_gpu=false
+utt2spk=
+score_opts=
+
+. utils/parse_options.sh
+[ $# -eq 3 ] || { "$0" --help >&2; exit 1; }
+. local/lib.sh
+trials=$3
+read -r model data vectors scores < <(sed -n "$2p" "$1") || fail "$1 has no line $2"
+
+# Features that were made again may have the same scp, but have another time.
+made_of="$(md5sum < "$model") $(md5sum < "$data/feats.scp") $(stat -c %Y "$data/feats.scp")"
+if [ "$(cat "$vectors/made_of" 2> /dev/null)" != "$made_of" ]; then
+  rm -f "$vectors/made_of"
+  local/extract_xvectors.sh --nj 1 --gpus "$($use_gpu && echo 1 || echo 0)" "$model" "$data" "$vectors"
+  echo "$made_of" > "$vectors/made_of"
+fi
+rm -f "$scores/metrics.tsv"
+mkdir -p "$scores"
+# shellcheck disable=SC2086  # several options
+local/score.py --utt2spk "$utt2spk" $score_opts "$trials" "$vectors/xvector.scp" "$vectors/xvector.scp" "$scores"
