@@ -514,7 +514,7 @@ def test_an_unreadable_recording_gets_no_copies(data: Path, tmp_path: Path, capl
         (("--speeds", "0.9,0.9"), "given twice"),
         (("--speeds", "0.915"), "two decimals at most"),
         (("--noise-snrs", "15:loud"), "--noise-snrs=15:loud: not a number"),
-        (("--noise-snrs", "nan"), "nan is not a number of dB"),
+        (("--noise-snrs", "nan"), "--noise-snrs=nan: not a number"),
         (("--music-snrs", ""), "nothing to draw from"),
         (("--babble-speakers", "0"), "--babble-speakers"),
         (("--rooms", "tiny"), "'tiny' is none of smallroom mediumroom largeroom real"),
