@@ -116,9 +116,9 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     ]
     confs = {name: (recipe / f"conf/{name}.conf").read_text() for name in ("kd/enskd", "model/xvector", "head")}
     for name, line, message in (
-        ("kd/enskd", "--gamma=3", r"xvector_enskd_own_s0 .* its conf file now says \(method.gamma 2.0 for 3.0\)"),
-        ("model/xvector", "--channels=16", r"xvector_none_s0 .* its conf file now says \(model.channels 8 for 16\)"),
-        ("head", "--margin=0.2", r"xvector_none_s0 .* its conf file now says \(head.margin 0.1 for 0.2\)"),
+        ("kd/enskd", "--gamma=3", r"xvector_enskd_own_s0 .* the files now say \(method.gamma 2.0 for 3.0\)"),
+        ("model/xvector", "--channels=16", r"xvector_none_s0 .* the files now say \(model.channels 8 for 16\)"),
+        ("head", "--margin=0.2", r"xvector_none_s0 .* the files now say \(head.margin 0.1 for 0.2\)"),
     ):
         lines = [each for each in confs[name].splitlines() if not each.startswith(line.split("=")[0] + "=")]
         (recipe / f"conf/{name}.conf").write_text("\n".join([*lines, line]))
@@ -130,7 +130,7 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     record.write_text(before.replace(json.loads(before)["options"]["files"]["exp/t/final.pt"], "another"))
     done = sh(*words, *options, "--seeds", "0 1", *ends, fails=True)
     assert (
-        "xvector_enskd_own_s1 was trained with other options than xvector_enskd_own_s0 (files.exp/t/final.pt"
+        "xvector_enskd_own_s1 was trained with other options than the files now say (files.exp/t/final.pt another for"
         in done.stderr
     )
     record.write_text(before)
