@@ -203,7 +203,7 @@ def test_broken_images_are_listed_and_counted(folder: Path, faces: Run) -> None:
     [
         ("size", r"takes images of shape ['n', 3, 4, 4], not (3, 112, 112); say so with --size and --layout"),
         ("model", "net.onnx: onnxruntime can't load it"),
-        ("nowhere", "none.onnx: no such model"),
+        ("nowhere", "none.onnx: no such file"),
         ("ids", "none of its ids is an utterance or a speaker here; the first is 'x'"),
         ("line", "faces.scp:1: no image stands after 's0-0'"),
         ("missing", "--missing is drop or speaker"),
