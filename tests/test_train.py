@@ -260,7 +260,9 @@ def test_vectors_for_kaldi(recipe: Path, data: Path, sh: Run) -> None:
         net(torch.from_numpy(part)[None]).embedding[0].detach().numpy()
         for part in np.array_split(halves, -(-len(halves) // 20))
     ]
-    np.testing.assert_allclose(Scp(recipe / "exp/a/chunks/xvector.scp").read(0), np.mean(parts, 0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        Scp(recipe / "exp/a/chunks/xvector.scp").read(0), np.mean(parts, 0), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_features_of_another_width_are_refused(recipe: Path, data: Path, sh: Run) -> None:
