@@ -186,4 +186,4 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, data: Path, sh
     sh(*command("exp/killed", *words, "--workers", 2))
     assert same(weights(recipe / "exp/whole/final.pt"), weights(recipe / "exp/killed/final.pt"))
     (recipe / "conf/augment.conf").write_text("--probability=0.7\n")
-    assert "data.augment.probability" in sh(*command("exp/killed", *words), fails=True).stderr
+    assert "augmentation.probability" in sh(*command("exp/killed", *words), fails=True).stderr
