@@ -149,7 +149,7 @@ def test_bench_runs_small() -> None:
     several = {"load": 2, "index": 3, "distill": 3, "score": 2, "stage1": 3, "stage6": 5}
     assert table == ["section"] + [name for name in sections for _ in range(several.get(name, 1))]
     done = subprocess.run(["tools/bench.py", "fbanks"], cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert "no section 'fbanks' (there are: fbank load index" in done.stderr
+    assert "no section 'fbanks' (there are: fbank load crops index" in done.stderr
 
 
 def test_check_env_speaks() -> None:
