@@ -44,8 +44,9 @@ from speakerkd.score.trials import Trials, read_trials, speakers_of
 from speakerkd.train.runfolder import circumstances
 from speakerkd.verify.card import NAME
 from speakerkd.verify.cardtext import markdown_of
-from speakerkd.verify.encoder import Encoder, open_session
+from speakerkd.verify.encoder import Encoder
 from speakerkd.verify.measure import Change, error_rates, measure
+from speakerkd.verify.onnxsession import open_session
 
 GATE = 0.99999
 GATE_PIECES = 200

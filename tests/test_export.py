@@ -18,7 +18,8 @@ from speakerkd.foreign import onnx_export
 from speakerkd.models import MODELS, SpeakerNet, save_net
 from speakerkd.models.campplus import SEGMENT
 from speakerkd.verify.card import Condition, choose_condition, conditions_of
-from speakerkd.verify.encoder import Encoder, Features, open_session, unit
+from speakerkd.verify.encoder import Encoder, Features, unit
+from speakerkd.verify.onnxsession import open_session
 from speakerkd.verify.resample import resample
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -164,7 +164,7 @@ def test_without_onnxruntime_the_remedy_is_said(recipe: Path) -> None:
     (recipe / "shadow/onnxruntime/__init__.py").write_text("raise ImportError('not here')\n")
     code = (
         f"import sys; sys.path.insert(0, {str(recipe / 'shadow')!r}); "
-        "from speakerkd.foreign.onnxsession import open_session; "
+        "from speakerkd.verify.onnxsession import open_session; "
         "open_session('m.onnx', 1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -75,6 +75,11 @@ def test_scoring_needs_no_torch_and_one_module_knows_kaldiio() -> None:
             assert "kaldiio" not in packages, path
 
 
+def test_one_module_opens_onnx_sessions() -> None:
+    openers = [path for path in PACKAGE.rglob("*.py") if ".InferenceSession(" in path.read_text()]
+    assert openers == [PACKAGE / "verify/onnxsession.py"]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_each_room_says_what_enters_and_what_leaves(room: str) -> None:
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())) or ""

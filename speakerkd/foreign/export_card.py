@@ -15,7 +15,7 @@ from speakerkd.foreign.onnx_export import MIN_FRAMES
 from speakerkd.models import SpeakerNet, load_net
 from speakerkd.models.cost import count_macs, num_parameters
 from speakerkd.verify.card import FORMAT, digest_of
-from speakerkd.verify.encoder import open_session
+from speakerkd.verify.onnxsession import open_session
 
 SECONDS = 10.0  # of speech, for multiply-accumulates and the real-time factor
 

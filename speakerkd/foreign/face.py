@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.conf import opt
-from speakerkd.foreign.onnxsession import open_session
+from speakerkd.verify.onnxsession import open_session
 
 
 @dataclass(frozen=True)

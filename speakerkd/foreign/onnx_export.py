@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from speakerkd.models.base import SpeakerNet
 from speakerkd.models.dvector import DVector
-from speakerkd.verify.encoder import open_session
+from speakerkd.verify.onnxsession import open_session
 
 OPSET = 17
 MIN_FRAMES = 48  # half a second; shorter input must be repeated before it is given to the graph

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from speakerkd.foreign.onnxsession import open_session
+from speakerkd.verify.onnxsession import open_session
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 LENGTHS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}  # an input that wants the number of frames

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from speakerkd.verify.card import digest_of, read_card
+from speakerkd.verify.onnxsession import open_session
 
 MISSING = (
     "tools/setup.sh --extras app installs it into tools/venv, pip install kaldi-native-fbank onnxruntime elsewhere"
@@ -82,17 +83,3 @@ class Encoder:
 
 def unit(vector: np.ndarray) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
-
-
-def open_session(path: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError(f"onnxruntime is needed and can't be imported ({error}); {MISSING}") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common class that it exports
-        raise ValueError(f"{path}: onnxruntime can't load it ({str(error).splitlines()[0]})") from error

@@ -1,4 +1,4 @@
-"""A session of ONNX Runtime, which is optional (the extra `onnx`) and is looked for when a session is opened."""
+"""The one place where a session of ONNX Runtime is opened. onnxruntime is optional, so it is imported only when needed."""
 
 from pathlib import Path
 from typing import Any
