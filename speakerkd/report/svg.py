@@ -1,4 +1,4 @@
-"""Charts as SVG text. Colours are CSS variables of the page, so that a dark page has dark charts."""
+"""Charts as SVG text. In a page its style gives the colours, so a dark page has dark charts; a file brings its own."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,17 @@ WIDTH, HEIGHT = 640, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 52
 NUM_COLOURS = 8
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
+# A file of its own is shown on light and on dark pages, so its background is drawn too.
+STYLE = """
+text { fill: #1b1f24; font: 13px system-ui, sans-serif; } .name { font-size: 12px; }
+.back { fill: #fff; stroke: #d0d7de; } .grid { stroke: #d0d7de; } .mark { stroke: #57606a; stroke-dasharray: 4 3; }
+.line { fill: none; stroke-width: 2; } .thin { fill: none; stroke-width: 1; opacity: .6; } .area { fill-opacity: .35; }
+""" + "\n".join(
+    f".s{number} {{ stroke: {colour}; }} circle.s{number}, .area.s{number} {{ fill: {colour}; }}"
+    for number, colour in enumerate(
+        ("#0969da", "#bc4c00", "#6e7781", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#1b7c83")
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,15 @@ class Chart:
             )
         svg = "".join([*parts, *self._marks, "</svg>"])
         return svg + (self._legend() if legend and self._names else "")
+
+    def file(self) -> str:
+        """The chart as an SVG file of its own, without a legend."""
+        head, _, marks = self.text(legend=False).partition(">")
+        head = head.replace(
+            "<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{self.height}"', 1
+        )
+        back = f'<rect class="back" x="0.5" y="0.5" width="{WIDTH - 1}" height="{self.height - 1}" rx="6"/>'
+        return f"{head}>\n<style>{STYLE}</style>\n{back}{marks}\n".replace("><", ">\n<")
 
     def _legend(self) -> str:
         items = "".join(
