@@ -15,9 +15,10 @@
 #   --teacher campplus         campplus, ecapa and dvector are fetched and imported (./fetch_teacher.sh --help); else as below
 #   --leave_out ""             corpora not to train on, joined by +: commands, ocean, libri, voice, folder, mini
 #   --musan, --rirs ""         folders musan and RIRS_NOISES; "": noise and rooms are made up
-#   --speeds ""                speeds of which copies are made, as more speakers: 0.9,1.1
-#   --kinds reverb,noise,music,babble   kinds of augmented copies
-#   --copies 1                 augmented copies of each piece on average; 0: none
+#   --shift 1.5                seconds from a piece of an utterance to the next; a piece has 1.5 s
+#   --speeds 0.8,0.9,1.1,1.25  speeds at which pieces are cut as well, as more speakers; "": none
+#   --kinds reverb,noise,music,babble,telephone   kinds of augmented copies
+#   --copies 0.5               augmented copies of each piece on average; 0: none
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . local/options.sh
@@ -32,9 +33,10 @@ download=false
 leave_out=
 musan=
 rirs=
-speeds=
-kinds=reverb,noise,music,babble
-copies=1
+shift=1.5
+speeds=0.8,0.9,1.1,1.25
+kinds=reverb,noise,music,babble,telephone
+copies=0.5
 teacher=campplus
 student=xvector_small
 kd_type=cosine
@@ -51,7 +53,7 @@ before_plan() {
 
 # A piece is an utterance here, and the teacher hears each one, augmented copies too: README.md says why.
 if [ "$teacher_hears" != places ]; then
-  teacher_vectors() { extract_vectors "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_originals"; }
+  teacher_vectors() { extract_vectors --amp auto "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_originals"; }
 fi
 cohort=cohort
 if [ -n "$leave_out" ]; then
@@ -71,15 +73,13 @@ if runs 1 "data directories, and what is to be done to the copies for augmentati
   fi
   ./prepare_data.py --nj "$nj" --speech-commands "$speech_commands" --speechocean "$speechocean" --librispeech "$librispeech" \
     --common-voice "$common_voice" --folder "$folder" --mini "$mini" data
-  ./cut_pieces.py data/train data/train_pieces
+  ./cut_pieces.py --shift "$shift" --speeds "$speeds" data/train data/train_pieces
   sets=(train_pieces)
-  if [ "$copies" -gt 0 ] || [ -n "$speeds" ]; then
-    total=$(($(wc -l < data/train_pieces/utt2spk) * (1 + $(wc -w <<< "${speeds//,/ }"))))
-    [ "$copies" -gt 0 ] || kinds=
-    local/augment_data_dir.py --musan "$musan" --rirs "$rirs" --speeds "$speeds" --kinds "$kinds" --num-utts $((copies * total)) \
-      data/train_pieces data/train_aug
+  rm -rf data/train_aug
+  number=$(awk -v copies="$copies" 'END { print int(copies * NR) }' < data/train_pieces/utt2spk)
+  if [ "$number" -gt 0 ]; then
+    local/augment_data_dir.py --musan "$musan" --rirs "$rirs" --kinds "$kinds" --num-utts "$number" data/train_pieces data/train_aug
     sets+=(train_aug)
-  else rm -rf data/train_aug
   fi
   utils/subset_data_dir.sh --per-spk data/train 4 data/cohort
   validate --no-feats train dev test cohort "${sets[@]}"
