@@ -36,7 +36,7 @@ from pathlib import Path
 from speakerkd.audio.augment import Noise, Reverb, Speed, parse
 from speakerkd.audio.copies import Copy, check_names, choose, in_order, list_variants
 from speakerkd.audio.draws import KINDS, DrawConf, check_draws
-from speakerkd.audio.sounds import Source, Sources, durations, gather_sources, read_source
+from speakerkd.audio.sounds import SoundSources, SourceDir, durations, gather_sounds, read_source_dir
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.tables import remove_features, replacing, write_table
 
@@ -51,10 +51,10 @@ class Options(DrawConf):
 
 def main(argv: list[str]) -> None:
     options, (source_dir, dest_dir) = parse_args(Options, argv, __doc__, 2)
-    check(options)
+    require_valid_options(options)
     if Path(source_dir).resolve() == Path(dest_dir).resolve():
         raise ValueError(f"{dest_dir}: the copies would replace their originals; name another destination")
-    source = read_source(Path(source_dir))
+    source = read_source_dir(Path(source_dir))
     variants = list_variants(options.kinds, options.speeds)
     kinds = {part for variant in variants for part in variant.kind.split("+") if part}
     utterances = source.utterances
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
             utterances = [utt for utt in utterances if utt in source.seconds]
     if not variants or not utterances:
         raise ValueError(f"{dest_dir}: there would be no copies; give --kinds or --speeds")
-    sources = gather_sources(source, kinds, options.musan, options.rirs, options.rooms)
+    sources = gather_sounds(source, kinds, options.musan, options.rirs, options.rooms)
     counts = write(Path(dest_dir), in_order(utterances, variants, chosen), source, sources, options)
     for kind, count in counts.items():
         said = "; ".join(sources.said[part] for part in kind.split("+") if part in sources.said)
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     logging.info("%s: %d utterances in, %d copies in %s", source_dir, len(source.utterances), total, dest_dir)
 
 
-def check(options: Options) -> None:
+def require_valid_options(options: Options) -> None:
     check_draws(options, options.kinds)
     for speed in options.speeds:
         if not 0.5 <= speed <= 2 or speed == 1 or abs(speed * 100 - round(speed * 100)) > 1e-6:
@@ -88,7 +88,7 @@ def check(options: Options) -> None:
         raise ValueError("--num-utts must be 0 or more")
 
 
-def plan(copy: Copy, source: Source, sources: Sources, options: Options) -> str:
+def plan(copy: Copy, source: SourceDir, sources: SoundSources, options: Options) -> str:
     """The line of utt2aug, without the id."""
     words = [source.utt2aug[copy.original]] if copy.original in source.utt2aug else []
     if copy.variant.speed != 1:
@@ -100,7 +100,9 @@ def plan(copy: Copy, source: Source, sources: Sources, options: Options) -> str:
     return " ".join(words)
 
 
-def write(folder: Path, copies: Iterator[Copy], source: Source, sources: Sources, options: Options) -> Counter[str]:
+def write(
+    folder: Path, copies: Iterator[Copy], source: SourceDir, sources: SoundSources, options: Options
+) -> Counter[str]:
     """The tables, line by line; how many copies there are of each kind. Tables that the source lacks are removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 from speakerkd.batches.attached import attach
 from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import build, opt, parse_args, read_conf, run, text_of, typed_conf
-from speakerkd.feats.frontend import name_of, recorded
+from speakerkd.feats.frontend import front_end_of, front_end_type
 from speakerkd.feats.source import departure
 from speakerkd.kd import METHODS, Components
 from speakerkd.kd.find_teacher import find_teacher
@@ -37,11 +37,13 @@ def describe_net(path: str, data: Utterances) -> list[tuple[str, str]]:
     net = load_net(path)
     size = sum(each.numel() for each in net.encoder.parameters())  # type: ignore[attr-defined]
     known = len(set(net.speakers) & set(data.speakers))
-    front_end = recorded(net.info, path)
+    front_end = front_end_of(net.info, path)
     same = "not on record"
     if front_end is not None:
         away = departure(front_end, data.folder)
-        same = f"{name_of(front_end)}, " + (f"not that of {data.folder}: {away}" if away else f"that of {data.folder}")
+        same = f"{front_end_type(front_end)}, " + (
+            f"not that of {data.folder}: {away}" if away else f"that of {data.folder}"
+        )
     count = net.head.num_classes if net.head is not None else 0
     classes = f"{count}, {known} of them among the {len(data.speakers)} training speakers" if count else "no classifier"
     return [

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     options, (vectors_scp, source_dir, dest_dir) = parse_args(Options, argv, __doc__, 3)
     torch.use_deterministic_algorithms(True)
     source, dest = Path(source_dir), Path(dest_dir)
-    check(options, source, dest)
+    require_valid_options(options, source, dest)
     utterances = [line.split(None, 1)[0] for _, line in read_lines(source / "feats.scp")]
     uniq = read_table(source / "utt2uniq", 2) if options.follow and (source / "utt2uniq").exists() else {}
     vectors = read_vectors(vectors_scp)
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
         compare(read_table(source / "utt2spk", 2), utt2spk)
 
 
-def check(options: Options, source: Path, dest: Path) -> None:
+def require_valid_options(options: Options, source: Path, dest: Path) -> None:
     if options.num_clusters < 2:
         raise ValueError("--num-clusters: say how many speakers to make, 2 or more")
     if options.method not in ("kmeans", "agglomerative"):

@@ -41,7 +41,7 @@ def read_matrix_tsv(path: Path, scoring: str) -> Rows:
     return found
 
 
-def shown(row: dict[str, float] | None, name: str) -> str:
+def figure_text(row: dict[str, float] | None, name: str) -> str:
     if row is None or row[name] != row[name]:
         return "-"
     ends = row[f"{name}_low"], row[f"{name}_high"]
@@ -50,13 +50,13 @@ def shown(row: dict[str, float] | None, name: str) -> str:
 
 def rows_of(label: str, found: Rows, maps: list[str]) -> list[list[str]]:
     rows = []
-    both = [shown(found["raw", cell], "eer") for cell in ("SS", "TT")]
+    both = [figure_text(found["raw", cell], "eer") for cell in ("SS", "TT")]
     worth = found["raw", "SS"]["eer"] > found["raw", "TT"]["eer"]
     for name in maps or list(dict.fromkeys(key for key, _ in found)):
         cells = [found.get((name, cell)) for cell in ("TS", "ST")]
         if any(cells):
-            gains = [shown(cell, "gain") if worth else "-" for cell in cells]
-            rows.append([label, name, *both, *(shown(cell, "eer") for cell in cells), *gains])
+            gains = [figure_text(cell, "gain") if worth else "-" for cell in cells]
+            rows.append([label, name, *both, *(figure_text(cell, "eer") for cell in cells), *gains])
     return rows
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.files.tables import replacing
 from speakerkd.score.evaluate import read_metrics
-from speakerkd.score.markdown import MEASURES, Result, markdown, shown, value_of
+from speakerkd.score.markdown import MEASURES, Result, markdown, metric_text, metric_value
 
 SEED = re.compile(r"_s\d+$")
 
@@ -82,7 +82,7 @@ def spread(results: Iterable[Result]) -> str:
             continue
         cells = []
         for name, digits in MEASURES.values():
-            values = [value_of(row, name) for row in group]
+            values = [metric_value(row, name) for row in group]
             known = not any(math.isnan(value) for value in values)
             cells.append(
                 f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}" if known else "-"
@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
     rows = [
         [
             *(row[name] for name in header[:7]),
-            *(shown(row, *measure) for measure in MEASURES.values()),
+            *(metric_text(row, *measure) for measure in MEASURES.values()),
             row.get("calibration", "-"),
         ]
         for row in results

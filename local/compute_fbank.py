@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     write_table(f"{prefix}.utt2dur", durations)
     write_table(f"{prefix}.lost_utts", lost)
     part.finish()
-    waves.say()
+    waves.log_warnings()
     logging.info("%d in, %d out, %d lost, %s", len(utterances), len(frames), len(lost), progress.speed())
 
 

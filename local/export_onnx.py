@@ -33,8 +33,8 @@ import torch
 from speakerkd.audio.augment import Augmenter
 from speakerkd.audio.waves import Waves
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.feats.frontend import FrontEnd, Reading, record, recorded
-from speakerkd.feats.source import list_of, source_of
+from speakerkd.feats.frontend import FrontEnd, Reading, front_end_info, front_end_of
+from speakerkd.feats.source import feature_source, utterance_list_of
 from speakerkd.files.tables import read_utt2spk, replacing
 from speakerkd.foreign import onnx_export
 from speakerkd.foreign.export_card import about, add_file
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"{path}: no such file; give a folder of a finished training, or its final.pt")
     net = load_net(path)
     onnx_export.check_exportable(net, str(path))
-    front_end = recorded(net.info, str(path))
+    front_end = front_end_of(net.info, str(path))
     if front_end is None:
         raise ValueError(
             f"{path}: does not say which features it was trained on; train it on data with conf/fbank.conf"
@@ -139,9 +139,9 @@ def export(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path, f
 def metadata(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path) -> dict[str, str]:
     """What sherpa-onnx's speaker-embedding extractor reads. Its features are Kaldi's; other front ends don't fit it."""
     facts = {"comment": f"speakerkd: {path.parent.name}", "url": "", "language": options.language or "unknown"}
-    if record(front_end)["type"] != "kaldi":
+    if front_end_info(front_end)["type"] != "kaldi":
         return facts
-    scale = record(front_end)["waveform_scale"]
+    scale = front_end_info(front_end)["waveform_scale"]
     return facts | {
         "framework": "wespeaker",
         "sample_rate": str(front_end.rate),
@@ -153,7 +153,7 @@ def metadata(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path)
 
 def some_features(folder: str, front_end: FrontEnd, model: str, seed: int, count: int = 60) -> list[np.ndarray]:
     """Raw features of some utterances."""
-    source, remark = source_of(front_end, folder, list_of(folder), model)
+    source, remark = feature_source(front_end, folder, utterance_list_of(folder), model)
     if remark:
         logging.info("%s", remark)
     names = list(source)
@@ -211,7 +211,7 @@ def add_error_rates(
     trials = trials_in(options.test_dir, options.trials)
     if trials is None:
         return
-    source, _ = source_of(front_end, options.test_dir, list_of(options.test_dir), str(path))
+    source, _ = feature_source(front_end, options.test_dir, utterance_list_of(options.test_dir), str(path))
     ids = sorted({*trials.enroll_ids, *trials.test_ids})
     row = {name: index for index, name in enumerate(ids)}
     enroll = np.array([row[name] for name in trials.enroll_ids])[trials.enroll]

@@ -21,9 +21,9 @@ import torch
 
 from speakerkd.audio.recordings import AudioError
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.feats.frontend import Reading, recorded
+from speakerkd.feats.frontend import Reading, front_end_of
 from speakerkd.feats.pieces import Piece, Pieces
-from speakerkd.feats.source import source_of
+from speakerkd.feats.source import feature_source
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import replacing, write_table
 from speakerkd.models import SpeakerNet, load_net
@@ -52,8 +52,8 @@ def main(argv: list[str]) -> None:
         return
     made.unlink(missing_ok=True)
     net = load_net(checkpoint)
-    front_end = recorded(net.info, checkpoint)
-    source, note = source_of(front_end, data_dir, utterances, checkpoint)
+    front_end = front_end_of(net.info, checkpoint)
+    source, note = feature_source(front_end, data_dir, utterances, checkpoint)
     if note:
         logging.info("front end: %s", note)
     device = start(options.device).device
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
     write_table(f"{prefix}.lost_utts", lost)
     with replacing(made) as file:
         file.write(origin)
-    source.say()
+    source.log_warnings()
     speed = len(vectors) / max(time.monotonic() - began, 1e-9)
     logging.info(
         "%d in, %d crops of %d out, %d lost, %.0f crops/s", count + len(lost), len(vectors), count, len(lost), speed

@@ -24,7 +24,7 @@ import torch
 
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.feats.frontend import read_front_end
-from speakerkd.feats.source import list_of, source_of
+from speakerkd.feats.source import feature_source, utterance_list_of
 from speakerkd.foreign.onnxencoder import OnnxEncoder
 from speakerkd.models.extract import Cut, write_vectors
 
@@ -47,11 +47,11 @@ def main(argv: list[str]) -> None:
     encoder = OnnxEncoder(model, front_end.dim, options.output, options.threads)
     encoder.check_frames(front_end.conf.window_frames)
     folder, out = Path(data_dir), Path(out_dir)
-    source, note = source_of(front_end, folder, list_of(folder), options.front_end)
+    source, note = feature_source(front_end, folder, utterance_list_of(folder), options.front_end)
     if note:
         logging.info("front end: %s", note)
 
-    def check(features: np.ndarray, utterance: str) -> None:
+    def require_width(features: np.ndarray, utterance: str) -> None:
         if features.ndim != 2 or features.shape[1] != front_end.dim:
             raise ValueError(
                 f"{folder}: '{utterance}' has features of shape {features.shape}, {options.front_end} describes "
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
 
     (out / "xvector.scp").unlink(missing_ok=True)
     cut = Cut(options.max_frames, 0, front_end.conf)
-    done = write_vectors(out / "xvector", source, encoder, cut, out / "lost_utts", options.max_lost, check)
+    done = write_vectors(out / "xvector", source, encoder, cut, out / "lost_utts", options.max_lost, require_width)
     logging.info("%s: %s", model, done)
     speakers = folder / "spk2utt"
     average = [sys.executable, str(Path(__file__).with_name("average_xvectors.py"))]

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.feats.frontend import Reading, recorded
-from speakerkd.feats.source import Computed, Source, source_of
+from speakerkd.feats.frontend import Reading, front_end_of
+from speakerkd.feats.source import ComputedFeatures, FeatureSource, feature_source
 from speakerkd.files.made import Part, digest_of_file, origin_in_archives, origin_in_recordings
 from speakerkd.models import load_net
 from speakerkd.models.extract import Cut, NetEncoder, pieces_of, write_vectors
@@ -51,12 +51,12 @@ def main(argv: list[str]) -> None:
     if options.amp not in AMP:
         raise ValueError(f"--amp={options.amp} is none of {' '.join(AMP)}")
     net = load_net(checkpoint)
-    front_end = recorded(net.info, checkpoint)
-    source, note = source_of(front_end, data_dir, utterances, checkpoint)
+    front_end = front_end_of(net.info, checkpoint)
+    source, note = feature_source(front_end, data_dir, utterances, checkpoint)
     if note:
         logging.info("front end: %s", note)
     settings = f"{FORMAT} {digest_of_file(checkpoint)} {options.max_frames} {options.chunk_frames} {options.amp}"
-    if isinstance(source, Computed):
+    if isinstance(source, ComputedFeatures):
         origin = origin_in_recordings(Path(data_dir), list(source), settings)
     else:
         origin = origin_in_archives(utterances, settings)
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     device = device_of(options.device, options.job)
     reading = front_end.conf if front_end else Reading()
 
-    def check(features: np.ndarray, utterance: str) -> None:
+    def require_width(features: np.ndarray, utterance: str) -> None:
         if features.ndim != 2 or features.shape[1] != net.feat_dim:
             raise ValueError(
                 f"{data_dir}: '{utterance}' has features of shape {features.shape}, the model of {checkpoint} takes "
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     samples = [] if options.amp == "none" else some_pieces(source, reading, net.feat_dim)
     encode = NetEncoder(net, device, choose_half(options.amp, net, device, samples))
     cut = Cut(options.max_frames, options.chunk_frames, reading)
-    done = write_vectors(prefix, source, encode, cut, f"{prefix}.lost_utts", check=check)
+    done = write_vectors(prefix, source, encode, cut, f"{prefix}.lost_utts", check=require_width)
     part.finish()
     logging.info("vectors of %d: %s", net.dim, done)
 
@@ -93,7 +93,7 @@ def device_of(name: str, job: int) -> torch.device:
     return torch.device("cuda", (job - 1) % torch.cuda.device_count())
 
 
-def some_pieces(source: Source, reading: Reading, dim: int) -> list[np.ndarray]:
+def some_pieces(source: FeatureSource, reading: Reading, dim: int) -> list[np.ndarray]:
     """Of utterances here and there in the list, those that can be read."""
     names, pieces = list(source), []
     for name in names[:: max(len(names) // SAMPLES, 1)][:SAMPLES]:

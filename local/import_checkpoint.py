@@ -26,7 +26,7 @@ from pathlib import Path
 from torch import Tensor
 
 from speakerkd.conf import build, opt, parse_args, read_conf, run
-from speakerkd.feats.frontend import FrontEnd, read_front_end, record
+from speakerkd.feats.frontend import FrontEnd, front_end_info, read_front_end
 from speakerkd.files.tables import read_lines, replacing
 from speakerkd.foreign.checkpoint import FAMILIES, layout_of, read_weights, rename
 from speakerkd.foreign.infer import encoder_with, infer
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     if options.classifier != "none":
         add_classifier(net, options, read_weights(options.classifier) if options.classifier else inside, checkpoint)
     net.info = {
-        "front_end": record(front_end),
+        "front_end": front_end_info(front_end),
         "source": {
             "family": options.family,
             "file": Path(checkpoint).name,
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
         with replacing(folder.path / "spk2id") as file:
             file.writelines(f"{speaker} {number}\n" for number, speaker in enumerate(net.speakers))
     save_net(folder.path / "final.pt", net)
-    tell(net, checkpoint, exp_dir, options)
+    log_model(net, checkpoint, exp_dir, options)
 
 
 def make_net(options: Options, checkpoint: str, weights: dict[str, Tensor], front_end: FrontEnd) -> SpeakerNet:
@@ -144,7 +144,7 @@ def read_speakers(path: str) -> tuple[str, ...]:
     return tuple(sorted(numbers, key=lambda name: numbers[name]))
 
 
-def tell(net: SpeakerNet, checkpoint: str, exp_dir: str, options: Options) -> None:
+def log_model(net: SpeakerNet, checkpoint: str, exp_dir: str, options: Options) -> None:
     size = sum(each.numel() for each in net.encoder.parameters())  # type: ignore[attr-defined]
     logging.info("%s: %s %s", checkpoint, type(net.encoder).__name__, json.dumps(asdict(net.encoder.conf)))
     classes = f"a classifier of {net.head.num_classes}" if net.head else "no classifier"

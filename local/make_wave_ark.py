@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     write_table(f"{prefix}.utt2dur", {utterance: f"{count / rate:.3f}" for utterance, count in samples.items()})
     write_table(f"{prefix}.lost_utts", lost)
     part.finish()
-    waves.say()
+    waves.log_warnings()
     if write.quieter:
         logging.warning("%d utterance(s) were louder than 16 bits hold, and were scaled down", write.quieter)
     logging.info("%d in, %d out, %d lost", len(utterances), len(samples), len(lost))

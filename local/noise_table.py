@@ -18,7 +18,7 @@ from pathlib import Path
 from speakerkd.conf import parse_args, run
 from speakerkd.files.tables import replacing
 from speakerkd.score.evaluate import read_metrics
-from speakerkd.score.markdown import MEASURES, markdown, shown
+from speakerkd.score.markdown import MEASURES, markdown, metric_text
 
 SHOWN = [name for name in MEASURES if name.startswith(("EER", "minDCF"))]
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     if not found:
         raise ValueError("no system is named (see --help)")
     cells = [
-        [row["system"], row["noise"], row["snr"], row["lost"], *(shown(row, *MEASURES[name]) for name in SHOWN)]
+        [row["system"], row["noise"], row["snr"], row["lost"], *(metric_text(row, *MEASURES[name]) for name in SHOWN)]
         for row in found
     ]
     text = markdown(["system", "noise", "SNR dB", "lost", *SHOWN], cells) + "\n"

@@ -111,7 +111,7 @@ def cosine(options: Options, trials: Trials, enroll_scp: str, test_scp: str) -> 
     return scores, reasons
 
 
-def check(options: Options) -> None:
+def require_valid_options(options: Options) -> None:
     if options.norm not in ("none", "asnorm", "snorm"):
         raise ValueError(f"--norm {options.norm}: none, asnorm and snorm are known")
     if (options.norm != "none") != bool(options.cohort):
@@ -159,7 +159,7 @@ def main(argv: list[str]) -> None:
     if len(rest) != (2 if options.scores else 4):
         needed = "<trials> <out-dir>" if options.scores else "<trials> <enroll scp> <test scp> <out-dir>"
         raise ValueError(f"the arguments are {needed}; given: {' '.join(rest)} (see --help)")
-    check(options)
+    require_valid_options(options)
     trials = read_trials(rest[0], need_labels=False)
     name = options.name or {"none": "scores" if options.scores else "cosine"}.get(options.norm, options.norm)
     out = Path(rest[-1])

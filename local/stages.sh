@@ -77,7 +77,7 @@ features() { # names of data directories
   done
 }
 
-tell() { # a text of several lines
+print_lines() { # a text of several lines
   while IFS= read -r line; do echo "$0:   $line"; done <<< "$1"
 }
 
@@ -86,7 +86,7 @@ train() { # folder, name of the model's conf, name of the method's conf, further
 }
 
 train_teacher() {
-  tell "$teacher_chain"
+  print_lines "$teacher_chain"
   case $teacher_kind in
     trained) train "$teacher_dir" "$teacher_model" none --train-config "$teacher_config" --train-options "--seed $seed" ;;
     imported) [ -z "$taught_by" ] || teacher_vectors ;;
@@ -131,7 +131,7 @@ waves() { # names of data directories: wave archives, which are kept if they are
 }
 
 train_student() {
-  tell "$student_chain"
+  print_lines "$student_chain"
   [ -z "$taught_by" ] || [ -s "$taught_by" ] || fail "$taught_by: no such teacher; run stage 3"
   local centroids=
   [ "$teacher_hears" != crop ] || centroids=" --centroids $teacher_dir/xvectors_train_originals/spk_xvector.scp"

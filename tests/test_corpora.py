@@ -16,7 +16,7 @@ from egs.cnceleb.v1.joining import groups
 from egs.voxceleb.v1 import prepare_data as voxceleb
 from speakerkd.audio.recordings import read_audio
 from speakerkd.conf import build, read_conf, typed_conf
-from speakerkd.files.corpus import Cohort, Recordings, write_corpus
+from speakerkd.files.corpus import Cohort, SpeakerRecordings, write_corpus
 from speakerkd.files.tables import read_lines, read_table
 from speakerkd.kd import METHODS
 from speakerkd.losses.margin import MarginConf
@@ -205,14 +205,14 @@ def test_groups_of_neighbours() -> None:
 
 def test_order_is_checked_while_writing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"b-1 of b comes after c-1"):
-        write_corpus(tmp_path / "x", [Recordings("c", [("c-1", "x")]), Recordings("b", [("b-1", "x")])])
+        write_corpus(tmp_path / "x", [SpeakerRecordings("c", [("c-1", "x")]), SpeakerRecordings("b", [("b-1", "x")])])
     with pytest.raises(ValueError, match=r"a-1 of a comes after a-1"):
-        write_corpus(tmp_path / "x", [Recordings("a", [("a-1", "x"), ("a-1", "y")])])
+        write_corpus(tmp_path / "x", [SpeakerRecordings("a", [("a-1", "x"), ("a-1", "y")])])
     assert not list((tmp_path / "x").iterdir())
 
 
 def test_cohort_takes_turns_of_the_sessions(tmp_path: Path) -> None:
-    speakers = [Recordings(s, [(f"{s}-{v}-{n}", "x") for v in "vwx" for n in range(9)]) for s in ("a", "b")]
+    speakers = [SpeakerRecordings(s, [(f"{s}-{v}-{n}", "x") for v in "vwx" for n in range(9)]) for s in ("a", "b")]
     cohort = Cohort(6, lambda utterance: utterance[:3])
     write_corpus(tmp_path / "x", cohort.passing(speakers))
     for some in cohort.chosen.values():

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, environment, write_wav
 
 from speakerkd.audio.recordings import resample as resample_by_torchaudio
-from speakerkd.feats.frontend import KaldiConf, KaldiFrontEnd, record
+from speakerkd.feats.frontend import KaldiConf, KaldiFrontEnd, front_end_info
 from speakerkd.files.tables import write_data_dir
 from speakerkd.foreign import onnx_export
 from speakerkd.models import MODELS, SpeakerNet, save_net
@@ -41,7 +41,7 @@ def make_net(name: str, front_end: KaldiConf = FBANK, seed: int = 0) -> SpeakerN
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
-    net.info = {"front_end": record(KaldiFrontEnd(front_end))}
+    net.info = {"front_end": front_end_info(KaldiFrontEnd(front_end))}
     return net.eval()
 
 
@@ -226,7 +226,7 @@ def test_features_without_torch_are_those_of_training(changes: dict[str, object]
     conf = KaldiConf(**{**FBANK.__dict__, **changes})  # type: ignore[arg-type]
     front_end = KaldiFrontEnd(conf)
     wave = voice(1, 1, 1.5)
-    wanted, found = front_end(wave), Features(record(front_end))(wave)
+    wanted, found = front_end(wave), Features(front_end_info(front_end))(wave)
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() < 0.02
 

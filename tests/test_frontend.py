@@ -13,8 +13,16 @@ import torchaudio
 from conftest import ROOT, noise, write_wav
 
 from speakerkd.feats.fbank import FbankConf
-from speakerkd.feats.frontend import FRONT_ENDS, KaldiConf, KaldiFrontEnd, Reading, read_front_end, record, recorded
-from speakerkd.feats.source import departure, source_of
+from speakerkd.feats.frontend import (
+    FRONT_ENDS,
+    KaldiConf,
+    KaldiFrontEnd,
+    Reading,
+    front_end_info,
+    front_end_of,
+    read_front_end,
+)
+from speakerkd.feats.source import departure, feature_source
 from speakerkd.feats.spectrogram import slaney_mel
 from speakerkd.files.kaldi import Scp
 from speakerkd.files.tables import read_table, write_data_dir, write_table
@@ -74,18 +82,18 @@ def test_silence_is_finite() -> None:
 @pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
 def test_records_are_plain_json(path: Path) -> None:
     front_end = read_front_end(path)
-    info = json.loads(json.dumps({"front_end": record(front_end)}))
-    again = recorded(info, "final.pt")
+    info = json.loads(json.dumps({"front_end": front_end_info(front_end)}))
+    again = front_end_of(info, "final.pt")
     assert again is not None and again.conf == front_end.conf and type(again) is type(front_end)
 
 
 def test_what_train_py_records() -> None:
     info = {"fbank": {"num_mel_bins": "80", "high_freq": "7600"}, "cmn": "utterance"}
-    front_end = recorded(info, "final.pt")
+    front_end = front_end_of(info, "final.pt")
     assert front_end is not None and front_end.conf == KaldiConf(num_mel_bins=80, high_freq=7600.0)
-    assert recorded({"fbank": {}, "cmn": "utterance"}, "final.pt") is None and recorded({}, "final.pt") is None
+    assert front_end_of({"fbank": {}, "cmn": "utterance"}, "final.pt") is None and front_end_of({}, "final.pt") is None
     with pytest.raises(ValueError, match=r"final\.pt: a front end 'wavlm'"):
-        recorded({"front_end": {"type": "wavlm"}}, "final.pt")
+        front_end_of({"front_end": {"type": "wavlm"}}, "final.pt")
 
 
 @pytest.mark.parametrize(
@@ -166,12 +174,12 @@ def extract(recipe: Path, sh: Run, info: dict[str, Any], feat_dim: int, *options
 def test_extraction_takes_the_models_own_features(recipe: Path, folder: Path, sh: Run) -> None:
     """Computed of segments, pipes, other rates, noise added, they are those that make_fbank.sh makes with its options."""
     front_end = KaldiFrontEnd(KaldiConf(num_mel_bins=30, window_type="hamming", dither=0.0))
-    said, vectors = extract(recipe, sh, {"front_end": record(front_end)}, 30, "--nj", 3, "--max-frames", 25)
+    said, vectors = extract(recipe, sh, {"front_end": front_end_info(front_end)}, 30, "--nj", 3, "--max-frames", 25)
     assert "data/x has no feats.scp: they are computed from wav.scp" in said and "4 in, 4 vectors out, 0 lost" in said
     assert list(Scp(recipe / "out/spk_xvector.scp")) == ["a", "b"]
     computed = [vectors.read(index) for index in range(4)]
     features = features_with("--num-mel-bins=30\n--window-type=hamming\n--dither=0\n", folder, sh)
-    said, again = extract(recipe, sh, {"front_end": record(front_end)}, 30, "--nj", 2, "--max-frames", 25)
+    said, again = extract(recipe, sh, {"front_end": front_end_info(front_end)}, 30, "--nj", 2, "--max-frames", 25)
     assert "computed" not in said
     assert list(vectors) == list(again) == ["a-1", "a-2", "b-1", "b-2"]
     net = load_net(recipe / "final.pt")
@@ -188,7 +196,7 @@ def test_a_vector_for_each_piece_of_an_utterance(recipe: Path, folder: Path, sh:
     lengths = {key: len(features.read(index)) for index, key in enumerate(features)}
     assert sorted(lengths.values()) == [48, 48, 58, 68]
     front_end = KaldiFrontEnd(KaldiConf(num_mel_bins=30, dither=0.0))
-    _, vectors = extract(recipe, sh, {"front_end": record(front_end)}, 30, "--nj", 2, "--chunk-frames", size)
+    _, vectors = extract(recipe, sh, {"front_end": front_end_info(front_end)}, 30, "--nj", 2, "--chunk-frames", size)
     starts = {key: range(0, max(length // size, 1) * size, size) for key, length in lengths.items()}
     names = {f"{key}-{start:08d}-{start + size:08d}": (key, start) for key in starts for start in starts[key]}
     assert list(vectors) == list(names) and len(names) == (9 if size == 20 else 4)
@@ -204,28 +212,28 @@ def test_a_vector_for_each_piece_of_an_utterance(recipe: Path, folder: Path, sh:
 def test_features_that_are_not_the_models_own(recipe: Path, folder: Path, sh: Run) -> None:
     stored = features_with("--num-mel-bins=40\n--dither=0\n", folder, sh)
     front_end = KaldiFrontEnd(KaldiConf(num_mel_bins=30, dither=0.0))
-    source, said = source_of(front_end, folder, folder / "feats.scp", "final.pt")
+    source, said = feature_source(front_end, folder, folder / "feats.scp", "final.pt")
     assert f"the features in {folder} are not those of final.pt (--num-mel-bins=40 for 30): they are computed" in said
     assert list(source) == list(stored)
     same = KaldiFrontEnd(KaldiConf(num_mel_bins=40, dither=0.0))
     for either in (same, None):
-        source, said = source_of(either, folder, folder / "feats.scp", "final.pt")
+        source, said = feature_source(either, folder, folder / "feats.scp", "final.pt")
         assert said == "" and np.array_equal(source("b-1"), stored.read(2))
     (folder / "wav.scp").unlink()
     with pytest.raises(
         ValueError, match=r"for 30\), and it has no wav.scp to compute them from: take a directory that has"
     ):
-        source_of(front_end, folder, folder / "feats.scp", "final.pt")
+        feature_source(front_end, folder, folder / "feats.scp", "final.pt")
     (folder / "feats.scp").unlink()
     with pytest.raises(
         ValueError, match=r"feats.scp is missing, and final.pt does not say how it is made; run stage 2"
     ):
-        source_of(None, folder, folder / "segments", "final.pt")
+        feature_source(None, folder, folder / "segments", "final.pt")
 
 
 def test_what_is_lost_is_said(recipe: Path, folder: Path, sh: Run) -> None:
     write_table(folder / "segments", {**read_table(folder / "segments"), "b-2": "r3 0.3 0.31"})
-    save(recipe / "final.pt", {"front_end": record(KaldiFrontEnd(KaldiConf(num_mel_bins=30)))}, 30)
+    save(recipe / "final.pt", {"front_end": front_end_info(KaldiFrontEnd(KaldiConf(num_mel_bins=30)))}, 30)
     done = sh("local/extract_xvectors.sh", "--nj", 2, "final.pt", "data/x", "out", fails=True)
     assert (
         "1 of 4 utterances have no vector, more than 5 %" in done.stderr
@@ -235,7 +243,7 @@ def test_what_is_lost_is_said(recipe: Path, folder: Path, sh: Run) -> None:
 
 
 def test_vectors_that_are_not_finite_are_lost(folder: Path, tmp_path: Path) -> None:
-    source, _ = source_of(KaldiFrontEnd(KaldiConf(num_mel_bins=30)), folder, folder / "segments", "final.pt")
+    source, _ = feature_source(KaldiFrontEnd(KaldiConf(num_mel_bins=30)), folder, folder / "segments", "final.pt")
 
     class Encode:
         mixes, frames = False, 1000

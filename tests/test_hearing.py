@@ -21,7 +21,7 @@ from speakerkd.feats.frontend import (
     ResemblyzerFrontEnd,
     SpeechBrainConf,
     SpeechBrainFrontEnd,
-    record,
+    front_end_info,
 )  # fmt: skip
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.kd.teacher import NetTeacher
@@ -42,7 +42,7 @@ FRONT_ENDS: dict[str, FrontEnd] = {
 def teacher_net(front_end: FrontEnd, speakers: tuple[str, ...] = ()) -> SpeakerNet:
     torch.manual_seed(3)
     net = make_net(TOY, front_end.dim, speakers, MarginConf() if speakers else None).eval()
-    net.info = {"front_end": record(front_end)}
+    net.info = {"front_end": front_end_info(front_end)}
     return net
 
 

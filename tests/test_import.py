@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT, environment
 
-from speakerkd.feats.frontend import recorded
+from speakerkd.feats.frontend import front_end_of
 from speakerkd.models import SpeakerNet, load_net
 from speakerkd.models.extract import embed
 
@@ -95,7 +95,7 @@ def voice(samples: int, gain: float = 0.3) -> np.ndarray:
 
 def vector_of(net: SpeakerNet, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The features and the vector that extraction makes of a wave."""
-    front_end = recorded(net.info, "final.pt")
+    front_end = front_end_of(net.info, "final.pt")
     assert front_end is not None
     features = front_end(wave)
     return features, embed(net, features, torch.device("cpu"), 6000, front_end.conf)

@@ -229,8 +229,8 @@ def check_alone(method: MKD, batch: Batch, sample: int) -> None:
     method.eval()
     student, teacher = method.student(batch.feats[0]), method.teacher.embed(batch)
     weights = method.weights(student, teacher, batch, method.teacher.present(batch))
-    speech = method.standing(method.speech, student.embedding.norm(dim=1), torch.ones(8, dtype=torch.bool))
-    face = method.standing(method.taught, batch.vectors["quality"][:, 0], torch.arange(8) == 1)
+    speech = method.standardised(method.speech, student.embedding.norm(dim=1), torch.ones(8, dtype=torch.bool))
+    face = method.standardised(method.taught, batch.vectors["quality"][:, 0], torch.arange(8) == 1)
     expected = (speech[sample] - speech[1] - face[1]) / method.conf.kappa
     assert face[1] != 0 and (weights[sample] / weights[1]).log().item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -248,7 +248,7 @@ def test_weights_by_speech_follow_the_embeddings_lengths() -> None:
 
 SHARES = """
 import sys, torch
-from speakerkd.kd.mkd import Moving, of_mean_one
+from speakerkd.kd.mkd import MovingStatistics, of_mean_one
 from speakerkd.parallel import start
 
 torch.manual_seed(0)
@@ -258,7 +258,7 @@ present[1, 4:] = False  # nothing in the second process
 present[2] = False
 world = start("cpu")
 own = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
-moving = Moving()
+moving = MovingStatistics()
 weights = []
 for step in range(3):
     moving.update(values[step, own][present[step, own]])

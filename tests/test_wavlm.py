@@ -11,7 +11,7 @@ from conftest import ROOT
 from torch import Tensor
 from torch.nn import functional as F
 
-from speakerkd.feats.frontend import recorded
+from speakerkd.feats.frontend import front_end_of
 from speakerkd.models import load_net
 from speakerkd.models.wavlm import WavLM, WavLMConf
 
@@ -137,7 +137,7 @@ def test_import_by_the_published_names(tmp_path: Path, monkeypatch: pytest.Monke
     net = load_net(tmp_path / "exp/final.pt")
     assert isinstance(net.encoder, WavLM) and net.head is not None and net.head.num_classes == 7
     assert torch.equal(net.head.weight, weights["loss_calculator.projection.weight"])
-    front_end = recorded(net.info, "")
+    front_end = front_end_of(net.info, "")
     assert front_end is not None and front_end.rate == 16000 and front_end.conf.mean == "none"
     wave = 0.1 * torch.randn(2, 16000)
     heard = F.layer_norm(wave, wave.shape[1:]) if large else wave

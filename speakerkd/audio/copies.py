@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from speakerkd.audio.augment import number
-from speakerkd.audio.sounds import Source
+from speakerkd.audio.sounds import SourceDir
 from speakerkd.conf import first_few
 
 
@@ -47,7 +47,7 @@ def list_variants(kinds: Sequence[str], speeds: Sequence[float]) -> list[Variant
     return variants
 
 
-def check_names(source: Source, variants: Sequence[Variant]) -> None:
+def check_names(source: SourceDir, variants: Sequence[Variant]) -> None:
     """No copy may be called as an utterance of the source is."""
     known = source.wav_scp if source.segments is None else source.segments
     taken = {name for utt in known for variant in variants if (name := variant.name(utt)) in known}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from speakerkd.audio.augment import Noise, Reverb, Telephone
-from speakerkd.audio.sounds import RIR_FOLDERS, Sound, Sources
+from speakerkd.audio.sounds import RIR_FOLDERS, Sound, SoundSources
 from speakerkd.conf import opt
 
 FOREGROUND_GAP = 1.0  # seconds between the end of a noise and the start of the next
@@ -54,15 +54,19 @@ def pick(draw: random.Random, items: Sequence[Item]) -> Item:
     return items[int(draw.random() * len(items))]
 
 
-def draw_reverb(draw: random.Random, seconds: float, talker: str, sources: Sources, options: DrawConf) -> list[str]:
+def draw_reverb(
+    draw: random.Random, seconds: float, talker: str, sources: SoundSources, options: DrawConf
+) -> list[str]:
     return [str(Reverb(pick(draw, pick(draw, sources.rooms))))]
 
 
-def draw_telephone(draw: random.Random, seconds: float, talker: str, sources: Sources, options: DrawConf) -> list[str]:
+def draw_telephone(
+    draw: random.Random, seconds: float, talker: str, sources: SoundSources, options: DrawConf
+) -> list[str]:
     return [str(Telephone())]
 
 
-def draw_noise(draw: random.Random, seconds: float, talker: str, sources: Sources, options: DrawConf) -> list[str]:
+def draw_noise(draw: random.Random, seconds: float, talker: str, sources: SoundSources, options: DrawConf) -> list[str]:
     """Recorded noises one after the other, as Kaldi's --fg-interval 1; a generated one behind the whole utterance."""
     if not options.musan:
         return [background(draw, pick(draw, sources.noises), seconds, options.noise_snrs)]
@@ -76,11 +80,13 @@ def draw_noise(draw: random.Random, seconds: float, talker: str, sources: Source
     return words
 
 
-def draw_music(draw: random.Random, seconds: float, talker: str, sources: Sources, options: DrawConf) -> list[str]:
+def draw_music(draw: random.Random, seconds: float, talker: str, sources: SoundSources, options: DrawConf) -> list[str]:
     return [background(draw, pick(draw, sources.music), seconds, options.music_snrs)]
 
 
-def draw_babble(draw: random.Random, seconds: float, talker: str, sources: Sources, options: DrawConf) -> list[str]:
+def draw_babble(
+    draw: random.Random, seconds: float, talker: str, sources: SoundSources, options: DrawConf
+) -> list[str]:
     count = pick(draw, options.babble_speakers)
     distinct = min(count, len(sources.talkers) - (talker in sources.speech))
     chosen: list[str] = []
@@ -96,7 +102,7 @@ def background(draw: random.Random, sound: Sound, seconds: float, snrs: Sequence
     return str(Noise(sound.name, pick(draw, snrs), start, sound.end))
 
 
-KINDS: dict[str, Callable[[random.Random, float, str, Sources, DrawConf], list[str]]] = {
+KINDS: dict[str, Callable[[random.Random, float, str, SoundSources, DrawConf], list[str]]] = {
     "reverb": draw_reverb,
     "noise": draw_noise,
     "music": draw_music,

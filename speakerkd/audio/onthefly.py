@@ -12,7 +12,7 @@ import numpy as np
 
 from speakerkd.audio.augment import Augmenter
 from speakerkd.audio.draws import KINDS, DrawConf, check_draws, pick
-from speakerkd.audio.sounds import Source, gather_sources
+from speakerkd.audio.sounds import SourceDir, gather_sounds
 from speakerkd.conf import opt
 from speakerkd.files.tables import read_table
 
@@ -39,7 +39,7 @@ class OnTheFly:
     def __init__(self, conf: AugmentConf, folder: Path, rate: int) -> None:
         self.conf, self._rate = conf, rate
         kinds = {part for kind in conf.kinds for part in kind.split("+")}
-        self._sources = gather_sources(source_of(folder, rate, babble="babble" in kinds and not conf.musan), kinds,
+        self._sources = gather_sounds(babble_source(folder, rate, babble="babble" in kinds and not conf.musan), kinds,
                                        conf.musan, conf.rirs, conf.rooms)  # fmt: skip
         self.said = "; ".join(f"{kind}: {text}" for kind, text in self._sources.said.items())
         self._augmenter = Augmenter(self._sources.files, rate)
@@ -59,10 +59,10 @@ class OnTheFly:
         return " ".join(words)
 
 
-def source_of(folder: Path, rate: int, babble: bool) -> Source:
+def babble_source(folder: Path, rate: int, babble: bool) -> SourceDir:
     """The training directory as a source of babble: its wave archive, else its recordings."""
     if not babble:
-        return Source(folder, {}, None, None, {}, {}, None, None, {})
+        return SourceDir(folder, {}, None, None, {}, {}, None, None, {})
     archived = (folder / "waves.scp").exists()
     waves = read_table(folder / ("waves.scp" if archived else "wav.scp"))
     table = folder / "utt2num_samples"
@@ -75,7 +75,7 @@ def source_of(folder: Path, rate: int, babble: bool) -> Source:
             f"{folder} has neither utt2num_samples nor utt2dur, which babble needs; local/make_wave_ark.sh"
         )
     speakers = read_table(folder / "utt2spk", 2) if (folder / "utt2spk").exists() else None
-    return Source(folder, waves, None, speakers, {}, {}, seconds, None, {}, seconds)
+    return SourceDir(folder, waves, None, speakers, {}, {}, seconds, None, {}, seconds)
 
 
 def check_not_twice(folder: Path) -> None:

@@ -38,7 +38,7 @@ class Sound(NamedTuple):
 
 
 @dataclass
-class Sources:
+class SoundSources:
     files: dict[str, str] = field(default_factory=dict)  # aug.scp
     rooms: list[list[str]] = field(default_factory=list)  # of each size
     noises: list[Sound] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Sources:
 
 
 @dataclass
-class Source:
+class SourceDir:
     """The source directory."""
 
     folder: Path
@@ -81,7 +81,7 @@ class Source:
         return without_speed(name)
 
 
-def read_source(folder: Path) -> Source:
+def read_source_dir(folder: Path) -> SourceDir:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such data directory; prepare the data first")
 
@@ -93,7 +93,7 @@ def read_source(folder: Path) -> Source:
 
     lengths = table("utt2dur")
     speakers = table("utt2spk")
-    source = Source(
+    source = SourceDir(
         folder,
         table("wav.scp", None) or read_table(folder / "wav.scp"),
         table("segments", 4),
@@ -121,7 +121,7 @@ def read_source(folder: Path) -> Source:
     return source
 
 
-def durations(source: Source) -> dict[str, float]:
+def durations(source: SourceDir) -> dict[str, float]:
     """Seconds of each utterance as it is heard, that is, after its own utt2aug."""
     if source.utt2dur is not None:
         return {utt: length for utt, length in source.utt2dur.items() if length > 0}
@@ -159,8 +159,8 @@ def recording_seconds(recording: str) -> float:
     return len(samples) / rate
 
 
-def gather_sources(source: Source, kinds: set[str], musan: str, rirs: str, rooms: Iterable[str]) -> Sources:
-    sources = Sources(files=dict(source.aug_scp))
+def gather_sounds(source: SourceDir, kinds: set[str], musan: str, rirs: str, rooms: Iterable[str]) -> SoundSources:
+    sources = SoundSources(files=dict(source.aug_scp))
     generated = "generated, for there is no --musan"
     if "reverb" in kinds and rirs:
         sources.rooms = [list_rirs(Path(rirs), room, sources) for room in rooms]
@@ -199,7 +199,7 @@ def audio_files(folder: Path, expected: str) -> list[Path]:
     return files
 
 
-def list_files(files: Iterable[Path], root: Path, name: str, sources: Sources) -> dict[str, Path]:
+def list_files(files: Iterable[Path], root: Path, name: str, sources: SoundSources) -> dict[str, Path]:
     """id -> file, entered into aug.scp. The id: name, folders unless the file's own name repeats them, that name."""
     listed: dict[str, Path] = {}
     for path in files:
@@ -218,7 +218,7 @@ def list_files(files: Iterable[Path], root: Path, name: str, sources: Sources) -
     return listed
 
 
-def list_musan(folder: str, part: str, sources: Sources) -> list[Sound]:
+def list_musan(folder: str, part: str, sources: SoundSources) -> list[Sound]:
     """The files of musan/<part>; none without a folder."""
     if not folder:
         return []
@@ -232,7 +232,7 @@ def list_musan(folder: str, part: str, sources: Sources) -> list[Sound]:
     return sounds
 
 
-def list_rirs(folder: Path, room: str, sources: Sources) -> list[str]:
+def list_rirs(folder: Path, room: str, sources: SoundSources) -> list[str]:
     where = folder / RIR_FOLDERS[room]
     files = audio_files(where, f"--rirs is the unpacked RIRS_NOISES, and {where}/ is needed")
     # The folder of the real ones also holds recordings of noise.
@@ -240,7 +240,7 @@ def list_rirs(folder: Path, room: str, sources: Sources) -> list[str]:
     return list(list_files(files, where.parent, "rirs", sources))
 
 
-def list_speech(source: Source, sources: Sources) -> dict[str, list[Sound]]:
+def list_speech(source: SourceDir, sources: SoundSources) -> dict[str, list[Sound]]:
     """Utterances of the source by talker, as recorded; without the copies, where there are originals."""
     originals = [utt for utt in source.utterances if utt not in source.utt2aug] or source.utterances
     segments = {} if source.segments is None else read_segments(source.folder / "segments")

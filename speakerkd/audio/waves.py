@@ -20,7 +20,7 @@ class Waves:
 
     def __init__(self, folder: Path, rate: int, channel: int = -1, only: Set[str] | None = None) -> None:
         self.folder, self.rate = folder, rate
-        self._recordings = Recordings(folder, rate, channel, only)
+        self._recordings = RecordingReader(folder, rate, channel, only)
         self._texts = read_table(folder / "utt2aug", only=only) if (folder / "utt2aug").exists() else {}
         sources = read_table(folder / "aug.scp") if (folder / "aug.scp").exists() else {}
         self._augmenter = Augmenter(sources, rate)
@@ -36,13 +36,13 @@ class Waves:
         except ValueError as error:
             raise ValueError(f"{self.folder}/utt2aug: {utterance}: {error}") from error
 
-    def say(self) -> None:
+    def log_warnings(self) -> None:
         """What was done to recordings without being asked for."""
         for note, count in self._recordings.notes.items():
             logging.warning("%d recording(s) have %s", count, note)
 
 
-class Recordings:
+class RecordingReader:
     """Waves by utterance, mono and at one rate. The last recording is kept, for its segments and copies that follow."""
 
     def __init__(self, data_dir: Path, rate: int, channel: int, only: Set[str] | None = None) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Places:
     heard: bool = False  # teachers hear this view
 
 
-class Cut(NamedTuple):
+class CropFeatures(NamedTuple):
     feats: np.ndarray  # (B, T, F) float32, minus the mean of each crop
     heard: Mapping[str, np.ndarray]  # teacher's name -> (B, ...): what its own front end makes of the crops
 
@@ -40,14 +40,10 @@ class Crops(Protocol):
     hear_clean: bool  # teachers hear crops without what is added on the fly
     hear_frames: int  # teachers hear longer crops round the student's, of so many frames; 0: the student's
 
-    def cut(self, places: Places) -> Cut: ...
+    def cut(self, places: Places) -> CropFeatures: ...
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(T, F) float32: raw features, without any change to the recording."""
-        ...
-
-    def recorded(self) -> dict[str, Any]:
-        """What makes these crops other than those of feats.scp, to be recorded with a run."""
         ...
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
@@ -67,10 +63,10 @@ class ArkCrops:
             raise ValueError(
                 f"{self.folder}/utt2num_frames is missing; local/make_num_frames.py {self.folder} makes it"
             )
-        self.frames = counts(self.folder / "utt2num_frames", self.scp, np.int32)
+        self.frames = read_counts(self.folder / "utt2num_frames", self.scp, np.int32)
         self.dim = int(self.scp.read(0, 0, 1).shape[1])
 
-    def cut(self, places: Places) -> Cut:
+    def cut(self, places: Places) -> CropFeatures:
         length = places.length
         crops = np.empty((len(places.entries), length, self.dim), np.float32)
         for crop, entry, start in zip(crops, places.entries.tolist(), places.starts.tolist(), strict=True):
@@ -78,13 +74,10 @@ class ArkCrops:
             if rows.shape != crop.shape:
                 rows = self._repeated(rows, entry, length)
             np.subtract(rows, rows.mean(0), out=crop)
-        return Cut(crops, {})
+        return CropFeatures(crops, {})
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         return self.scp.read(entry, start, stop, self.frames.item(entry))
-
-    def recorded(self) -> dict[str, Any]:
-        return {}
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(
@@ -118,22 +111,19 @@ class NoCrops:
         self.scp = Scp(self.folder / "utt2spk")
         self.frames = np.zeros(len(self.scp), np.int32)
 
-    def cut(self, places: Places) -> Cut:
+    def cut(self, places: Places) -> CropFeatures:
         raise AssertionError("a method without views asks for no crops")
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         raise AssertionError("there is no audio")
 
-    def recorded(self) -> dict[str, Any]:
-        return {}
-
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(f"{name}: the method takes no audio, so there is nothing that this teacher could hear")
 
 
-def counts(path: Path, scp: Scp, kind: type[np.integer]) -> np.ndarray:
+def read_counts(path: Path, scp: Scp, kind: type[np.integer]) -> np.ndarray:
     """The second column of such a table, as numbers from 1 up."""
-    texts = column(path, scp)
+    texts = read_column(path, scp)
     most = int(np.iinfo(kind).max)
     wrong = [i for i, text in enumerate(texts) if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= most]
     if wrong:
@@ -141,7 +131,7 @@ def counts(path: Path, scp: Scp, kind: type[np.integer]) -> np.ndarray:
     return np.fromiter(map(int, texts), kind, len(texts))
 
 
-def column(path: Path, scp: Scp) -> "list[str]":
+def read_column(path: Path, scp: Scp) -> "list[str]":
     """The second column of a table that must have the utterances of the scp, in its order."""
     values = []
     for index, (number, line) in enumerate(read_lines(path)):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.batches.attached import Attached, attach
-from speakerkd.batches.crops import ArkCrops, Crops, NoCrops, column
+from speakerkd.batches.crops import ArkCrops, Crops, NoCrops, read_column
 from speakerkd.batches.places import CropVectors, crop_vectors
 from speakerkd.batches.wavecrops import WaveCrops
 from speakerkd.conf import first_few
@@ -26,12 +26,12 @@ class Utterances:
         self.speakers: tuple[str, ...] = ()
         self.labels: np.ndarray | None = None
         if labels:
-            names = list(column(folder / "utt2spk", self.scp))
+            names = list(read_column(folder / "utt2spk", self.scp))
             self.speakers = tuple(sorted(set(names)))
             number = {name: index for index, name in enumerate(self.speakers)}
             self.labels = np.fromiter((number[name] for name in names), np.int32, len(names))
         uniq = folder / "utt2uniq"
-        names = list(column(uniq, self.scp)) if uniq.exists() else list(self.scp)
+        names = list(read_column(uniq, self.scp)) if uniq.exists() else list(self.scp)
         self.original = np.fromiter((name == key for name, key in zip(names, self.scp, strict=True)), bool, len(names))
         self.group_of = self._groups(names)
         self.vectors: dict[str, Attached] = {}
@@ -58,7 +58,7 @@ class Utterances:
         Where it is all that there is of an utterance, an augmented copy must have its own: the original's won't do.
         """
         keys, uniq = list(self.scp), self.folder / "utt2uniq"
-        originals = list(column(uniq, self.scp)) if self.audio and uniq.exists() else keys
+        originals = list(read_column(uniq, self.scp)) if self.audio and uniq.exists() else keys
         crops = (
             crop_vectors(name, path, keys, originals, missing) if self.audio and str(path).endswith(".scp") else None
         )

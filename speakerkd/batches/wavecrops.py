@@ -10,13 +10,12 @@ import dataclasses
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.audio.ranges import REMEDY, WaveRanges
-from speakerkd.batches.crops import Crops, Cut, Places, column, counts
+from speakerkd.batches.crops import CropFeatures, Crops, Places, read_column, read_counts
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.frontend import FrontEnd
@@ -56,7 +55,7 @@ class WaveCrops:
         self.hear_clean = False  # teachers hear crops without what augment() adds
         self.hear_frames = 0  # teachers hear longer crops, of so many frames
 
-    def cut(self, places: Places) -> Cut:
+    def cut(self, places: Places) -> CropFeatures:
         length = places.length
         heard_length = max(length, self.hear_frames) if places.heard else length
         feats = np.empty((len(places.entries), length, self.dim), np.float32)
@@ -71,7 +70,7 @@ class WaveCrops:
             np.subtract(rows, rows.mean(0), out=feats[number])
             for name in heard:
                 heard[name].append(self._front_ends[name](clean if self.hear_clean else noisy, seed))
-        return Cut(feats, {name: np.stack(each) for name, each in heard.items()})
+        return CropFeatures(feats, {name: np.stack(each) for name, each in heard.items()})
 
     def _first(self, entry: int, start: int, length: int, heard_length: int) -> int:
         """Where the teacher's crop starts: with the student's in its middle, as far as the utterance has room."""
@@ -88,14 +87,9 @@ class WaveCrops:
         check_not_twice(self.folder)
         self._augment = OnTheFly(conf, self.folder, self._fbank.rate)
         utt2spk = self.folder / "utt2spk"
-        names = column(utt2spk, self.scp) if utt2spk.exists() else list(self.scp)
+        names = read_column(utt2spk, self.scp) if utt2spk.exists() else list(self.scp)
         self._talkers = [without_speed(name) for name in names]
         return self._augment.said
-
-    def recorded(self) -> dict[str, Any]:
-        augment = dataclasses.asdict(self._augment.conf) if self._augment else None
-        chosen = {"augment": augment, "hear_clean": self.hear_clean, "hear_frames": self.hear_frames}
-        return {"source": "waves", **{name: value for name, value in chosen.items() if value}}
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         wave = self._waves(entry, 0, int(self.samples[entry]))
@@ -133,7 +127,7 @@ class WaveCrops:
         """(entries,) int64: samples."""
         table = self.folder / "utt2num_samples"
         if table.exists():
-            return counts(table, self.scp, np.int64)
+            return read_counts(table, self.scp, np.int64)
         began = time.monotonic()
         lengths = np.fromiter(map(self._waves.num_samples, range(len(self.scp))), np.int64, len(self.scp))
         logging.info(

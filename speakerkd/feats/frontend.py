@@ -197,16 +197,16 @@ def read_front_end(path: str | Path) -> FrontEnd:
         raise ValueError(f"{path}: {error}") from error
 
 
-def record(front_end: FrontEnd) -> dict[str, Any]:
+def front_end_info(front_end: FrontEnd) -> dict[str, Any]:
     """What goes into info["front_end"] of a checkpoint."""
-    return {"type": name_of(front_end), **dataclasses.asdict(front_end.conf)}
+    return {"type": front_end_type(front_end), **dataclasses.asdict(front_end.conf)}
 
 
-def name_of(front_end: FrontEnd) -> str:
+def front_end_type(front_end: FrontEnd) -> str:
     return next(name for name, kind in FRONT_ENDS.items() if kind is type(front_end))
 
 
-def recorded(info: Mapping[str, Any], where: str) -> FrontEnd | None:
+def front_end_of(info: Mapping[str, Any], where: str) -> FrontEnd | None:
     """The front end of a checkpoint's info; None where it holds none.
 
     local/train.py writes {"fbank": options of conf/fbank.conf, "cmn": "utterance"}, the options empty where it saw no file.

@@ -8,7 +8,7 @@ import numpy as np
 from speakerkd.audio.recordings import AudioError
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
-from speakerkd.feats.source import Computed, Source, feature_conf
+from speakerkd.feats.source import ComputedFeatures, FeatureSource, feature_conf
 from speakerkd.feats.stretch import FrameGrid, even_starts
 
 Piece = tuple[str, np.ndarray]  # (name, (T, F) raw features)
@@ -24,7 +24,7 @@ class Pieces:
     features. An utterance that is shorter than a crop is repeated until it fills one.
     """
 
-    def __init__(self, source: Source, folder: str | Path, frames: int, count: int) -> None:
+    def __init__(self, source: FeatureSource, folder: str | Path, frames: int, count: int) -> None:
         self._source, self._frames, self._count = source, frames, count
         conf = feature_conf(folder)
         known = build(FbankConf, read_conf(conf), str(conf)) if conf else FbankConf()
@@ -32,7 +32,7 @@ class Pieces:
         self._grid = FrameGrid.of(self._fbank)
 
     def __call__(self, utterance: str) -> list[Piece]:
-        if isinstance(self._source, Computed):
+        if isinstance(self._source, ComputedFeatures):
             return self._of_wave(self._source, utterance)
         rows = self._source(utterance)
         if len(rows) < self._frames:
@@ -43,7 +43,7 @@ class Pieces:
             for start in even_starts(len(rows), self._frames, self._count)
         ]
 
-    def _of_wave(self, source: Computed, utterance: str) -> list[Piece]:
+    def _of_wave(self, source: ComputedFeatures, utterance: str) -> list[Piece]:
         front_end, wave = source.front_end, source.wave(utterance)
         if front_end.rate != self._fbank.rate:
             raise ValueError(

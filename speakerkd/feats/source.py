@@ -12,22 +12,22 @@ import numpy as np
 from speakerkd.audio.recordings import AudioError
 from speakerkd.audio.waves import Waves
 from speakerkd.conf import build, read_conf, text_of
-from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, name_of
+from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, front_end_type
 from speakerkd.files.kaldi import Scp
 from speakerkd.files.tables import read_lines
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
     """Iterates over utterances; called with one, gives its features (T, F), or raises an AudioError."""
 
     def __iter__(self) -> Iterator[str]: ...
 
     def __call__(self, utterance: str) -> np.ndarray: ...
 
-    def say(self) -> None: ...  # what is to be known about the recordings, once they have been read
+    def log_warnings(self) -> None: ...  # what is to be known about the recordings, once they have been read
 
 
-class Stored:
+class StoredFeatures:
     """What stands in an scp."""
 
     def __init__(self, listed: str | Path) -> None:
@@ -39,11 +39,11 @@ class Stored:
     def __call__(self, utterance: str) -> np.ndarray:
         return self._scp.read(self._scp.find(utterance))
 
-    def say(self) -> None:
+    def log_warnings(self) -> None:
         pass
 
 
-class Computed:
+class ComputedFeatures:
     """What a front end makes of the recordings, of the channel that the features on disk are of."""
 
     def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
@@ -62,8 +62,8 @@ class Computed:
     def wave(self, utterance: str) -> np.ndarray:
         return self._waves(utterance)
 
-    def say(self) -> None:
-        self._waves.say()
+    def log_warnings(self) -> None:
+        self._waves.log_warnings()
 
 
 def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndarray], utterance: str) -> np.ndarray:
@@ -92,7 +92,7 @@ def feature_conf(folder: str | Path) -> Path | None:
     return path if archive and (path := Path(f"{archive[1]}.conf")).exists() else None
 
 
-def list_of(folder: str | Path) -> Path:
+def utterance_list_of(folder: str | Path) -> Path:
     """The file of a data directory that names the utterances to do."""
     found = [path for name in ("feats.scp", "segments", "wav.scp") if (path := Path(folder) / name).exists()]
     if not found:
@@ -100,15 +100,17 @@ def list_of(folder: str | Path) -> Path:
     return found[0]
 
 
-def source_of(front_end: FrontEnd | None, folder: str | Path, listed: str | Path, model: str) -> tuple[Source, str]:
+def feature_source(
+    front_end: FrontEnd | None, folder: str | Path, listed: str | Path, model: str
+) -> tuple[FeatureSource, str]:
     """Where the features of the utterances listed come from, and what is to be said about it.
 
-    `listed` is list_of(folder) or a part of it. Without a front end on record, what is on disk is taken.
+    `listed` is utterance_list_of(folder) or a part of it. Without a front end on record, what is on disk is taken.
     """
     folder = Path(folder)
     stored = (folder / "feats.scp").exists()
     if stored and (front_end is None or not (reason := departure(front_end, folder))):
-        return Stored(listed), ""
+        return StoredFeatures(listed), ""
     if front_end is None:
         raise ValueError(f"{folder}/feats.scp is missing, and {model} does not say how it is made; run stage 2")
     why = f"the features in {folder} are not those of {model} ({reason})" if stored else f"{folder} has no feats.scp"
@@ -117,14 +119,16 @@ def source_of(front_end: FrontEnd | None, folder: str | Path, listed: str | Path
             f"{why}, and it has no wav.scp to compute them from: take a directory that has one (the parts of a combined "
             "one do), or make feats.scp with the model's options"
         )
-    return Computed(front_end, folder, listed), f"{why}: they are computed from wav.scp with the model's front end"
+    return ComputedFeatures(
+        front_end, folder, listed
+    ), f"{why}: they are computed from wav.scp with the model's front end"
 
 
 def departure(front_end: FrontEnd, folder: str | Path) -> str:
     """In what the features of a data directory are not those of the front end; '' where they are, or nothing is known."""
     path = feature_conf(folder)
     if not isinstance(front_end, KaldiFrontEnd):
-        return f"they are Kaldi's fbank, not {name_of(front_end)}'s"
+        return f"they are Kaldi's fbank, not {front_end_type(front_end)}'s"
     if path is None:
         return ""
     theirs = decisive(build(KaldiConf, read_conf(path), str(path)))

@@ -15,7 +15,7 @@ from speakerkd.files.tables import check_id, remove_features, replacing, write_t
 AUDIO = (".wav", ".flac", ".m4a")
 
 
-class Recordings(NamedTuple):
+class SpeakerRecordings(NamedTuple):
     """A speaker, and of each utterance its name and what wav.scp says of it, in any order."""
 
     speaker: str
@@ -36,7 +36,7 @@ def audio_names(folder: Path) -> list[str]:
     return [name for name in names(folder, folders=False) if name.lower().endswith(AUDIO)]
 
 
-def write_corpus(folder: Path, speakers: Iterable[Recordings]) -> tuple[int, int]:
+def write_corpus(folder: Path, speakers: Iterable[SpeakerRecordings]) -> tuple[int, int]:
     """wav.scp, utt2spk and spk2utt, all at once; speakers come sorted. Returns how many speakers and utterances."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class Cohort:
         self.per_speaker, self.session, self.seed = per_speaker, session, seed
         self.chosen: dict[str, list[str]] = {}
 
-    def passing(self, speakers: Iterable[Recordings]) -> Iterator[Recordings]:
+    def passing(self, speakers: Iterable[SpeakerRecordings]) -> Iterator[SpeakerRecordings]:
         """The same, looked at on their way."""
         for each in speakers:
             draw = random.Random(f"{self.seed} cohort {each.speaker}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from speakerkd.feats.frontend import FrontEnd, record
+from speakerkd.feats.frontend import FrontEnd, front_end_info
 from speakerkd.foreign.onnx_export import MIN_FRAMES
 from speakerkd.models import SpeakerNet, load_net
 from speakerkd.models.cost import count_macs, num_parameters
@@ -35,7 +35,7 @@ def about(net: SpeakerNet, front_end: FrontEnd, path: Path) -> dict[str, Any]:
         "name": path.resolve().parent.name,
         "model": type(encoder).__name__,
         "files": {},
-        "front_end": record(front_end),
+        "front_end": front_end_info(front_end),
         "subtracts_mean": front_end.conf.mean == "utterance",
         "feat_dim": net.feat_dim,
         "dim": net.dim,

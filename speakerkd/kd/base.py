@@ -178,8 +178,8 @@ class TeacherStudent(Supervised):
         """(B,), or (B, n) where a sample has several; single precision. `logits` are those of the cross entropy."""
         raise NotImplementedError
 
-    def counted(self, batch: Batch) -> Tensor | None:
-        """Which of these are distances, as bool; the others are zeros that stand for nothing. None: all."""
+    def distance_mask(self, batch: Batch) -> Tensor | None:
+        """bool, of the shape of distance(): True where it is a distance, False where it is an empty 0. None: all are."""
         return self.teacher.present(batch)
 
 

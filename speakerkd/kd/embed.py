@@ -78,7 +78,7 @@ class Relation(EmbeddingLevel):
         present = self.present_pairs(batch)
         return without_self(pairs if present is None else pairs * present)
 
-    def counted(self, batch: Batch) -> Tensor | None:
+    def distance_mask(self, batch: Batch) -> Tensor | None:
         present = self.present_pairs(batch)
         return None if present is None else without_self(present)
 

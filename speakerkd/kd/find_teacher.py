@@ -5,7 +5,7 @@ import torch
 
 from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import build, read_conf
-from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, recorded
+from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, front_end_of
 from speakerkd.feats.source import departure, feature_conf
 from speakerkd.files.vectors import read_vectors
 from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
@@ -70,7 +70,7 @@ def listen(path: str, net: SpeakerNet, data: Utterances) -> Reading | None:
 
     It hears the student's if it was trained on such, or if nothing is known of its front end.
     """
-    front_end = recorded(net.info, path)
+    front_end = front_end_of(net.info, path)
     if front_end is None or not (reason := stranger(front_end, data)):
         if net.feat_dim != data.dim:
             raise ValueError(

@@ -68,7 +68,7 @@ class LabelLevel(TeacherStudent):
             metrics["teacher_p"] = (sure * known).sum() / known.sum().clamp(min=1)
         return self.compare(logits, taught, labels, metrics) * known
 
-    def counted(self, batch: Batch) -> Tensor | None:
+    def distance_mask(self, batch: Batch) -> Tensor | None:
         present = self.teacher.present(batch)
         if self.all_known:
             return present

@@ -53,7 +53,7 @@ class MKDConf(DKDConf, EmbedConf):
     kappa: float = opt(2.0, "kappa: the larger, the less the weights depend on the quality")
 
 
-class Moving(nn.Module):
+class MovingStatistics(nn.Module):
     """Moving averages of a figure's mean and variance, the first batch taken as it is."""
 
     mean: Tensor
@@ -90,7 +90,7 @@ class MKD(TeacherStudent):
         base = kind(kind.Conf(**{each.name: getattr(conf, each.name) for each in fields(kind.Conf)}), components)
         self._base = (base,)  # no submodule: it shares the student; what else it trains is registered here
         self.projection: nn.Module = getattr(base, "projection", nn.Identity())
-        self.speech, self.taught, self.edge = Moving(), Moving(), Moving()
+        self.speech, self.taught, self.edge = MovingStatistics(), MovingStatistics(), MovingStatistics()
 
     def learn(self, student: Encoded, logits: Tensor, outcome: Outcome, batch: Batch, clock: Clock) -> None:
         """Enters "kd", and a cross entropy that weighs the samples in the place of the other."""
@@ -98,8 +98,8 @@ class MKD(TeacherStudent):
         teacher = self.teacher.embed(batch)
         with torch.autocast(logits.device.type, enabled=False):
             distances = self._base[0].distance(student, logits, teacher, batch, outcome.metrics)
-            present, counted = self.teacher.present(batch), self._base[0].counted(batch)
-            margin = self.margin(distances.detach() if counted is None else distances.detach()[counted])
+            present, distance_mask = self.teacher.present(batch), self._base[0].distance_mask(batch)
+            margin = self.margin(distances.detach() if distance_mask is None else distances.detach()[distance_mask])
             excess = F.relu(distances - margin) if margin is not None else distances
             beyond = of_samples(excess) if present is None else of_samples(excess) * present
             weights = self.weights(student, teacher, batch, present)
@@ -108,7 +108,9 @@ class MKD(TeacherStudent):
             outcome.losses["kd"] = self.conf.weight * clock.rise_in_epochs(self.conf.warmup) * (weights * beyond).mean()
         for name, each in (("beyond", (excess.detach() > 0).float()), ("distance", distances.detach())):
             outcome.metrics[name] = (
-                each.mean() if counted is None else (each * counted).sum() / counted.sum().clamp(min=1)
+                each.mean()
+                if distance_mask is None
+                else (each * distance_mask).sum() / distance_mask.sum().clamp(min=1)
             )
 
     def margin(self, distances: Tensor) -> Tensor | float | None:
@@ -126,15 +128,15 @@ class MKD(TeacherStudent):
         here = torch.ones(len(student.embedding), dtype=torch.bool, device=student.embedding.device)
         total = torch.zeros(len(here), device=here.device)
         if self.conf.quality in ("both", "speech"):
-            total += self.standing(self.speech, student.embedding.float().norm(dim=1), here)
+            total += self.standardised(self.speech, student.embedding.float().norm(dim=1), here)
         if self.conf.quality in ("both", "teacher"):
             given = batch.vectors.get("quality")
             quality = teacher.embedding.float().norm(dim=1) if given is None else given[:, 0]
             judged = quality.isfinite() if present is None else quality.isfinite() & present  # nan: there is no figure
-            total += self.standing(self.taught, quality.nan_to_num(), judged)
+            total += self.standardised(self.taught, quality.nan_to_num(), judged)
         return of_mean_one((total / self.conf.kappa).exp())
 
-    def standing(self, moving: Moving, quality: Tensor, present: Tensor) -> Tensor:
+    def standardised(self, moving: MovingStatistics, quality: Tensor, present: Tensor) -> Tensor:
         """z in [-1, 1]; 0 for whom there is no figure."""
         if self.training:
             moving.update(quality[present])

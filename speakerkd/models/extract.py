@@ -10,7 +10,7 @@ import torch
 
 from speakerkd.audio.recordings import AudioError
 from speakerkd.feats.frontend import Reading
-from speakerkd.feats.source import Source
+from speakerkd.feats.source import FeatureSource
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import write_table
 from speakerkd.models.base import SpeakerNet
@@ -141,7 +141,7 @@ def batches(lengths: Sequence[int], encode: Encode) -> Iterator[list[int]]:
 
 def write_vectors(
     prefix: str | Path,
-    source: Source,
+    source: FeatureSource,
     encode: Encode,
     cut: Cut,
     lost_utts: str | Path,
@@ -196,7 +196,7 @@ def write_vectors(
                 f"{len(lost)} of {len(utterances)} utterances have no vector, more than {max_lost:g} %: see {lost_utts}, "
                 f"for example: {utterance} {reason}"
             )
-    source.say()
+    source.log_warnings()
     count = len(utterances) - len(lost)
     out = f"{pieces} chunks of {count}" if cut.chunk_frames else f"{count}"
     return f"{len(utterances)} in, {out} out, {len(lost)} lost, {progress.speed()}"

@@ -34,18 +34,18 @@ def p_text(p: float) -> str:
     return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def value_of(result: Result, name: str) -> float:
+def metric_value(result: Result, name: str) -> float:
     try:
         return float(result.get(name, "nan"))
     except ValueError as error:
         raise ValueError(f"{result['system']}: '{result[name]}' under {name} in metrics.tsv is not a number") from error
 
 
-def shown(result: Result, name: str, digits: int) -> str:
-    value = value_of(result, name)
+def metric_text(result: Result, name: str, digits: int) -> str:
+    value = metric_value(result, name)
     if math.isnan(value):
         return "-"
     stem, _, prior = name.rpartition("_") if name.startswith("min_dcf_") else (name, "", "")
-    low, high = (value_of(result, f"{stem}_{end}{'_' + prior if prior else ''}") for end in ("low", "high"))
+    low, high = (metric_value(result, f"{stem}_{end}{'_' + prior if prior else ''}") for end in ("low", "high"))
     interval = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{value:.{digits}f}{interval}"

@@ -26,5 +26,5 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if amp == "bf16" or (amp == "fast" and has_bf16) else None
 
 
-def name_of(dtype: torch.dtype | None) -> str:
+def dtype_name(dtype: torch.dtype | None) -> str:
     return {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

@@ -8,7 +8,7 @@ from speakerkd.batches.dataset import Batches
 from speakerkd.batches.utterances import Utterances
 from speakerkd.kd import Distiller
 from speakerkd.parallel import World
-from speakerkd.train.precision import autocast_dtype, name_of
+from speakerkd.train.precision import autocast_dtype, dtype_name
 
 
 def require_speakers(data: Utterances, entries: np.ndarray) -> None:
@@ -42,7 +42,7 @@ def log_summary(
     logging.info(
         "%s, %d utterances in %d copies, %s of %.2f M parameters; %d steps of %d an epoch; %s in %s x %d",
         labels, batches.num_groups, len(entries), hours, size / 1e6, batches.per_epoch, batches.batch_size,
-        world.device, name_of(autocast_dtype(amp, world.device)), world.size,
+        world.device, dtype_name(autocast_dtype(amp, world.device)), world.size,
     )  # fmt: skip
     if batches.short:
         logging.warning("%d utterances are shorter than a crop: they are repeated to fill it", batches.short)

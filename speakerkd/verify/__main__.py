@@ -81,7 +81,7 @@ class Judge:
         return condition.threshold_of_prior(self._options.prior), f"a prior of {self._options.prior:g}"
 
 
-def tell(judge: Judge, score: float, seconds: float, snr: float) -> None:
+def print_decision(judge: Judge, score: float, seconds: float, snr: float) -> None:
     condition = judge.condition(seconds, snr)
     threshold, point = judge.threshold(condition)
     print(f"score     {score:+.3f}   cosine of the embeddings, from -1 to 1")
@@ -115,14 +115,14 @@ def enroll(encoder: Encoder, options: Options) -> None:
 def verify(encoder: Encoder, options: Options, paths: list[str]) -> None:
     one, other = (read_recording(path, encoder.rate) for path in paths)
     score = float(encoder(one.wave) @ encoder(other.wave))
-    tell(Judge(encoder, options), score, min(one.speech, other.speech), min(one.snr, other.snr))
+    print_decision(Judge(encoder, options), score, min(one.speech, other.speech), min(one.snr, other.snr))
 
 
 def claim(encoder: Encoder, options: Options, path: str) -> None:
     profile = read_profile(Path(options.profiles) / f"{check_name(options.claim)}.json", encoder.digest, encoder.dim)
     recording = read_recording(path, encoder.rate)
     score = float(profile.vector @ encoder(recording.wave))
-    tell(Judge(encoder, options), score, min(recording.speech, profile.speech), recording.snr)
+    print_decision(Judge(encoder, options), score, min(recording.speech, profile.speech), recording.snr)
 
 
 def identify(encoder: Encoder, options: Options) -> None:

@@ -27,7 +27,7 @@ from speakerkd.models.precision import hardware_half
 from speakerkd.parallel import World
 from speakerkd.train.loop import loader, train
 from speakerkd.train.options import LoopSettings, TrainConf
-from speakerkd.train.precision import autocast_dtype, name_of
+from speakerkd.train.precision import autocast_dtype, dtype_name
 from speakerkd.train.runfolder import RunFolder
 from speakerkd.train.step import Stepper, make_optimizer
 from tools.benchmarks.common import ROOT, Options, Row
@@ -61,7 +61,7 @@ def gpu(options: Options, folder: Path) -> list[Row]:
     return rows
 
 
-def check(what: str, figure: str, beside: str, good: bool, aim: str) -> Row:
+def checked(what: str, figure: str, beside: str, good: bool, aim: str) -> Row:
     return Row("gpu", what, figure, beside, "ok" if good else "FAILED", aim)
 
 
@@ -94,14 +94,14 @@ def same_losses(data: Utterances, folder: Path, device: torch.device) -> Iterato
     cpu = trained(supervised(data, head=PLAIN), data, folder / "cpu", World(0, 1, torch.device("cpu")))
     for amp, most in LOSSES.items():
         try:
-            dtype = name_of(autocast_dtype(amp, device))
+            dtype = dtype_name(autocast_dtype(amp, device))
         except ValueError as error:
             yield Row("gpu", f"losses, {amp}", str(error))
             continue
         found = trained(supervised(data, head=PLAIN), data, folder / amp, World(0, 1, device), amp)
         apart = max(abs(one - other) for one, other in zip(found, cpu, strict=True)) / max(cpu)
         good = apart <= most and len(found) == STEPS
-        yield check(f"losses of {STEPS} steps, {dtype}", f"{apart:.1e} apart", "CPU, float32", good, f"{most:g}")
+        yield checked(f"losses of {STEPS} steps, {dtype}", f"{apart:.1e} apart", "CPU, float32", good, f"{most:g}")
 
 
 class Interrupted(NoTeacher):
@@ -124,7 +124,9 @@ def resumed(data: Utterances, folder: Path, device: torch.device) -> Row:
     rest = supervised(data)
     trained(rest, data, folder / "cut", world)
     apart = farthest(whole.state_dict(), rest.state_dict())
-    return check("resumed run", f"weights {apart:.1e} apart", "undisturbed", apart <= 1e-3, "0 where kernels are exact")
+    return checked(
+        "resumed run", f"weights {apart:.1e} apart", "undisturbed", apart <= 1e-3, "0 where kernels are exact"
+    )
 
 
 def farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -163,7 +165,7 @@ def two_processes(data: Utterances, folder: Path, device: torch.device) -> Itera
     torch.multiprocessing.start_processes(one_of_two, (str(folder), str(device)), 2, start_method="spawn")
     both = torch.load(folder / "two/weights", weights_only=True)
     apart = farthest(one.state_dict(), both)
-    yield check("two processes, gloo", f"weights {apart:.1e} apart", "one process", apart <= 1e-4, "1e-4")
+    yield checked("two processes, gloo", f"weights {apart:.1e} apart", "one process", apart <= 1e-4, "1e-4")
 
 
 def same_vectors(data: Utterances, device: torch.device) -> Iterator[Row]:
@@ -178,8 +180,8 @@ def same_vectors(data: Utterances, device: torch.device) -> Iterator[Row]:
     for half, least in ((None, 0.9999), (hardware_half(device), 0.9995)):
         if half is not None or least > 0.9995:
             cosine = float((vectors(device, half) * cpu).sum(1).min())
-            yield check(
-                f"vectors, {name_of(half)}", f"cosine {cosine:.6f}", "CPU, float32", cosine >= least, f"{least}"
+            yield checked(
+                f"vectors, {dtype_name(half)}", f"cosine {cosine:.6f}", "CPU, float32", cosine >= least, f"{least}"
             )
 
 
@@ -198,7 +200,7 @@ def speed(options: Options, data: Utterances, model: str, device: torch.device) 
             continue
         ratio = fed / bare
         starved = "the loader waits for nothing" if ratio >= STARVED else "the GPU waits for the loader"
-        dtype = name_of(autocast_dtype("auto", device))
+        dtype = dtype_name(autocast_dtype("auto", device))
         what = f"{model}, batch {size}, {dtype}, {WORKERS} workers: {starved}"
         return Row("gpu", what, f"{fed:.0f} crops/s", f"bare steps {bare:.0f}", f"{ratio:.2f}", f"{STARVED}")
 

@@ -22,7 +22,7 @@ from itertools import combinations
 from pathlib import Path
 
 from speakerkd.conf import first_few, opt, parse_args, run
-from speakerkd.files.corpus import Recordings, audio_names, names, write_corpus, write_trials
+from speakerkd.files.corpus import SpeakerRecordings, audio_names, names, write_corpus, write_trials
 
 LOG = logging.getLogger("prepare_data")
 FEW_SPEAKERS = 20  # to test on: fewer, and an error rate is mostly a matter of who they are
@@ -63,7 +63,7 @@ def source_of(file: Path) -> str:
     return str(file)
 
 
-def gather(corpus: Path) -> dict[str, Recordings]:
+def gather(corpus: Path) -> dict[str, SpeakerRecordings]:
     """Speakers by id, sorted."""
     found: dict[str, dict[str, Path]] = {}
     called: dict[str, str] = {}
@@ -76,7 +76,7 @@ def gather(corpus: Path) -> dict[str, Recordings]:
         if other != file:
             raise ValueError(f"{other} and {file} would both be called {utterance}; rename one of them")
     return {
-        who: Recordings(who, [(utterance, source_of(file.absolute())) for utterance, file in files.items()])
+        who: SpeakerRecordings(who, [(utterance, source_of(file.absolute())) for utterance, file in files.items()])
         for who, files in sorted(found.items())
     }
 
@@ -87,7 +87,7 @@ def choose_test(speakers: list[str], share: float) -> set[str]:
     return set(by_hash[: max(2, round(share * len(speakers)))])
 
 
-def draw_trials(speakers: list[Recordings], options: Options) -> list[tuple[str, str, bool]]:
+def draw_trials(speakers: list[SpeakerRecordings], options: Options) -> list[tuple[str, str, bool]]:
     """All pairs, or as many of each label as wanted."""
     draw = random.Random(options.seed)
     utterances = {each.speaker: sorted(utterance for utterance, _ in each.sources) for each in speakers}

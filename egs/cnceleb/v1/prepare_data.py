@@ -28,7 +28,7 @@ from joining import Job, Joined, join_short  # type: ignore[import-not-found]
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.corpus import (
     Cohort,
-    Recordings,
+    SpeakerRecordings,
     audio_names,
     names,
     note_lost,
@@ -96,7 +96,7 @@ def training_jobs(cnceleb1: str, cnceleb2: str, seconds: float, out: Path) -> li
 def prepare_train(options: Options, jobs: list[Job], data: Path) -> None:
     joined: list[Joined] = in_processes(join_short, jobs, options.nj)
     cohort = Cohort(options.cohort_utts, genre_of, options.seed)
-    speakers = (Recordings(each.speaker, each.sources) for each in joined)
+    speakers = (SpeakerRecordings(each.speaker, each.sources) for each in joined)
     counts = write_corpus(data, cohort.passing(speakers))
     cohort.write(data)
     if options.join_seconds > 0:
@@ -157,7 +157,7 @@ def prepare_test(root: Path, data: Path) -> set[str]:
     models = read_models(lists)
     sources, lost = test_sources(root, models)
     groups = groupby(sorted(sources), lambda utterance: utterance.split("-", 1)[0])
-    counts = write_corpus(data, (Recordings(name, [(u, sources[u]) for u in group]) for name, group in groups))
+    counts = write_corpus(data, (SpeakerRecordings(name, [(u, sources[u]) for u in group]) for name, group in groups))
     LOG.info("%s: %d speakers, %d utterances", data, *counts)
     for _, test, _ in read_trials(lists / "trials.lst"):
         if test not in sources:

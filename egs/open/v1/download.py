@@ -107,7 +107,7 @@ def fetch(corpus: str, archive: Archive, folder: Path, keep: bool) -> None:
     if not file.is_file():
         download(archive, part, file)
         part.replace(file)
-    check(archive, file)
+    require_whole(archive, file)
     unpack(file, target, corpus)
     if not keep:
         file.unlink()
@@ -145,7 +145,7 @@ def download(archive: Archive, part: Path, file: Path) -> None:
         raise ValueError(f"{part}: the download was cut short at {size} of {archive.size or total} bytes; {by_hand}")
 
 
-def check(archive: Archive, file: Path) -> None:
+def require_whole(archive: Archive, file: Path) -> None:
     size = file.stat().st_size
     if archive.size and size != archive.size:
         file.unlink()

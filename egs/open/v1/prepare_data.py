@@ -69,7 +69,7 @@ class Options:
 
 def main(argv: list[str]) -> None:
     options, (name,) = parse_args(Options, argv, __doc__, 1)
-    check(options)
+    require_valid_options(options)
     data = Path(name).resolve()
     corpora = {corpus: find(corpus, path) for corpus in OPTIONS if (path := getattr(options, field_of(corpus)))}
     key = key_of(options, corpora, data)
@@ -102,7 +102,7 @@ def field_of(corpus: str) -> str:
     return str(OPTIONS[corpus]).replace("-", "_")
 
 
-def check(options: Options) -> None:
+def require_valid_options(options: Options) -> None:
     if not any(getattr(options, field_of(corpus)) for corpus in OPTIONS):
         raise ValueError(
             f"no corpus is named: give at least one of {' '.join('--' + each for each in OPTIONS.values())}"

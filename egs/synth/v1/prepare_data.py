@@ -57,7 +57,7 @@ class Utterance(NamedTuple):
     number: int  # within the session
 
 
-def check(options: Options) -> None:
+def require_valid_options(options: Options) -> None:
     def need(holds: bool, name: str, text: str) -> None:
         if not holds:
             value = getattr(options, name)
@@ -172,7 +172,7 @@ def write_set(folder: Path, speakers: range, options: Options, speech: dict[str,
 
 def main(argv: list[str]) -> None:
     options, (folder,) = parse_args(Options, argv, __doc__, 1)
-    check(options)
+    require_valid_options(options)
     data_dir = Path(folder).resolve()
     if str(data_dir).split() != [str(data_dir)]:
         raise ValueError(f"{data_dir}: this path holds white space, which an scp can't; choose another data directory")

@@ -28,7 +28,7 @@ from pathlib import Path
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.corpus import (
     Cohort,
-    Recordings,
+    SpeakerRecordings,
     audio_names,
     names,
     note_lost,
@@ -73,7 +73,7 @@ def source_of(path: str) -> str:
     return path
 
 
-def recordings_of(folder: Path) -> Recordings:
+def recordings_of(folder: Path) -> SpeakerRecordings:
     """A speaker's: video folders with a recording for each stretch of speech."""
     speaker = folder.name
     sources: list[tuple[str, str]] = []
@@ -83,10 +83,10 @@ def recordings_of(folder: Path) -> Recordings:
         for name in audio_names(Path(where)):  # .m4a stands before .wav, which takes its place
             found[f"{speaker}-{video}-{name.rsplit('.', 1)[0]}"] = source_of(f"{where}/{name}")
         sources += found.items()
-    return Recordings(speaker, sources)
+    return SpeakerRecordings(speaker, sources)
 
 
-def all_speakers(places: Iterable[Path], nj: int) -> Iterator[Recordings]:
+def all_speakers(places: Iterable[Path], nj: int) -> Iterator[SpeakerRecordings]:
     """In the order of their names; the folders are read ahead by threads."""
     folders: dict[str, Path] = {}
     for place in places:
@@ -125,12 +125,12 @@ def read_list(path: Path) -> Iterator[tuple[str, str, bool]]:
         yield utterance_of(words[1]), utterance_of(words[2]), words[0] == "1"
 
 
-def only(wanted: set[str], speakers: Iterable[Recordings], seen: set[str]) -> Iterator[Recordings]:
+def only(wanted: set[str], speakers: Iterable[SpeakerRecordings], seen: set[str]) -> Iterator[SpeakerRecordings]:
     """The wanted utterances; those that are there are noted in `seen`."""
     for speaker, sources in speakers:
         kept = [(utterance, source) for utterance, source in sources if utterance in wanted]
         seen.update(utterance for utterance, _ in kept)
-        yield Recordings(speaker, kept)
+        yield SpeakerRecordings(speaker, kept)
 
 
 def prepare_test(options: Options, voxceleb1: str, data: Path) -> None:
