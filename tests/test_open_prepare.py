@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -183,6 +184,23 @@ def test_sentences_stay_as_they_are_and_hard_trials_are_of_like_speakers(load: M
     assert sum(kind == "target" for *_, kind in enrolled) == 8 * 5
 
 
+def test_genders_stand_only_where_all_are_known(load: ModuleType, tmp_path: Path) -> None:
+    """speechocean762 has genders, Speech Commands has not: utils/validate_data_dir.sh refuses half a table."""
+    ocean_tree(tmp_path / "ocean")
+    ocean = ("--speechocean", tmp_path / "ocean")
+    data = prepare(load, tmp_path, *ocean)
+    assert len(table(data / "train" / "spk2gender")) == 2
+    for name in contributors(load, "commands", train=1)["train"]:
+        words(tmp_path / "commands", name, 12, 300)
+    data = prepare(load, tmp_path, *ocean, "--speech-commands", tmp_path / "commands")
+    assert len(table(data / "train" / "spk2utt")) == 3 and not (data / "train" / "spk2gender").exists()
+    assert len(table(data / "test" / "spk2gender")) == 4
+    done = subprocess.run(
+        [ROOT / "utils/validate_data_dir.sh", "--no-feats", data / "train"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_share_of_the_nontargets_is_drawn_by_name(load: ModuleType, tmp_path: Path) -> None:
     lists = sys.modules["lists"]
     owners = {f"s{speaker}-{number:02d}": f"s{speaker}" for speaker in range(6) for number in range(30)}
@@ -243,8 +261,11 @@ def test_librispeech_common_voice_and_any_folder(load: ModuleType, tmp_path: Pat
         "folder-Zo_",
     }
     assert owners["libri-1272-21-0001"] == "libri-1272" and owners["folder-Ann_B-day_1_take_0"] == "folder-Ann_B"
-    genders = {name: sex for part in parts for name, sex in table_if(data / part / "spk2gender").items()}
-    assert genders == {"libri-84": "f", "libri-9": "m", "voice-" + 20 * "a": "m"}
+    people = [line.split("\t") for line in (data / "speakers.tsv").read_text().splitlines()[1:]]
+    genders = {name: sex for name, part, sex, age in people if sex}
+    assert genders == {"libri-84": "f", "libri-9": "m", "voice-" + 20 * "a": "m"} and len(people) == len(
+        set(owners.values())
+    )
 
 
 def table_if(path: Path) -> dict[str, str]:

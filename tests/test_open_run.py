@@ -77,8 +77,25 @@ def run(folder: Path, *words: str) -> str:
 def prepared(recipe: Path) -> Path:
     """Stages 1 to 4, without a teacher."""
     plain = ("--kd_type", "none", "--teacher", "", "--student", "xvector")
-    run(recipe, *plain, "--stop_stage", "4", "--kinds", "noise,telephone")
+    run(recipe, *plain, "--stop_stage", "4", "--kinds", "noise,telephone", "--speeds", "0.8,1.25")
     return recipe
+
+
+def test_pieces_at_other_speeds_are_as_long_and_of_other_speakers(prepared: Path) -> None:
+    """The teacher and the student hear 150 frames at each speed; a piece at 1.25 takes 1.875 s of the recording."""
+    pieces, owners = (
+        read_table(prepared / "data/train_pieces/segments"),
+        read_utt2spk(prepared / "data/train_pieces/utt2spk"),
+    )
+    speeds = read_table(prepared / "data/train_pieces/utt2aug")
+    assert set(speeds.values()) == {"speed=0.8", "speed=1.25"}
+    assert {utt.split("-")[0] for utt in speeds} == {"sp0.8", "sp1.25"} == {owners[utt].split("-")[0] for utt in speeds}
+    assert set(speeds) == {utt for utt in pieces if utt.startswith("sp")}
+    for utt, text in pieces.items():
+        start, end = map(float, text.split()[1:])
+        assert end - start == pytest.approx(1.5 * float(speeds.get(utt, "speed=1").partition("=")[2]), abs=0.0015)
+    frames = read_table(prepared / "data/train_all/utt2num_frames")
+    assert len(frames) > len(pieces) and set(frames.values()) == {"150"}
 
 
 def test_the_teacher_hears_every_piece_and_the_table_has_all_trials(prepared: Path) -> None:
@@ -86,7 +103,7 @@ def test_the_teacher_hears_every_piece_and_the_table_has_all_trials(prepared: Pa
         read_utt2spk(prepared / "data/train_pieces/utt2spk"),
         read_table(prepared / "data/train_aug/utt2aug"),
     )
-    assert len(pieces) == len(copies) and "telephone" in copies.values()
+    assert len(copies) == len(pieces) // 2 and any("telephone" in text.split() for text in copies.values())
     # A public model, as far as run.sh can tell: a folder of exp with a final.pt.
     (prepared / "exp/public").mkdir()
     shutil.copy(prepared / "exp/xvector_none_s0/final.pt", prepared / "exp/public/final.pt")
@@ -96,7 +113,10 @@ def test_the_teacher_hears_every_piece_and_the_table_has_all_trials(prepared: Pa
     assert taught == set(read_utt2spk(prepared / "data/train_all/utt2spk")) == set(pieces) | set(copies)
     for folder in ("train_no_mini", "cohort_no_mini"):
         speakers = set(read_utt2spk(prepared / "data" / folder / "utt2spk").values())
-        assert {speaker.split("-")[0] for speaker in speakers} == {"commands"}
+        corpora = {speaker.split("-")[-2] for speaker in speakers}
+        assert corpora == {"commands"} and (
+            folder == "cohort_no_mini" or any(name.startswith("sp0.8-") for name in speakers)
+        )
     for trials in ("trials_mini", "trials_commands", "trials_mini_enroll3"):
         for system in ("public", "xvector_cosine_public_utterance_no_mini_s0"):
             assert re.search(rf"^\| {system} +\| {trials} ", table, re.MULTILINE), table

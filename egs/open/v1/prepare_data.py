@@ -21,7 +21,8 @@ Trials are `utterance utterance target|nontarget`: all target pairs, and of the 
 utterances) or a drawn share. The nontargets of trials_ocean_hard are of two speakers of one gender with at most five years
 between them. trials_<corpus>_enroll3 enrols with three utterances, which enroll3_spk2utt lists.
 
-Each <data-dir>/{train,dev,test} has wav.scp, utt2spk, spk2utt, utt2dur, and spk2gender, spk2age if a corpus has them.
+Each <data-dir>/{train,dev,test} has wav.scp, utt2spk, spk2utt, utt2dur, and spk2gender, spk2age if they are known of all
+its speakers. <data-dir>/speakers.tsv has each speaker's set, gender (m, f) and age as far as they are known.
 <data-dir>/lost_utts names each recording that is not used, with the reason: unreadable, short, silent, clipped, copy, few
 (the speaker has too few recordings), over (more than needed). If more than 5 % can't be read, that is an error.
 """
@@ -205,6 +206,14 @@ def write(
 ) -> list[str]:
     """Data directories and trials; returns the lines of the summary."""
     lines = []
+    people = {
+        name: f"{parts[name]}\t{each.speaker.gender}\t{each.speaker.age if each.speaker.age >= 0 else ''}"
+        for name, each in speech.items()
+        if each.paths
+    }
+    with replacing(data / "speakers.tsv") as file:
+        file.write("speaker\tset\tgender\tage\n")
+        file.writelines(f"{name}\t{text}\n" for name, text in sorted(people.items()))
     for part in PARTS:
         mine = {name: each for name, each in speech.items() if parts[name] == part and each.paths}
         folder = data / part
@@ -217,12 +226,8 @@ def write(
         paths = {utterance: path for each in mine.values() for utterance, path in each.paths.items()}
         seconds = {utterance: value for each in mine.values() for utterance, value in each.seconds.items()}
         write_data_dir(folder, paths, owners, utt2dur={utt: f"{value:.3f}" for utt, value in seconds.items()})
-        write_known(
-            folder / "spk2gender", {name: each.speaker.gender for name, each in mine.items() if each.speaker.gender}
-        )
-        write_known(
-            folder / "spk2age", {name: each.speaker.age for name, each in mine.items() if each.speaker.age >= 0}
-        )
+        write_if_known(folder / "spk2gender", {name: each.speaker.gender for name, each in mine.items()}, "")
+        write_if_known(folder / "spk2age", {name: each.speaker.age for name, each in mine.items()}, -1)
         lines.append(f"{part}: {len(mine)} speakers, {len(owners)} utterances, {sum(seconds.values()) / 3600:.1f} h")
         for old in (*folder.glob("trials_*"), folder / "enroll3_spk2utt"):
             old.unlink(missing_ok=True)
@@ -231,11 +236,12 @@ def write(
     return lines
 
 
-def write_known(path: Path, table: Mapping[str, object]) -> None:
-    if table:
-        write_table(path, table)
-    else:
+def write_if_known(path: Path, table: Mapping[str, object], unknown: object) -> None:
+    """A table of speakers must have them all: utils/validate_data_dir.sh, like Kaldi's, refuses one that has some."""
+    if unknown in table.values():
         path.unlink(missing_ok=True)
+    else:
+        write_table(path, table)
 
 
 def write_all_trials(
