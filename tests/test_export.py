@@ -1,6 +1,7 @@
 """Export to ONNX: the graphs against PyTorch, the card, the thresholds, int8, and sherpa-onnx on the result."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,6 +125,19 @@ def test_graphs_give_the_embeddings_of_pytorch(name: str, tmp_path: Path) -> Non
             assert found == pytest.approx(wanted, abs=1e-4 * float(np.abs(wanted).max())), (batch, frames)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_short_names_change_the_size_alone(name: str, tmp_path: Path) -> None:
+    long, short = tmp_path / "long.onnx", tmp_path / "short.onnx"
+    onnx_export.write_onnx(make_net(name), long, True, {"framework": "wespeaker"})
+    shutil.copy(long, short)
+    onnx_export.shorten_names(short)
+    assert short.stat().st_size < long.stat().st_size - 1000
+    feats = np.random.default_rng(0).standard_normal((2, 90, 80)).astype(np.float32)
+    one, other = (open_session(path, 1) for path in (long, short))
+    assert (one.run(["embs"], {"feats": feats})[0] == other.run(["embs"], {"feats": feats})[0]).all()
+    assert one.get_modelmeta().custom_metadata_map == other.get_modelmeta().custom_metadata_map
+
+
 def test_a_graph_without_mean_subtraction(tmp_path: Path) -> None:
     net = make_net("xvector")
     onnx_export.write_onnx(net, tmp_path / "model.onnx", False, {})
@@ -161,6 +175,9 @@ def test_int8_is_like_fp32_or_keeps_layers(exported: Path) -> None:
     wave = voice(0, 0, 3)
     assert float(one(wave) @ other(wave)) > 0.9
     assert one.digest != other.digest
+    onnx = onnx_export.need_packages()
+    names = [each.name for each in onnx.load(str(exported / "exp/x/export/model.int8.onnx")).graph.initializer]
+    assert max(map(len, names)) <= 5  # int8 has shorten_names' names
 
 
 def test_nothing_is_written_where_the_graph_is_wrong(

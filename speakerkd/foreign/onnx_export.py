@@ -137,7 +137,9 @@ def write_int8(fp32: Path, path: Path, crops: Feats, check: Feats) -> tuple[floa
                     op_types_to_quantize=list(KINDS), extra_options={"ActivationSymmetric": False},
                 )  # fmt: skip
 
-            return _search(prepared, path, quantise, check)
+            found = _search(prepared, path, quantise, check)
+            shorten_names(path)
+            return found
         finally:
             logging.getLogger().setLevel(logging.INFO)
 
@@ -162,6 +164,33 @@ def _search(prepared: Path, path: Path, quantise: Any, check: Feats) -> tuple[fl
         left_out.append(best)
         reached = likeness(left_out)
     return reached, left_out
+
+
+def shorten_names(path: Path) -> None:
+    """Number the nodes and inner tensors. Quantisation gives each several long names: a sixth of a small model's file."""
+    onnx = need_packages()
+    model = onnx.load(str(path))
+    graph = model.graph
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return  # a graph within the graph may use the outer names
+    kept = {each.name for each in (*graph.input, *graph.output)}
+    names: dict[str, str] = {}
+
+    def short(name: str) -> str:
+        return name if not name or name in kept else names.setdefault(name, f"t{len(names)}")
+
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+        tensor.ClearField("doc_string")
+    for place, node in enumerate(graph.node):
+        node.name = f"n{place}"
+        node.input[:] = map(short, node.input)
+        node.output[:] = map(short, node.output)
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
 
 
 def layers_of(path: Path) -> list[str]:
