@@ -158,11 +158,12 @@ collect() { # the table of all systems, and a page with pictures
   local/report.py exp
 }
 
-export_student() { # further options of export_onnx.py
-  local system=$student_dir
+export_student() { # the data directory whose mean vector stage 6 subtracts, or ''; further options of export_onnx.py
+  local system=$student_dir mean=()
   ! $large_margin || system=$fine_tuned
   [ -f "$system/final.pt" ] || fail "$system/final.pt: no such file; run stage 4 with the same options"
-  local/export_onnx.py --train-dir data/train_all "$@" "$system" "$system/export"
+  [ -z "$1" ] || mean=(--mean "$system/xvectors_$1/mean.vec")
+  local/export_onnx.py --train-dir data/train_all "${mean[@]}" "${@:2}" "$system" "$system/export"
 }
 
 pair() { # are there two systems for stage 7?

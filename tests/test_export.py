@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import ROOT, environment, write_wav
 
 from speakerkd.audio.recordings import resample as resample_by_torchaudio
 from speakerkd.feats.frontend import KaldiConf, KaldiFrontEnd, front_end_info
+from speakerkd.files.backend import read_vector, write_text_vector
 from speakerkd.files.tables import write_data_dir
 from speakerkd.foreign import onnx_export
 from speakerkd.models import MODELS, SpeakerNet, save_net
@@ -147,6 +149,23 @@ def test_a_graph_without_mean_subtraction(tmp_path: Path) -> None:
     assert open_session(tmp_path / "model.onnx", 1).run(None, {"feats": feats})[0] == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_graph_that_subtracts_the_mean_embedding(name: str, tmp_path: Path) -> None:
+    net, path = make_net(name), tmp_path / "model.onnx"
+    rng = np.random.default_rng(0)
+    feats = (3 * rng.standard_normal((3, 200, 80)) + 5).astype(np.float32)
+    with torch.inference_mode():
+        embeddings = net(torch.from_numpy(feats - feats.mean(1, keepdims=True))).embedding.numpy()
+    mean = embeddings.mean(0)  # what is left is far smaller, so that errors show
+    onnx_export.write_onnx(net, path, True, {}, mean)
+    session = open_session(path, 1)
+    found = session.run(["embs"], {"feats": feats})[0]
+    assert onnx_export.cosines(embeddings - mean, found) == pytest.approx(1, abs=1e-4)
+    assert onnx_export.cosines(embeddings, found).max() < 0.999  # it is not the graph without the mean
+    assert onnx_export.least_cosine(net, session, iter([feats]), True, mean) > 0.9999
+    assert onnx_export.least_cosine(net, session, iter([feats]), True) < 0.999
+
+
 def test_what_a_folder_holds(exported: Path) -> None:
     out = exported / "exp/x/export"
     assert sorted(path.name for path in out.iterdir()) == [
@@ -191,6 +210,52 @@ def test_nothing_is_written_where_the_graph_is_wrong(
     with pytest.raises(ValueError, match="not PyTorch's"):
         export_onnx.main([*EXPORT[1:], "exp/x", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_mean_embedding_is_part_of_the_model(exported: Path) -> None:
+    """The score is that of score.py --mean. The model without the mean gives another one."""
+    run_in(exported, "local/extract_xvectors.sh", "--nj", "1", "exp/x/final.pt", "data/test", "exp/x/xvectors_test")
+    mean = read_vector(exported / "exp/x/xvectors_test/mean.vec") + 0.1  # centre() left a mean of nearly zero
+    write_text_vector(exported / "other.vec", mean)
+    net = make_net("xvector")
+    centre(net)
+    with torch.no_grad():
+        net.encoder.embedding.linear2.bias += 0.1  # type: ignore[attr-defined]
+    (exported / "exp/y").mkdir()
+    save_net(exported / "exp/y/final.pt", net)
+    done = run_in(exported, *EXPORT, "--mean", "other.vec", "exp/y", "exp/y/export")
+    assert "PyTorch and ONNX: least cosine" in done.stderr
+    out = exported / "exp/y/export"
+    card = json.loads((out / "card.json").read_text())
+    assert card["mean"] == "other.vec" and "is subtracted already (`other.vec`)" in (out / "card.md").read_text()
+    rates = {each["system"]: each["eer"] for each in card["eer"]}
+    assert rates["fp32"] == pytest.approx(rates["PyTorch"], abs=0.2)
+    vectors = "exp/x/xvectors_test/xvector.scp"
+    scoring = ("local/score.py", "--plots", "false", "--mean", "exp/x/xvectors_test/mean.vec")
+    run_in(exported, *scoring, "data/test/trials", vectors, vectors, "scores")
+    scores = dict(line.rsplit(" ", 1) for line in (exported / "scores/trials.cosine").read_text().splitlines())
+    encoder = Encoder(out)
+    for one, other in (("s0-0", "s0-1"), ("s0-0", "s3-1"), ("s2-2", "s4-4")):
+        waves = [soundfile.read(exported / f"wav/{name}.wav", dtype="float32")[0] for name in (one, other)]
+        score = float(encoder(waves[0]) @ encoder(waves[1]))
+        assert score == pytest.approx(float(scores[f"{one} {other}"]), abs=5e-3)  # features there are compressed
+    sherpa_onnx = pytest.importorskip("sherpa_onnx")
+    extractor = sherpa_onnx.SpeakerEmbeddingExtractor(
+        sherpa_onnx.SpeakerEmbeddingExtractorConfig(model=str(out / "model.onnx"))
+    )
+    stream = extractor.create_stream()
+    stream.accept_waveform(16000, waves[0])
+    stream.input_finished()
+    assert float(unit(np.array(extractor.compute(stream))) @ encoder(waves[0])) > 0.99
+
+
+def test_means_that_are_not_the_models(exported: Path, tmp_path: Path) -> None:
+    for mean, said in ((np.ones(5), "5 dimensions"), (np.full(12, 1e3), "is not this model's mean")):
+        write_text_vector(tmp_path / "mean.vec", mean)
+        done = run_in(
+            exported, *EXPORT, "--mean", str(tmp_path / "mean.vec"), "exp/x", str(tmp_path / "out"), fails=True
+        )
+        assert said in done.stderr and not (tmp_path / "out").exists()
 
 
 def test_systems_that_cannot_be_exported(exported: Path, tmp_path: Path) -> None:

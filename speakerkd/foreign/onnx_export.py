@@ -1,7 +1,8 @@
 """A net as ONNX: fp32 by PyTorch's exporter, int8 by ONNX Runtime's static quantisation.
 
 The graph takes raw features `feats` (B, T, F) and gives embeddings `embs` (B, D). It subtracts the utterance's mean itself
-if the net was trained so. Features whose mean has been subtracted already give the same embeddings.
+if the net was trained so. Features whose mean has been subtracted already give the same embeddings. It can also subtract
+the mean embedding of the training speakers, as score.py --mean does, so that apps needn't know of it.
 
 The packages onnx and onnxruntime are optional (the extra `export`).
 """
@@ -30,14 +31,20 @@ Feats = Sequence[np.ndarray]  # each (T, F)
 
 
 class FromRawFeatures(nn.Module):
-    def __init__(self, net: SpeakerNet, subtract_mean: bool) -> None:
+    """What the graph computes. mean: a mean embedding (D,) to subtract, or None."""
+
+    mean: Tensor | None
+
+    def __init__(self, net: SpeakerNet, subtract_mean: bool, mean: np.ndarray | None = None) -> None:
         super().__init__()
         self.encoder, self.subtract_mean = net.encoder, subtract_mean
+        self.register_buffer("mean", None if mean is None else torch.from_numpy(np.asarray(mean, np.float32)))
 
     def forward(self, feats: Tensor) -> Tensor:
         if self.subtract_mean:
             feats = feats - feats.mean(1, keepdim=True)
-        return self.encoder(feats).embedding
+        embedding = self.encoder(feats).embedding
+        return embedding if self.mean is None else embedding - self.mean
 
 
 def need_packages() -> Any:
@@ -60,10 +67,12 @@ def check_exportable(net: SpeakerNet, where: str) -> None:
         )
 
 
-def write_onnx(net: SpeakerNet, path: Path, subtract_mean: bool, metadata: Mapping[str, str]) -> None:
+def write_onnx(
+    net: SpeakerNet, path: Path, subtract_mean: bool, metadata: Mapping[str, str], mean: np.ndarray | None = None
+) -> None:
     """The net in fp32, any number of utterances of any length from MIN_FRAMES on."""
     onnx = need_packages()
-    graph = FromRawFeatures(copy.deepcopy(net).cpu().float(), subtract_mean).eval()
+    graph = FromRawFeatures(copy.deepcopy(net).cpu().float(), subtract_mean, mean).eval()
     example = torch.randn(2, 200, net.feat_dim, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing, which the comparison with the net checks
@@ -79,9 +88,15 @@ def write_onnx(net: SpeakerNet, path: Path, subtract_mean: bool, metadata: Mappi
 
 
 @torch.inference_mode()
-def least_cosine(net: SpeakerNet, session: Any, batches: Iterator[np.ndarray], subtract_mean: bool) -> float:
+def least_cosine(
+    net: SpeakerNet,
+    session: Any,
+    batches: Iterator[np.ndarray],
+    subtract_mean: bool,
+    mean: np.ndarray | None = None,
+) -> float:
     """The smallest cosine between an embedding of the graph and that of the net. batches: each (B, T, F)."""
-    graph = FromRawFeatures(net, subtract_mean).eval()
+    graph = FromRawFeatures(net, subtract_mean, mean).eval()
     least = 1.0
     for batch in batches:
         wanted = graph(torch.from_numpy(batch)).double().numpy()

@@ -8,13 +8,14 @@ from speakerkd.verify.card import conditions_of
 def markdown_of(card: dict[str, Any]) -> str:
     parts = [f"# {card['name']}", "", *_facts(card), "", "## Error rates", "", *_rates(card)]
     parts += ["", "## Thresholds", "", *_thresholds(card), "", "## How it hears", ""]
-    front = card["front_end"]
+    front, mean = card["front_end"], card.get("mean", "")  # cards that were made earlier have no mean
     parts += [
         f"`model.onnx` takes `feats`, float32 of shape (batch, frames, {card['feat_dim']}): {front['type']} features at "
         f"{front['sample_frequency']:g} Hz, scaled by {front.get('waveform_scale', 1):g}, without dither. "
         + ("The graph subtracts the utterance's mean itself. " if card["subtracts_mean"] else "")
-        + f"It gives `embs` of shape (batch, {card['dim']}); compare them by the cosine. Give at least "
-        f"{card['min_frames']} frames. `card.json` has all options of the features.",
+        + f"It gives `embs` of shape (batch, {card['dim']}); compare them by the cosine. "
+        + (f"The mean embedding of the training speakers is subtracted already (`{mean}`). " if mean else "")
+        + f"Give at least {card['min_frames']} frames. `card.json` has all options of the features.",
         "",
         "`verify_example.py` compares two recordings with nothing but this folder, numpy, soundfile, kaldi-native-fbank and "
         "onnxruntime.",

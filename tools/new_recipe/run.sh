@@ -55,5 +55,5 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
-  export_student --data "@NAME@"
+  export_student "" --data "@NAME@"
 fi

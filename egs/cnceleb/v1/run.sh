@@ -81,5 +81,5 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
-  export_student --data "CN-Celeb 1 and 2" --trials data/test/trials_concat --calibration-trials data/test/trials_concat
+  export_student cohort --data "CN-Celeb 1 and 2" --trials data/test/trials_concat --calibration-trials data/test/trials_concat
 fi

@@ -135,6 +135,6 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
-  export_student --data "Speech Commands, speechocean762 and others as given, licences in README.md" \
+  export_student "$cohort" --data "Speech Commands, speechocean762 and others as given, licences in README.md" \
     --trials data/test/trials_ocean --calibration-dir data/dev --calibration-trials data/dev/trials_ocean
 fi

@@ -59,5 +59,5 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
-  export_student --data "made-up speakers, no recordings"
+  export_student "" --data "made-up speakers, no recordings"
 fi

@@ -78,5 +78,5 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
-  export_student --data "VoxCeleb2-dev" --trials data/test/trials_O --calibration-trials data/test/trials_O
+  export_student cohort --data "VoxCeleb2-dev" --trials data/test/trials_O --calibration-trials data/test/trials_O
 fi
