@@ -10,6 +10,9 @@ if its scores are older than its final.pt: they belong to an earlier model. Syst
 _s0, _s1, ... are seeds of one; a second table has their mean and standard deviation. Intervals in [ ] are 95 %, over
 the speakers of the trials; EERs are in percent. "calibration" says how the scores were calibrated for actDCF and Cllr: by a
 stored calibration, or by cross-validation over the test speakers. Compare only figures of the same kind.
+
+A recipe of several corpora writes <system>/trained_on: the names of the corpora that the system was trained on, in one line.
+The table then has a column "corpus met": whether the corpus of trials_<corpus> is one of them; "-" if that isn't known.
 """
 
 import logging
@@ -60,7 +63,7 @@ def is_stale(system: Path) -> bool:
 
 def load(folders: list[Path], options: Options) -> list[Result]:
     results = [
-        {"system": system.resolve().name, **row}
+        {"system": system.resolve().name, "met": corpus_met(system, row["trials"]), **row}
         for system in systems_of(folders)
         for row in read_metrics(system / "scores/metrics.tsv")
         if options.trials in ("", row["trials"]) and options.scoring in ("", row["scoring"])
@@ -69,6 +72,15 @@ def load(folders: list[Path], options: Options) -> list[Result]:
         named = " ".join(map(str, folders))
         raise ValueError(f"{named}: there is no */scores/metrics.tsv with such rows; local/score.py writes them")
     return sorted(results, key=lambda row: (row["trials"], row["scoring"], row["system"]))
+
+
+def corpus_met(system: Path, trials: str) -> str:
+    """Was the system trained on the corpus of these trials?"""
+    listed = system / "trained_on"
+    corpus = trials.split("_")[1] if trials.startswith("trials_") else ""
+    if not corpus or not listed.exists():
+        return "-"
+    return "yes" if corpus in listed.read_text(encoding="utf-8").split() else "no"
 
 
 def spread(results: Iterable[Result]) -> str:
@@ -97,15 +109,17 @@ def main(argv: list[str]) -> None:
         raise ValueError("give the folder of the systems, as a rule exp (see --help)")
     results = load([Path(folder) for folder in folders], options)
     header = ["system", "trials", "scoring", "target", "nontarget", "lost", "speakers", *MEASURES, "calibration"]
+    several_corpora = any(row["met"] != "-" for row in results)
     rows = [
         [
             *(row[name] for name in header[:7]),
             *(metric_text(row, *measure) for measure in MEASURES.values()),
             row.get("calibration", "-"),
+            *([row["met"]] if several_corpora else []),
         ]
         for row in results
     ]
-    text = markdown(header, rows) + "\n"
+    text = markdown([*header, *(["corpus met"] if several_corpora else [])], rows) + "\n"
     seeds = spread(results)
     if seeds:
         text += f"\nMean and standard deviation over seeds of the training:\n\n{seeds}\n"

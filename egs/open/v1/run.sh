@@ -3,10 +3,10 @@
 #
 # Usage: ./run.sh --speech_commands <folder> --speechocean <folder> [--stage 1] [--stop_stage 6] [options]
 #   ./run.sh --download true                            # fetches these two corpora (3 GB), and does everything
-#   ./run.sh --stage 4 --student ecapa_small            # another student: conf/model/ecapa_small.conf
+#   ./run.sh --stage 4 --student xvector_small          # another student: conf/model/xvector_small.conf
 #   ./run.sh --stage 4 --kd_type none                   # the student without a teacher
 #   ./run.sh --stage 4 --leave_out ocean                # trained without speechocean762, tested on it as well
-# Defaults here: --teacher campplus --student xvector_small --kd_type cosine --hear utterance --nj 2
+# Defaults here: --teacher campplus --student ecapa_small --kd_type cosine --hear utterance --nj 2
 # Options of this recipe:
 #   --speech_commands, --speechocean, --librispeech, --common_voice, --folder, --mini ""
 #                              folders of corpora, one at least; ./prepare_data.py --help has the layouts. --mini is the data
@@ -38,7 +38,7 @@ speeds=0.8,0.9,1.1,1.25
 kinds=reverb,noise,music,babble,telephone
 copies=0.5
 teacher=campplus
-student=xvector_small
+student=ecapa_small
 kd_type=cosine
 hear=utterance
 nj=2
@@ -65,6 +65,10 @@ if [ -n "$leave_out" ]; then
   student_dir=$left
   systems[${#systems[@]} - 1]=$student_dir
 fi
+
+trained_on() { # data directory, system: the corpora of its training speakers, for the table's column "corpus met"
+  sed -E 's/^[^ ]* (sp[0-9.]+-)?([a-z]+)-.*/\2/' "$1/utt2spk" | sort -u | paste -sd ' ' > "$2/trained_on"
+}
 
 if runs 1 "data directories, and what is to be done to the copies for augmentation"; then
   if $download; then
@@ -93,7 +97,10 @@ if runs 2 "filterbank features"; then
   validate cohort dev test train_all
 fi
 
-if runs 3 "the teacher, $teacher"; then train_teacher; fi
+if runs 3 "the teacher, $teacher"; then
+  train_teacher
+  [ "$teacher_kind" != trained ] || trained_on data/train_all "$teacher_dir"
+fi
 
 if runs 4 "the student, $student, with kd_type=$kd_type"; then
   if [ -n "$leave_out" ]; then
@@ -104,6 +111,7 @@ if runs 4 "the student, $student, with kd_type=$kd_type"; then
     done
   fi
   train_student
+  trained_on "${train_set:-data/train_all}" "$student_dir"
 fi
 
 if runs 5 "embeddings"; then extract "$cohort" dev test; fi
