@@ -17,8 +17,8 @@
 #   --musan, --rirs ""         folders musan and RIRS_NOISES; "": noise and rooms are made up
 #   --shift 1.5                seconds from a piece of an utterance to the next; a piece has 1.5 s
 #   --speeds 0.8,0.9,1.1,1.25  speeds at which pieces are cut as well, as more speakers; "": none
-#   --kinds reverb,noise,music,babble,telephone   kinds of augmented copies
-#   --copies 0.5               augmented copies of each piece on average; 0: none
+#   --kinds reverb,noise,noise,music,babble,telephone   kinds of augmented copies
+#   --copies 1                 augmented copies of each piece on average; 0: none
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . local/options.sh
@@ -35,8 +35,8 @@ musan=
 rirs=
 shift=1.5
 speeds=0.8,0.9,1.1,1.25
-kinds=reverb,noise,music,babble,telephone
-copies=0.5
+kinds=reverb,noise,noise,music,babble,telephone
+copies=1
 teacher=campplus
 student=ecapa_small
 kd_type=cosine
