@@ -17,7 +17,7 @@ import soundfile
 from conftest import ROOT
 
 RECIPE = ROOT / "egs" / "open" / "v1"
-MODULES = ("prepare_data", "corpora", "lists", "speech", "download")
+MODULES = ("prepare_data", "corpora", "lists", "speech", "write_sets", "download")
 
 
 @pytest.fixture
