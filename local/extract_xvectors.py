@@ -39,7 +39,10 @@ class Options:
     chunk_frames: int = opt(0, "a vector for each piece of so many frames; 0: one vector per utterance")
     device: str = opt("cpu", "cpu, cuda or auto")
     job: int = opt(1, "number of this job, which chooses its GPU among those that it sees")
-    amp: str = opt("none", "none: float32; bf16; auto: half precision if the device has it and no vector changes by it")
+    amp: str = opt(
+        "none",
+        "none: float32; bf16; fast: half precision if the device has it; auto: if no vector changes by it either",
+    )
     threads: int = opt(1, "CPU threads; the jobs run side by side")
 
 

@@ -9,7 +9,8 @@
 #   --max-frames 6000            longer utterances are cut into chunks, whose vectors are averaged; 0: never
 #   --chunk-frames 0             a vector for each piece of so many frames, <utterance>-<first>-<last>; 0: whole utterances
 #   --gpus 0                     number of GPUs, which the jobs share (with a queue: each job asks for one); 0: the CPU
-#   --amp none                   none: float32; auto: bf16 if the device has it and the vectors stay the same; bf16
+#   --amp none                   none: float32; fast: bf16 (GPUs without it: fp16) if the device has it; auto: the same, if the
+#                                vectors stay the same; bf16
 #   --max-lost 5                 percent of the utterances that may be without a vector before it is an error
 #
 # If the data directory's features are those that the model was trained on, they are used. Otherwise the model's own are
@@ -47,7 +48,7 @@ done
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
 [[ $chunk_frames =~ ^[0-9]+$ ]] || fail "--chunk-frames '$chunk_frames' is not a number of frames"
 [[ $gpus =~ ^[0-9]+$ ]] || fail "--gpus '$gpus' is not a number of GPUs"
-[[ $amp =~ ^(none|auto|bf16)$ ]] || fail "--amp '$amp' is none of none auto bf16"
+[[ $amp =~ ^(none|auto|fast|bf16)$ ]] || fail "--amp '$amp' is none of none auto fast bf16"
 [[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
 total=$(awk 'NF {n++} END {print n + 0}' < "$list")
 [ "$nj" -le "$total" ] || nj=$total

@@ -205,10 +205,11 @@ def test_half_precision_is_taken_only_where_it_changes_nothing(
     assert choose_half("auto", net, CPU, samples) is choose_half("bf16", net, CPU, samples) is torch.bfloat16
     monkeypatch.setattr(precision, "ALIKE", 1.1)
     assert choose_half("auto", net, CPU, samples) is None
+    assert choose_half("fast", net, CPU, samples) is torch.bfloat16
     monkeypatch.setattr(precision, "hardware_half", lambda device: None)
-    assert choose_half("auto", net, CPU, samples) is None
-    with pytest.raises(ValueError, match="--amp=fast is none of none auto bf16"):
-        choose_half("fast", net, CPU, samples)
+    assert choose_half("auto", net, CPU, samples) is choose_half("fast", net, CPU, samples) is None
+    with pytest.raises(ValueError, match="--amp=half is none of none auto fast bf16"):
+        choose_half("half", net, CPU, samples)
 
 
 def test_bf16_vectors_by_the_script(recipe: Path, data: Path, sh: Run) -> None:

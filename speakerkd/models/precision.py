@@ -9,7 +9,7 @@ import torch
 from speakerkd.models.base import SpeakerNet
 from speakerkd.models.extract import NetEncoder
 
-AMP = ("none", "auto", "bf16")
+AMP = ("none", "auto", "fast", "bf16")
 ALIKE = 0.9995  # the least cosine of a vector in half precision to the same in single precision
 TRIED = 300  # frames of an utterance that the two are compared on
 
@@ -18,7 +18,7 @@ def choose_half(amp: str, net: SpeakerNet, device: torch.device, samples: Sequen
     """The type of --amp; None: single precision. `auto` compares the vectors of some utterances (T, F), mean subtracted."""
     if amp not in AMP:
         raise ValueError(f"--amp={amp} is none of {' '.join(AMP)}")
-    half = torch.bfloat16 if amp == "bf16" else hardware_half(device) if amp == "auto" else None
+    half = torch.bfloat16 if amp == "bf16" else hardware_half(device) if amp in ("auto", "fast") else None
     if half is None or not samples:
         return half
     given = [each[:TRIED] for each in samples]

@@ -53,7 +53,7 @@ before_plan() {
 
 # A piece is an utterance here, and the teacher hears each one, augmented copies too: README.md says why.
 if [ "$teacher_hears" != places ]; then
-  teacher_vectors() { extract_vectors --amp auto "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_originals"; }
+  teacher_vectors() { extract_vectors --amp fast "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_originals"; }
 fi
 cohort=cohort
 if [ -n "$leave_out" ]; then
