@@ -174,7 +174,7 @@ def test_too_little_to_train_on(rng: np.random.Generator) -> None:
         train_lda(vectors, np.arange(6), 2)
     with pytest.raises(ValueError, match="only one vector"):
         train_plda(vectors, np.arange(6))
-    with pytest.raises(ValueError, match="needs as many training vectors"):
+    with pytest.raises(ValueError, match="needs at least as many training vectors"):
         train_lda(vectors[:3], np.array([0, 0, 1]), 1)
     with pytest.raises(ValueError, match="does not fit vectors of 4"):
         apply_transform(np.ones((2, 3)), vectors)

@@ -120,7 +120,7 @@ def test_missing_and_zero_vectors_are_listed(small: Path, capsys: pytest.Capture
         (["--norm", "asnorm"], "need a --cohort"),
         (["--cohort", "cohort.scp"], "--cohort needs one of them"),
         (["--norm", "asnorm", "--cohort", "cohort.scp"], "30 vectors, fewer than --top-n 300"),
-        (["--norm", "snorm", "--cohort", "x.scp"], "32 of the cohort's ids are in the trials too"),
+        (["--norm", "snorm", "--cohort", "x.scp"], "32 of the cohort's ids are also in the trials"),
         (["--utt2spk", "none"], "none: no such file.*--utt2spk"),
         (["--mean", "short.vec"], "has 2 dimensions, the vectors of .* have 12"),
         (["--mean", "none.vec"], "can't be read"),

@@ -1,9 +1,9 @@
-"""Closed-form maps between two systems' vectors of the same utterances, which a trained map has to beat. numpy only.
+"""Closed-form maps between two systems' vectors of the same utterances: the baselines of a trained map. NumPy only.
 
-All take vectors of length 1 and are matrices without offset: A e, to be length-normalised again.
-    ridge        the test's vectors to the enrolment's: least squares, with a penalty on A; 0: plain least squares
-    procrustes   the same by a rotation (or by orthonormal rows or columns, where the dimensions differ)
-    logits       both to the space of the training speakers: a coordinate is the cosine with a speaker of the system
+All maps take vectors of length 1. They are matrices without offset: A e, which the caller length-normalises again.
+    ridge        maps the test's vectors to the enrolment's: least squares with a penalty on A (0: plain least squares)
+    procrustes   does the same by a rotation. If the dimensions differ, A has orthonormal rows or columns
+    logits       maps both to the space of the training speakers: each coordinate is the cosine with one speaker
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""Score normalisation against a cohort: S-norm takes the whole cohort, AS-norm each side's nearest top-N.
+"""Score normalisation against a cohort. S-norm takes the whole cohort; AS-norm takes the top N vectors of each side.
 
 Matejka et al., "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017 (adaptive
-S-norm 1: the cohort is chosen for each side by itself).
+S-norm 1: enrolment and test each have their own top N).
 """
 
 from typing import NamedTuple
@@ -19,14 +19,14 @@ class Statistics(NamedTuple):
 
 
 def cohort_statistics(matrix: np.ndarray, cohort: np.ndarray, top_n: int = 0) -> Statistics:
-    """Of the top_n highest scores of each row of matrix against the cohort (0: of all); both length-normalised."""
+    """For each row of matrix: its top_n highest scores against the cohort (0: all). Both are length-normalised."""
     size = len(cohort)
     if matrix.shape[1] != cohort.shape[1]:
         raise ValueError(f"the cohort has {cohort.shape[1]} dimensions, the vectors of the trials {matrix.shape[1]}")
     if top_n > size:
         raise ValueError(f"the cohort holds {size} vectors, fewer than --top-n {top_n}")
     if min(top_n or size, size) < 2:
-        raise ValueError("a deviation needs two scores at least: a larger cohort, or a larger --top-n")
+        raise ValueError("a standard deviation needs at least two scores; take a larger cohort, or a larger --top-n")
     mean = np.empty(len(matrix), np.float64)
     deviation = np.empty(len(matrix), np.float64)
     step = max(1, _BLOCK // size)
@@ -45,7 +45,7 @@ def cohort_statistics(matrix: np.ndarray, cohort: np.ndarray, top_n: int = 0) ->
 def normalise_scores(
     scores: np.ndarray, enroll: Statistics, test: Statistics, enroll_index: np.ndarray, test_index: np.ndarray
 ) -> np.ndarray:
-    """The mean of the scores as the enrolment's cohort and as the test's cohort see them."""
+    """The mean of two normalised scores: by the enrolment's cohort statistics, and by the test's."""
     by_enroll = (scores - enroll.mean[enroll_index]) / enroll.deviation[enroll_index]
     by_test = (scores - test.mean[test_index]) / test.deviation[test_index]
     return (0.5 * (by_enroll + by_test)).astype(np.float32)

@@ -1,10 +1,11 @@
-"""Resampling of speakers: EER and minDCF of the same trials with other draws of the same speakers.
+"""Resampling of speakers: EER and minDCF of the same trials, for many random draws of the speakers.
 
-Trials that share a speaker are not independent, so speakers are drawn, not trials. The speakers of both sides of the
-trials are one list, hence one draw serves both sides: a speaker drawn m times counts a target trial m times, and a trial
-between speakers drawn m and n times m * n times (Snijders and Borgatti, "Non-parametric standard errors and tests for
-network statistics", Connections 22, 1999; for crossed factors in general Owen, "The pigeonhole bootstrap", Annals of
-Applied Statistics 1, 2007). intervals.py makes intervals and tests of the replicates.
+Trials that share a speaker are not independent. Therefore speakers are drawn, not trials. The speakers of both sides of
+the trials are one list, so one draw serves both sides. If a speaker is drawn m times, each of its target trials counts
+m times. If two speakers are drawn m and n times, each trial between them counts m * n times (Snijders and Borgatti,
+"Non-parametric standard errors and tests for network statistics", Connections 22, 1999; for crossed factors in general
+Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007). intervals.py makes intervals and tests of these
+replicates.
 """
 
 import numpy as np
@@ -24,7 +25,7 @@ def draw_speakers(count: int, num_replicates: int, seed: int) -> np.ndarray:
 def replicate(scores: np.ndarray, target: np.ndarray, speakers: Speakers, draws: np.ndarray) -> np.ndarray:
     """(R, 1 + priors): EER and minDCF of each draw; NaN if a draw has no target or no nontarget trial.
 
-    The scores are sorted once. Neighbours of one kind are pooled, since neither EER nor minDCF can lie between them.
+    The scores are sorted once. Neighbours of the same kind are pooled: neither EER nor minDCF can lie between them.
     """
     groups = group_scores(scores, target, merge=True)
     first = speakers.enroll[groups.order]

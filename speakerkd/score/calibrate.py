@@ -1,8 +1,9 @@
 """Log likelihood ratios from scores: ratio = scale * score + offset, by logistic regression at a prior of 0.5.
 
-Calibrating on the trials that are then judged would flatter, so by default each trial is calibrated by a line trained
-without its two speakers: the speakers are dealt into folds, and a trial between folds a and b gets the line of the
-trials that touch neither. What a deployed system would reach needs a calibration from other data: read_calibration.
+If the same trials trained the calibration and were then judged by it, the costs would be too low. So by default, each
+trial is calibrated by a line that was trained without its two speakers. The speakers are divided into folds. A trial
+between folds a and b gets the line trained on the trials that have no speaker of a or b. To know what a deployed system
+would reach, calibrate on other data (read_calibration).
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from speakerkd.score.trials import Speakers
 
 NUM_FOLDS = 5
 _SLICES = 5000
-_RIDGE = 1e-6  # keeps the scale finite where no target scores below a nontarget
+_RIDGE = 1e-6  # keeps the scale finite if all targets score above all nontargets
 
 
 class Calibration(NamedTuple):
@@ -28,7 +29,7 @@ class Calibration(NamedTuple):
 
 
 def fit(scores: np.ndarray, target: np.ndarray, max_steps: int = 100) -> Calibration:
-    """Newton's method on the two numbers, targets and nontargets weighing the same."""
+    """Newton's method for scale and offset. All targets together weigh as much as all nontargets."""
     if target.all() or not target.any():
         raise ValueError("a calibration needs target and nontarget trials")
     values, shares = _pooled(scores, target)
@@ -62,7 +63,7 @@ def fit(scores: np.ndarray, target: np.ndarray, max_steps: int = 100) -> Calibra
 
 
 def _pooled(scores: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (G,), and (2, G) what share of the targets and of the nontargets has each.
+    """Values (G,), and the share of the targets and of the nontargets at each value (2, G).
 
     Many scores are pooled into thin slices, each at its mean: the line is the same to five digits and a hundred times
     cheaper.
@@ -80,7 +81,7 @@ def _pooled(scores: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def deal_folds(speakers: Speakers, num_folds: int) -> np.ndarray:
-    """The fold of each speaker: largest first, always into the fold with the fewest trials."""
+    """The fold of each speaker: the one with the most trials first, each into the fold with the fewest trials."""
     trials = np.bincount(speakers.enroll, minlength=speakers.count) + np.bincount(
         speakers.test, minlength=speakers.count
     )
@@ -92,7 +93,7 @@ def deal_folds(speakers: Speakers, num_folds: int) -> np.ndarray:
 
 
 def cross_validate(scores: np.ndarray, target: np.ndarray, speakers: Speakers) -> np.ndarray | None:
-    """Ratios of all trials, none by a line that heard its speakers; None if there are too few speakers for it."""
+    """Ratios of all trials, each by a line trained without its speakers; None if there are too few speakers."""
     num_folds = min(NUM_FOLDS, speakers.count // 2)
     if num_folds < 3:
         return None

@@ -3,7 +3,7 @@
 import numpy as np
 
 _BLOCK = 1 << 22  # scores of a block of a product: 16 MiB
-_DENSE = 48  # a product computes this many pairs in the time in which one pair is picked and multiplied by itself
+_DENSE = 48  # a matrix product computes this many pairs in the time that one single pair takes
 
 
 def length_normalise(matrix: np.ndarray, scale_up: bool = False) -> np.ndarray:
@@ -11,14 +11,14 @@ def length_normalise(matrix: np.ndarray, scale_up: bool = False) -> np.ndarray:
     lengths = np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
     if scale_up:
         lengths /= np.sqrt(matrix.shape[1])
-    unit = np.empty_like(matrix)  # written to at once: a quotient in double precision would take as much again, twice
+    unit = np.empty_like(matrix)  # filled in place: a temporary in double precision would take twice this memory
     return np.divide(matrix, np.where(lengths > 0, lengths, 1)[:, None], out=unit, casting="same_kind")
 
 
 def score_trials(
     enroll_matrix: np.ndarray, test_matrix: np.ndarray, enroll_index: np.ndarray, test_index: np.ndarray
 ) -> np.ndarray:
-    """The inner product of row enroll_index[i] of one matrix and row test_index[i] of the other, for all i.
+    """For all i, the inner product of row enroll_index[i] of the first matrix and row test_index[i] of the second.
 
     Whole blocks of the product of both matrices are computed and the trials picked out of them: far faster than trial
     by trial as long as some percent of the pairs are trials. Where they are fewer, the rows are picked first.

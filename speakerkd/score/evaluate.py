@@ -41,7 +41,7 @@ def evaluate(
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> Row:
-    """All figures of a row. Without speakers there are no intervals, and no Cllr unless a calibration is given."""
+    """All figures of a row. Without speakers there are no intervals, and without speakers or a calibration no Cllr."""
     curve = roc(scores, target)
     value, threshold = eer(curve)
     row: Row = {
@@ -118,7 +118,7 @@ def table(row: Row) -> str:
 
 
 def notes(row: Row) -> list[str]:
-    """What a reader must know of how the figures were made."""
+    """What a reader must know about how the figures were made."""
     calibrated = {
         "cross-validated": "actDCF and Cllr: the scores were calibrated by cross-validation over the speakers of these "
         f"trials (at most {NUM_FOLDS} folds). For other data, store a calibration and give it with --calibration.",
@@ -186,7 +186,7 @@ def _check_number(text: str, where: str) -> None:
 
 
 def add_to_metrics(path: str | Path, row: Row) -> None:
-    """The row replaces the one of the same trials and scoring. Several jobs may write at the same time."""
+    """The row replaces an older one of the same trials and scoring. Several jobs may write at the same time."""
     path = Path(path)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

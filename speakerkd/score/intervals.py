@@ -2,18 +2,19 @@
 
 Speakers and seeds are crossed: all seeds are scored with the same speakers. The variance of a mean over seeds is
     (variance between the seeds) / seeds + (covariance of two seeds' values over draws of the speakers)
-The first term is what seeds add, and the noise that is not shared by the seeds; the second is what all seeds share. This
-is the analysis of several readers and several cases of Obuchowski and Rockette ("Hypothesis testing of diagnostic
-accuracy for multiple readers and multiple tests", Communications in Statistics B 24, 1995). Seeds - 1 degrees of freedom
-belong to the first term and speakers - 1 to the second; those of the sum follow Satterthwaite. His formula gives too many
-when few seeds make most of the variance (a test at 5 % then has up to 7.8 % false positives with 3 seeds), so the seeds'
-term counts 1.5 times in it, and the result is never below the smaller of the two: 4.3 to 6.2 % for any mixture of the two
-variances with 3 or 5 seeds and 16, 40 or 300 speakers, computed for normal variables.
+The first term is what the seeds add: all noise that differs between seeds. The second term is the noise that all seeds
+share. Obuchowski and Rockette use this analysis for several readers and several cases ("Hypothesis testing of diagnostic
+accuracy for multiple readers and multiple tests", Communications in Statistics B 24, 1995). The first term has
+seeds - 1 degrees of freedom, the second speakers - 1. Satterthwaite's formula gives those of the sum. It gives too many
+if few seeds make most of the variance: a test at 5 % then has up to 7.8 % false positives with 3 seeds. Therefore the
+seeds' term counts 1.5 times in the formula, and the result is never below the smaller of the two numbers. Computed for
+normal variables, the rate of false positives is then 4.3 to 6.2 %, for any mixture of the two variances with 3 or 5 seeds
+and 16, 40 or 300 speakers.
 
-The test of a difference is Student's t, and its interval is the same t: p is below 0.05 exactly if 0 is outside.
+The test of a difference is Student's t. Its interval comes from the same t: p is below 0.05 exactly if 0 is outside.
 
-tests/simulate_statistics.py measures both. False positives at 5 %, for two equal methods, in % of 500 comparisons a case (of
-200 with 300 speakers), for four kinds of noise between seeds (none, by speaker, of quality, all):
+tests/simulate_statistics.py measures both. False positives at 5 %, for two equal methods, in % of 500 comparisons per
+case (200 with 300 speakers), for four kinds of noise between seeds (none, by speaker, of quality, all):
 
     speakers   3 seeds              5 seeds
     16         4.0, 5.8, 3.4, 4.8   4.0, 4.4, 3.4, 3.8
@@ -21,7 +22,7 @@ tests/simulate_statistics.py measures both. False positives at 5 %, for two equa
     300        4.0, 3.0, 3.5, 5.0   4.0, 2.0, 5.5, 6.0
 
 Chance alone moves these figures by 1.9 (300 speakers: 3.0).
-95 % intervals that hold the truth, in % of 600, with 5 utterances per speaker, the true EER being 7.3 and 1.8 %:
+95 % intervals that contain the true value, in % of 600, with 5 utterances per speaker; the true EER is 7.3 and 1.8 %:
 
     speakers   EER          minDCF(0.01)   minDCF(0.05)   minDCF(0.001)
     16         93.7, 95.5   97.3, 96.5     97.0, 98.3     74.2, 83.2
@@ -40,9 +41,9 @@ import numpy as np
 from speakerkd.score.student import student_cdf, student_quantile
 
 CONFIDENCE = 0.95
-MIN_SEEDS = 3  # for a test over seeds: with two, the t has one degree of freedom and hardly any power
+MIN_SEEDS = 3  # for a test over seeds: with two seeds, t has one degree of freedom and the test has hardly any power
 _SEEDS_WEIGHT = 1.5  # see above
-_MOST_LOST = 0.1  # of the draws may have no target or no nontarget trial
+_MOST_LOST = 0.1  # at most this share of the draws may have no target or no nontarget trial
 
 
 class Interval(NamedTuple):
@@ -55,7 +56,7 @@ UNKNOWN = Interval(math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its standard error, and what resampling says of its bias."""
+    """A mean over seeds, its standard error, and its bias as resampling estimates it."""
 
     value: float
     bias: float
@@ -64,7 +65,7 @@ class Estimate:
 
     @property
     def reach(self) -> float:
-        """Standard errors between the value and an end of the interval."""
+        """How many standard errors lie between the value and an end of the interval."""
         return student_quantile((1 + CONFIDENCE) / 2, self.freedom)
 
 
@@ -90,21 +91,21 @@ def estimate(points: Sequence[float] | np.ndarray, replicates: np.ndarray, num_s
 
 
 def _rounded(error: float) -> float:
-    """Sums that are equal in all draws but for rounding have no error."""
+    """Errors as small as rounding become 0: then the value was the same in all draws."""
     return 0.0 if error < 1e-12 else error
 
 
 def share_interval(about: Estimate) -> Interval:
-    """Of an error rate or a normalised cost, which lie between 0 and 1.
+    """The interval of an error rate or a normalised cost, which lie between 0 and 1.
 
-    Few speakers make both too low, minDCF most, since its threshold is the best for the very trials. So the interval is
-    round the value less its bias, the bias adds to the error, and the reach is measured on the scale of the logit. The
-    slope of that scale is taken at the mean of the replicates. The interval always holds the value itself.
+    With few speakers both are too low on average, minDCF most, because its threshold is chosen on the same trials. So the
+    interval is centred at the value minus its bias, and the bias also adds to the error. The width is measured on the
+    logit scale, whose slope is taken at the mean of the replicates. The interval always contains the value itself.
     """
     value, error = about.value, math.hypot(about.error, about.bias)
-    if not about.error > 0:  # no error among the trials, or unknown: nothing says how far off this may be
+    if not about.error > 0:  # no wrong trial, or an unknown error: the width can't be estimated
         return UNKNOWN
-    # Half an error from the ends at least: the logit of 0 or 1 would be infinite.
+    # Stay at least half an error away from 0 and 1: their logits are infinite.
     centre = min(max(value - about.bias, error / 2), 1 - error / 2)
     mean = min(max(value + about.bias, error / 4), 1 - error / 4)
     if not 0 < centre < 1 or not 0 < mean < 1:
@@ -128,13 +129,13 @@ def p_value(about: Estimate) -> float:
     """Two-sided, of the hypothesis that the true difference is 0; below 0.05 exactly if 0 is outside the interval."""
     if math.isnan(about.error):
         return math.nan
-    if about.error == 0:  # the same in every draw: the two systems have the same scores, or nothing can be said
+    if about.error == 0:  # the same in every draw: either the two systems have the same scores, or nothing can be said
         return 1.0 if about.value == 0 else math.nan
     return min(1.0, 2 * student_cdf(-abs(about.value) / about.error, about.freedom))
 
 
 def percentile_interval(replicates: np.ndarray, num_speakers: int) -> Interval:
-    """Of (R,) replicates of what has no standard error, such as a ratio whose denominator may come near 0.
+    """For (R,) replicates of a figure without a standard error, such as a ratio whose denominator may be near 0.
 
     The percentiles are moved out as Student's t asks ("expanded percentile interval": Hesterberg, "What teachers should
     know about the bootstrap", The American Statistician 69, 2015).

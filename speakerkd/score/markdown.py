@@ -18,7 +18,7 @@ MEASURES = {
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose first three columns are text."""
     table = [list(header), *(list(row) for row in rows)]
-    widths = [max(2, *(len(row[column]) for row in table)) for column in range(len(header))]  # -: at least
+    widths = [max(2, *(len(row[column]) for row in table)) for column in range(len(header))]  # a rule needs 2
     cells = [
         [
             f"{text:<{width}}" if column < 3 else f"{text:>{width}}"

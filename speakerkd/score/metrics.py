@@ -1,19 +1,19 @@
 """Error rates and costs of scores: exact, by one sort.
 
-A trial is accepted when its score reaches the threshold. EER is where the ROC, its points joined by straight lines,
-crosses p_miss = p_fa (what most toolkits report); kaldi_eer is compute-eer's, which steps from target to target.
-Costs follow NIST: minDCF divided by the cost of the better of always and never accepting.
+A trial is accepted if its score is at or above the threshold. The EER is where the ROC crosses p_miss = p_fa; the points
+of the ROC are joined by straight lines, as in most toolkits. kaldi_eer is the figure of compute-eer, which goes in steps
+from target to target. Costs follow NIST: minDCF is divided by the cost of accepting always or never, whichever is less.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-PRIORS = (0.01, 0.05, 0.001)  # of a target, for the detection costs; both errors cost 1
+PRIORS = (0.01, 0.05, 0.001)  # prior probabilities of a target, for the detection costs; both errors cost 1
 
 
 class Roc(NamedTuple):
-    """Falling p_fa, rising p_miss: point k accepts what is at least threshold[k]; the last accepts nothing."""
+    """p_fa falls, p_miss rises: point k accepts scores of threshold[k] or more; the last point accepts nothing."""
 
     threshold: np.ndarray
     p_miss: np.ndarray
@@ -29,7 +29,7 @@ class Groups(NamedTuple):
 
 
 def group_scores(scores: np.ndarray, target: np.ndarray, merge: bool = False) -> Groups:
-    """Equal scores are a group. merge also joins neighbours of one kind: no threshold between them is better."""
+    """Equal scores form a group. merge also joins neighbours of the same kind: no threshold between them is better."""
     if not len(scores):
         raise ValueError("there are no scores; error rates need target and nontarget trials")
     if not np.isfinite(scores).all():
@@ -93,7 +93,7 @@ def cllr(ratios: np.ndarray, target: np.ndarray) -> float:
 
 
 def min_cllr(scores: np.ndarray, target: np.ndarray) -> float:
-    """Cllr after the best rising map of the scores to log likelihood ratios (pool adjacent violators)."""
+    """Cllr after the best monotonic map from scores to log likelihood ratios (pool adjacent violators)."""
     groups = group_scores(scores, target, merge=True)
     ordered = target[groups.order].astype(np.int64)
     targets = np.add.reduceat(ordered, groups.starts)
@@ -101,13 +101,13 @@ def min_cllr(scores: np.ndarray, target: np.ndarray) -> float:
     blocks: list[tuple[int, int]] = []
     for block in zip(targets.tolist(), others.tolist(), strict=True):
         hits, misses = block
-        # The share of targets must rise from block to block: pool with the one before while it does not.
+        # The share of targets must rise from block to block. While it does not, join the block with the one before.
         while blocks and blocks[-1][0] * misses >= hits * blocks[-1][1]:
             before = blocks.pop()
             hits, misses = hits + before[0], misses + before[1]
         blocks.append((hits, misses))
     hits_of, misses_of = np.array(blocks, dtype=np.float64).T
-    with np.errstate(divide="ignore", invalid="ignore"):  # log 0, and 0 * infinity, which where() leaves out
+    with np.errstate(divide="ignore", invalid="ignore"):  # log 0 and 0 * infinity occur; where() does not take them
         ratios = np.log(hits_of) - np.log(misses_of) - np.log(hits_of.sum() / misses_of.sum())
         miss = np.where(hits_of > 0, hits_of * np.logaddexp(0, -ratios), 0).sum() / hits_of.sum()
         alarm = np.where(misses_of > 0, misses_of * np.logaddexp(0, ratios), 0).sum() / misses_of.sum()
@@ -115,7 +115,7 @@ def min_cllr(scores: np.ndarray, target: np.ndarray) -> float:
 
 
 def kaldi_eer(scores: np.ndarray, target: np.ndarray) -> float:
-    """compute-eer's figure, as a fraction: single precision, no interpolation, a multiple of 1 / number of targets."""
+    """The figure of Kaldi's compute-eer, as a fraction: float32, without interpolation, a multiple of 1 / targets."""
     targets = np.sort(scores[target].astype(np.float32))
     others = np.sort(scores[~target].astype(np.float32))
     place = np.arange(len(targets) - 1)

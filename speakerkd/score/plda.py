@@ -1,8 +1,8 @@
 """LDA and PLDA as Kaldi has them: ivector-compute-lda, ivector-compute-plda, ivector-plda-scoring and their files.
 
-The model is two covariances: a speaker's mean is N(mean, between), an utterance is N(the speaker's mean, within). It is
-stored as the transform that makes within = 1 and between = diag(psi). Everything is in double precision here; Kaldi
-rounds to single precision between its programs, hence scores agree to about 1e-5 of their size.
+The model has two covariances: a speaker's mean is N(mean, between), an utterance is N(the speaker's mean, within). It is
+stored as the transform that makes within = 1 and between = diag(psi). Everything here is computed in float64. Kaldi
+rounds to float32 between its programs, so scores agree within about 1e-5 of their size.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def _class_means(matrix: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
 
 
 def check_lda_dim(dim: int, full: int, num_speakers: int) -> None:
-    """Speakers - 1 directions tell the speakers apart. Any further ones are arbitrary, and differ from Kaldi's."""
+    """LDA has at most speakers - 1 useful directions. Further ones are arbitrary, and differ from Kaldi's."""
     most = min(full, num_speakers - 1)
     if not 0 < dim <= most:
         raise ValueError(
@@ -55,7 +55,7 @@ def train_lda(
     count, full = matrix.shape
     check_lda_dim(dim, full, int(labels.max()) + 1)
     if count < full:
-        raise ValueError(f"LDA of {full} dimensions needs as many training vectors at least; there are {count}")
+        raise ValueError(f"LDA of {full} dimensions needs at least as many training vectors; there are {count}")
     if count == labels.max() + 1:
         raise ValueError("each training speaker has only one vector: LDA can't tell the spread within a speaker")
     mean = matrix.mean(axis=0, dtype=np.float64)
@@ -72,7 +72,7 @@ def train_lda(
 
 
 def apply_transform(transform: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """As transform-vec: a matrix with one column more than the vectors have dimensions holds an offset there."""
+    """As transform-vec does: if the matrix has one column more than the vectors have dimensions, it is the offset."""
     rows, columns = transform.shape
     dim = matrix.shape[1]
     if columns not in (dim, dim + 1):
@@ -82,7 +82,7 @@ def apply_transform(transform: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def prepare(matrix: np.ndarray, mean: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """What the PLDA sees of raw vectors: mean subtracted, transformed, length sqrt(dimension)."""
+    """Raw vectors made ready for the PLDA: mean subtracted, transformed, length sqrt(dimension)."""
     if len(mean) != matrix.shape[1]:
         raise ValueError(f"the mean has {len(mean)} dimensions, the vectors have {matrix.shape[1]}")
     return length_normalise(apply_transform(transform, matrix.astype(np.float64) - mean), scale_up=True)
@@ -92,15 +92,15 @@ def prepare(matrix: np.ndarray, mean: np.ndarray, transform: np.ndarray) -> np.n
 class Plda:
     mean: np.ndarray  # (D,)
     transform: np.ndarray  # (D, D)
-    psi: np.ndarray  # (D,) between-speaker variances, falling
+    psi: np.ndarray  # (D,) between-speaker variances, largest first
 
     def smoothed(self, factor: float) -> "Plda":
-        """Within-speaker covariance enlarged by factor times the between-speaker one: ivector-copy-plda --smoothing."""
+        """The within-speaker covariance plus factor times the between-speaker one: ivector-copy-plda --smoothing."""
         within = 1 + factor * self.psi
         return Plda(self.mean, self.transform / np.sqrt(within)[:, None], self.psi / within)
 
     def project(self, matrix: np.ndarray, num_utts: np.ndarray) -> np.ndarray:
-        """Means of num_utts utterances each, in the space where within is 1, with the length to be expected there."""
+        """Means of num_utts utterances each, in the space where within is 1, scaled to the expected length."""
         if matrix.shape[1] != len(self.mean):
             raise ValueError(f"the PLDA has {len(self.mean)} dimensions, the vectors have {matrix.shape[1]}")
         projected = (matrix - self.mean) @ self.transform.T
@@ -145,10 +145,10 @@ class Plda:
 def read_plda(path: str | Path) -> Plda:
     arrays = read_arrays(path)
     if [array.ndim for array in arrays] != [1, 2, 1]:
-        raise ValueError(f"{path}: not a PLDA of Kaldi: it would hold a vector, a matrix and a vector")
+        raise ValueError(f"{path}: not a Kaldi PLDA, which holds a vector, a matrix and a vector")
     mean, transform, psi = arrays
     if transform.shape != (len(mean), len(mean)) or len(psi) != len(mean):
-        raise ValueError(f"{path}: mean, transform and psi do not fit together: truncated?")
+        raise ValueError(f"{path}: the sizes of mean, transform and psi do not match; the file may be truncated")
     return Plda(mean, transform, psi)
 
 
@@ -176,7 +176,7 @@ def _em_step(
     by_size: Sequence[tuple[int, np.ndarray]],
     num_vectors: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A mean of n vectors is x + y, x ~ N(0, between), y ~ N(0, within / n); both are had from the posterior of x."""
+    """A mean of n vectors is x + y, x ~ N(0, between), y ~ N(0, within / n). The posterior of x gives both."""
     within_inverse, between_inverse = np.linalg.inv(within), np.linalg.inv(between)
     within_sum, between_sum, num_speakers = scatter.copy(), np.zeros_like(scatter), 0
     for size, means in by_size:

@@ -26,7 +26,7 @@ def _probit(shares: np.ndarray) -> np.ndarray:
 
 
 def _thinned(curve: Roc, points: int = 1500) -> tuple[np.ndarray, np.ndarray]:
-    """Probits of p_fa and p_miss, of the points that an eye can tell apart."""
+    """Probits of p_fa and p_miss, for the points that can be told apart in the picture."""
     inside = np.flatnonzero((curve.p_miss > 0) & (curve.p_fa > 0) & (curve.p_miss < 1) & (curve.p_fa < 1))
     if len(inside) > points:
         rates = np.log(curve.p_fa[inside]) - np.log(curve.p_miss[inside])  # falls along the curve
@@ -36,7 +36,7 @@ def _thinned(curve: Roc, points: int = 1500) -> tuple[np.ndarray, np.ndarray]:
 
 
 def det_plot(path: str | Path, systems: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> None:
-    """The detection error trade-off of each system's (scores, target), with the EER and the minDCF points marked."""
+    """The DET curve of each system's (scores, target), with marks at the EER and at the minDCF."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -88,7 +88,7 @@ def _probit_axes(axes, lowest: float, highest: float) -> None:  # type: ignore[n
 
 
 def histogram(path: str | Path, scores: np.ndarray, target: np.ndarray, threshold: float, title: str) -> None:
-    """Densities of target and nontarget scores, and the threshold of the EER."""
+    """The densities of target and nontarget scores, with the threshold of the EER."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -126,7 +126,7 @@ class Bar(NamedTuple):
 
 
 def bar_plot(path: str | Path, bars: Sequence[Bar]) -> None:
-    """A point with its interval per system, the first at the top."""
+    """One line per system: a point with its interval. The first system is at the top."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""From an xvector.scp to what is scored: the vectors of one side of the trials, or of a cohort, of length 1."""
+"""Reads an xvector.scp for scoring: the vectors of one side of the trials, or of a cohort, scaled to length 1."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from speakerkd.score.cosine import length_normalise
 
 @dataclass
 class Side:
-    """Length-normalised vectors, the row of each id (-1: none) and why an id has none."""
+    """Length-normalised vectors, the row of each id (-1: it has none), and why some ids have none."""
 
     matrix: np.ndarray
     rows: np.ndarray
@@ -28,7 +28,9 @@ def load_side(path: str, ids: list[str], models: Mapping[str, Sequence[str]], me
         used = {name: models[name] for name in ids if name in models}
         vectors, _, absent = average(vectors, used)
         if absent:
-            logging.warning("%d utterances of the models are not in %s; the means are of the others", absent, path)
+            logging.warning(
+                "%d utterances of the models are not in %s; the models are the means of the others", absent, path
+            )
     matrix = length_normalise(_centred(vectors, mean))
     reasons = dict.fromkeys(set(ids) - set(vectors.ids), f"no-vector-in-{path}")
     zero = (matrix == 0).all(axis=1)
@@ -52,7 +54,7 @@ def load_cohort(path: str, spk2utt: str, mean: str, heard: Iterable[str]) -> np.
     both = sorted(set(vectors.ids) & set(heard))
     if both:
         raise ValueError(
-            f"{path}: {len(both)} of the cohort's ids are in the trials too ({first_few(both)}); "
+            f"{path}: {len(both)} of the cohort's ids are also in the trials ({first_few(both)}); "
             "remedy: a cohort of other speakers, as a rule those of the training"
         )
     if spk2utt:

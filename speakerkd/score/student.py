@@ -9,7 +9,7 @@ import numpy as np
 def _angles_and_areas(freedom: float) -> tuple[np.ndarray, np.ndarray]:
     """With t = sqrt(freedom) tan(angle), the density over the angle is proportional to cos(angle) ** (freedom - 1)."""
     if not freedom >= 1:
-        raise ValueError(f"Student's t needs one degree of freedom at least, not {freedom}")
+        raise ValueError(f"Student's t needs at least one degree of freedom, not {freedom}")
     angles = np.linspace(-np.pi / 2, np.pi / 2, 20001)
     density = np.abs(np.cos(angles)) ** (freedom - 1)
     area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
@@ -23,6 +23,6 @@ def student_cdf(value: float, freedom: float) -> float:
 
 
 def student_quantile(probability: float, freedom: float) -> float:
-    """The t that this probability lies below: the inverse of student_cdf."""
+    """The t with this probability at or below it: the inverse of student_cdf."""
     angles, areas = _angles_and_areas(freedom)
     return float(np.sqrt(freedom) * np.tan(np.interp(probability, areas, angles)))

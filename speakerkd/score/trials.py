@@ -23,13 +23,13 @@ class Trials:
     enroll: np.ndarray  # (N,) int
     test: np.ndarray  # (N,) int
     target: np.ndarray  # (N,) bool
-    labelled: bool = True  # if not, no trial is target
+    labelled: bool = True  # False: the labels are unknown, and target is False everywhere
 
     def __len__(self) -> int:
         return len(self.enroll)
 
     def keys(self) -> np.ndarray:
-        """A number for each trial, equal for equal pairs."""
+        """A number for each trial. Equal pairs have equal numbers."""
         return self.enroll.astype(np.int64) * len(self.test_ids) + self.test
 
     def select(self, keep: np.ndarray) -> "Trials":
@@ -92,9 +92,9 @@ def _convert(path: str | Path, column: Sequence[str], kind: Callable[[str], floa
 
 
 def read_trials(path: str | Path, need_labels: bool = True) -> Trials:
-    """Trials with labels, or, unless need_labels, also without.
+    """Reads trials. Without need_labels, the file may also have no labels.
 
-    A pair that stands twice is kept, as the protocols of some corpora have it. A pair with both labels is an error.
+    A pair may occur twice, as in the protocols of some corpora: both trials are kept. A pair with both labels is an error.
     """
     enroll, test, *rest = _columns(path, "target|nontarget", maybe_two=True)
     if not rest:
@@ -127,14 +127,14 @@ def num_duplicates(trials: Trials) -> int:
 
 
 def num_identical(trials: Trials) -> int:
-    """Trials of an utterance with itself."""
+    """The number of trials of an utterance with itself."""
     row = {name: index for index, name in enumerate(trials.test_ids)}
     same = np.array([row.get(name, -1) for name in trials.enroll_ids])
     return int((same[trials.enroll] == trials.test).sum())
 
 
 def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
-    """Nine digits: what is read back is the same float."""
+    """With nine digits, so that reading gives the same float32."""
     enroll = map(trials.enroll_ids.__getitem__, trials.enroll.tolist())
     test = map(trials.test_ids.__getitem__, trials.test.tolist())
     with replacing(path) as file:
@@ -142,7 +142,7 @@ def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
 
 
 def read_scores(path: str | Path, trials: Trials) -> tuple[np.ndarray, int]:
-    """The scores of the trials, NaN where the file has none, and how many of its lines are of no trial."""
+    """The scores of the trials (NaN: the file has none), and how many of its lines belong to no trial."""
     enroll, test, texts = _columns(path, "score")
     values = np.array(_convert(path, texts, float, "a number"), dtype=np.float32)
     if not np.isfinite(values).all():
@@ -157,7 +157,7 @@ def read_scores(path: str | Path, trials: Trials) -> tuple[np.ndarray, int]:
     order = np.argsort(keys, kind="stable")
     keys, values = keys[order], values[order]
     if np.any((keys[1:] == keys[:-1]) & (values[1:] != values[:-1])):
-        raise ValueError(f"{path}: a pair stands twice with different scores")
+        raise ValueError(f"{path}: a pair occurs twice with different scores")
     wanted = trials.keys()
     place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     if not len(keys):
@@ -175,7 +175,7 @@ class Speakers:
     count: int
 
     def select(self, keep: np.ndarray) -> "Speakers":
-        """Of some trials, numbered anew without those that are in none of them."""
+        """The speakers of some trials, numbered again without the speakers that are in none of them."""
         used, numbers = np.unique(np.concatenate([self.enroll[keep], self.test[keep]]), return_inverse=True)
         return Speakers(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], len(used))
 
@@ -183,7 +183,7 @@ class Speakers:
 def speakers_of(
     trials: Trials, utt2spk: Mapping[str, str], models: Mapping[str, Sequence[str]], where: str
 ) -> Speakers:
-    """An id is an utterance, a model (then its utterances tell) or the name of a speaker."""
+    """An id is an utterance, a model (its utterances tell the speaker) or the name of a speaker."""
     names = set(utt2spk.values())
 
     def speaker(name: str) -> str:
@@ -196,7 +196,7 @@ def speakers_of(
     if unknown:
         raise ValueError(
             f"{where}: {len(unknown)} of the trials' ids have no speaker there: {first_few(unknown)}; "
-            "name the right file with --utt2spk (and --enroll-spk2utt for models)"
+            "give the right file with --utt2spk (and --enroll-spk2utt for models)"
         )
     _, numbers = _numbered(sides[0] + sides[1])
     enroll, test = numbers[: len(sides[0])][trials.enroll], numbers[len(sides[0]) :][trials.test]
