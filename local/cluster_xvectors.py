@@ -83,7 +83,7 @@ def require_valid_options(options: Options, source: Path, dest: Path) -> None:
     if options.num_clusters < 2:
         raise ValueError("--num-clusters: say how many speakers to make, 2 or more")
     if options.method not in ("kmeans", "agglomerative"):
-        raise ValueError(f"--method={options.method} is none of kmeans agglomerative")
+        raise ValueError(f"--method={options.method} is not one of: kmeans agglomerative")
     if min(options.restarts, options.iterations) < 1 or options.seed < 0 or options.cells < -1:
         raise ValueError("--restarts and --iterations must be 1 or more, --seed not negative, --cells -1 or more")
     if 0 < options.cells < options.num_clusters:

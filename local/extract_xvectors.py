@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     if min(options.max_frames, options.chunk_frames) < 0:
         raise ValueError("--max-frames and --chunk-frames can't be negative")
     if options.amp not in AMP:
-        raise ValueError(f"--amp={options.amp} is none of {' '.join(AMP)}")
+        raise ValueError(f"--amp={options.amp} is not one of: {' '.join(AMP)}")
     net = load_net(checkpoint)
     front_end = front_end_of(net.info, checkpoint)
     source, note = feature_source(front_end, data_dir, utterances, checkpoint)
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
 def device_of(name: str, job: int) -> torch.device:
     """Jobs share the GPUs that they see, in turn."""
     if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device={name} is none of auto cpu cuda")
+        raise ValueError(f"--device={name} is not one of: auto cpu cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

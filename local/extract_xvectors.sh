@@ -48,7 +48,7 @@ done
 [[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
 [[ $chunk_frames =~ ^[0-9]+$ ]] || fail "--chunk-frames '$chunk_frames' is not a number of frames"
 [[ $gpus =~ ^[0-9]+$ ]] || fail "--gpus '$gpus' is not a number of GPUs"
-[[ $amp =~ ^(none|auto|fast|bf16)$ ]] || fail "--amp '$amp' is none of none auto fast bf16"
+[[ $amp =~ ^(none|auto|fast|bf16)$ ]] || fail "--amp '$amp' is not one of: none auto fast bf16"
 [[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
 total=$(awk 'NF {n++} END {print n + 0}' < "$list")
 [ "$nj" -le "$total" ] || nj=$total

@@ -53,7 +53,7 @@ class Options:
 def main(argv: list[str]) -> None:
     options, (checkpoint, exp_dir) = parse_args(Options, argv, __doc__, 2)
     if options.family not in FAMILIES:
-        raise ValueError(f"--family='{options.family}' is none of {' '.join(FAMILIES)}")
+        raise ValueError(f"--family='{options.family}' is not one of: {' '.join(FAMILIES)}")
     front_end = read_front_end(options.front_end or f"conf/frontend/{options.family}.conf")
     weights = joined(read_weights(checkpoint))
     weights = {name.removeprefix("loss_calculator."): value for name, value in weights.items()}

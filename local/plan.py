@@ -85,7 +85,7 @@ def imported(name: str, folder: str, source: str, hear: str) -> Teacher:
     """
     hears = hear or ("crop" if source == "waves" else "places")
     if hears not in HEARS or (hears == "crop" and source != "waves"):
-        raise ValueError(f"--hear '{hear}' is none of crop (with --source waves), places, utterance")
+        raise ValueError(f"--hear '{hear}' is not one of: crop (with --source waves), places, utterance")
     file = {"crop": "final.pt", "places": "crops_train_originals/xvector.scp"}.get(
         hears, "xvectors_train_originals/xvector.scp"
     )
@@ -183,7 +183,7 @@ def make_plan(options: Options) -> dict[str, str | list[str]]:
         raise ValueError(f"{taught_by}: no such teacher; run stage 3")
     check_pair(options)
     if options.source not in ("feats", "waves"):
-        raise ValueError(f"--source '{options.source}' is none of feats waves")
+        raise ValueError(f"--source '{options.source}' is not one of: feats waves")
     parts = [options.student, options.kd_type, *([teacher.name] if taught else [])]
     parts += [options.source] if options.source != "feats" else []
     name = "_".join(parts + ([options.hear] if options.hear and teacher.hears else []))

@@ -51,7 +51,7 @@ class World:
 def start(device: str = "auto") -> World:
     """device: auto (a GPU for each process where there are GPUs), cpu, or cuda."""
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device={device} is none of auto cpu cuda")
+        raise ValueError(f"--device={device} is not one of: auto cpu cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device=cuda: PyTorch sees no GPU here (nvidia-smi tells why); --device=cpu works anywhere")
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

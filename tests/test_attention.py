@@ -126,7 +126,7 @@ def test_stages_that_are_given() -> None:
 
 @pytest.mark.parametrize("stages", ["1", "1:2;2:3", "0:1", "a:b", ""])
 def test_pairs_that_are_none(stages: str) -> None:
-    with pytest.raises(ValueError, match=r"--stages=.*: not pairs of stages from 1 up, such as 2:1,4:3"):
+    with pytest.raises(ValueError, match=r"--stages=.*: not pairs of stages, counted from 1, such as 2:1,4:3"):
         method_of(CONF, NetTeacher(net_of(0), "t", NAMES), stages=stages)
 
 
@@ -138,14 +138,14 @@ def test_a_stage_beyond_the_last(tmp_path: Path) -> None:
 
 def test_vectors_are_refused_with_the_remedy(recipe: Path, data: Path, sh: Run) -> None:
     assert typed_conf(CONF, METHODS)[1].needs.teacher_net
-    with pytest.raises(ValueError, match="this method reads the stages of its teacher, and vectors have none"):
+    with pytest.raises(ValueError, match="this method compares stages, and vectors have none"):
         method_of(CONF, vector_teacher())
     with ArkWriter(recipe / "exp/v/xvector") as write:
         for key in Utterances(data).scp:
             write(key, np.ones(5, np.float32))
     words: list[Any] = ["--kd", "conf/kd/attention.conf", "--teacher", "exp/v/xvector.scp", "--valid-speakers", 0]
     done = sh(*command("exp/a", *words), fails=True)
-    assert "exp/v/xvector.scp: this method reads the stages of its teacher" in done.stderr
+    assert "exp/v/xvector.scp: this method compares stages" in done.stderr
     assert "give a net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse," in done.stderr
     assert not (recipe / "exp/a/last.pt").exists()
     info = sh("local/kd_info.py", "conf/kd/attention.conf").stdout

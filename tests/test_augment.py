@@ -507,8 +507,8 @@ def test_an_unreadable_recording_gets_no_copies(data: Path, tmp_path: Path, capl
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--kinds", "reverb,nose"), "'nose' is none of reverb noise music babble"),
-        (("--kinds", "reverb+"), "'' is none of"),
+        (("--kinds", "reverb,nose"), "'nose' is not one of: reverb noise music babble"),
+        (("--kinds", "reverb+"), "'' is not one of: "),
         (("--kinds", ""), "there would be no copies"),
         (("--speeds", "1.0"), "1 must lie between 0.5 and 2"),
         (("--speeds", "0.9,0.9"), "given twice"),
@@ -517,7 +517,7 @@ def test_an_unreadable_recording_gets_no_copies(data: Path, tmp_path: Path, capl
         (("--noise-snrs", "nan"), "--noise-snrs=nan: not a number"),
         (("--music-snrs", ""), "nothing to draw from"),
         (("--babble-speakers", "0"), "--babble-speakers"),
-        (("--rooms", "tiny"), "'tiny' is none of smallroom mediumroom largeroom real"),
+        (("--rooms", "tiny"), "'tiny' is not one of: smallroom mediumroom largeroom real"),
         (("--musan", "nowhere"), "--musan is a folder with noise/, music/ and speech/"),
         (("--rirs", "nowhere"), "nowhere/simulated_rirs/smallroom: there is no .wav"),
     ],

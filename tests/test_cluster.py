@@ -166,7 +166,7 @@ def test_what_has_no_vector(recipe: Path, data: Path, sh: Run) -> None:
     [
         (["--num-clusters", 1], "--num-clusters: say how many speakers"),
         (["--num-clusters", 61, "--follow", "true"], "--num-clusters=61: there are only 60 vectors"),
-        (["--num-clusters", 6, "--method", "ward"], "--method=ward is none of kmeans agglomerative"),
+        (["--num-clusters", 6, "--method", "ward"], "--method=ward is not one of: kmeans agglomerative"),
         (["--num-clusters", 6, "--cells", 4], "--cells=4 can't be fewer than --num-clusters=6"),
     ],
 )

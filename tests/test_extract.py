@@ -208,7 +208,7 @@ def test_half_precision_is_taken_only_where_it_changes_nothing(
     assert choose_half("fast", net, CPU, samples) is torch.bfloat16
     monkeypatch.setattr(precision, "hardware_half", lambda device: None)
     assert choose_half("auto", net, CPU, samples) is choose_half("fast", net, CPU, samples) is None
-    with pytest.raises(ValueError, match="--amp=half is none of none auto fast bf16"):
+    with pytest.raises(ValueError, match="--amp=half is not one of: none auto fast bf16"):
         choose_half("half", net, CPU, samples)
 
 

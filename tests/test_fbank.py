@@ -155,7 +155,7 @@ def test_dither_is_seeded_and_of_the_size_said() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"window_type": "hann"}, "--window-type=hann is none of povey hanning hamming"),
+        ({"window_type": "hann"}, "--window-type=hann is not one of: povey hanning hamming"),
         ({"high_freq": 9000.0}, "don't fit 0 to 8000"),
         ({"low_freq": -1.0}, "don't fit"),
         ({"num_mel_bins": 300}, "300 is too many here"),

@@ -100,7 +100,7 @@ def test_what_train_py_records() -> None:
     ("text", "words"),
     [
         ("--num-mel-bins=80\n", "--type=name is missing"),
-        ("--type=kaldi\n--mean=speaker\n", "--mean=speaker is none of utterance none"),
+        ("--type=kaldi\n--mean=speaker\n", "--mean=speaker is not one of: utterance none"),
         ("--type=kaldi\n--top-db=3\n", "no option --top-db"),
         ("--type=speechbrain\n--high-freq=9000\n", "don't fit a rate of 16000"),
         ("--type=resemblyzer\n--window-shift=0\n", "must be 1 or more"),

@@ -92,7 +92,7 @@ def test_training_by_a_teacher_with_another_front_end(recipe: Path, data: Path, 
         assert part in done.stderr
     words += ["--source", "waves"]
     done = sh(*command("exp/a", *words), fails=True)
-    assert "has no classifier, and label-level distillation needs one: give --centroids" in done.stderr
+    assert "has no classifier, and label-level distillation needs one. Give --centroids" in done.stderr
     sh("local/extract_xvectors.sh", "exp/t/final.pt", "data/train", "exp/t/xvectors")
     words += ["--centroids", "exp/t/xvectors/spk_xvector.scp"]
     told = sh(

@@ -321,7 +321,7 @@ def test_what_does_not_fit_is_named(
 
 
 def test_wrong_options_are_named(ecapa: Any, take: Bring, tmp_path: Path, bring: Bring) -> None:
-    assert "--family='kaldi' is none of 3dspeaker resemblyzer" in take(ecapa, "--family", "kaldi", fails=True)
+    assert "--family='kaldi' is not one of: 3dspeaker resemblyzer" in take(ecapa, "--family", "kaldi", fails=True)
     (tmp_path / "model.conf").write_text("--type=xvector\n")
     assert "those of a ecapa" in take(ecapa, "--model", tmp_path / "model.conf", fails=True)
     (tmp_path / "model.conf").write_text("--type=ecapa\n--channels=24\n")

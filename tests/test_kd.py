@@ -373,13 +373,13 @@ def test_centroids_in_the_place_of_a_classifier(recipe: Path, data: Path, sh: Ru
     save_net(recipe / "exp/t/bare.pt", net)
     words = ["--kd", "conf/kd/kld.conf", "--teacher", "exp/t/bare.pt", "--valid-speakers", 0]
     done = sh(*command("exp/a", *words), fails=True)
-    assert "exp/t/bare.pt has no classifier, and label-level distillation needs one: give --centroids" in done.stderr
+    assert "exp/t/bare.pt has no classifier, and label-level distillation needs one. Give --centroids" in done.stderr
     sh("local/extract_xvectors.sh", "exp/t/bare.pt", "data/train", "exp/t/xvectors")
     sh(*command("exp/b", *words, "--centroids", "exp/t/xvectors/spk_xvector.scp"))
     with ArkWriter(recipe / "exp/odd/spk_xvector") as write:
         write("s0", np.ones(3, np.float32))
     done = sh(*command("exp/c", *words, "--centroids", "exp/odd/spk_xvector.scp"), fails=True)
-    assert "vectors of 3 dimensions, the teacher exp/t/bare.pt gives 6" in done.stderr
+    assert "has vectors of 3 dimensions, the teacher exp/t/bare.pt gives 6" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -389,11 +389,11 @@ def test_centroids_in_the_place_of_a_classifier(recipe: Path, data: Path, sh: Ru
         ("needless", "the method none has no teacher; leave it out"),
         ("vectors", "--vectors=face=x.scp: the method dkd takes no --vectors"),
         ("no file", "exp/t/none.pt: can't be read"),
-        ("width", f"takes features of {DIM + 1} a frame, data/train has {DIM}, .*vectors that were made with it"),
+        ("width", f"takes {DIM + 1} features per frame, data/train has {DIM}, .*vectors that were made with it"),
         ("front end", r"features of another kind than those of data/train \(--num-mel-bins=8 for 40\)"),
         ("temperature", "--temperature=0.0 must be positive"),
         ("projection", "--projection=never, but the student's embeddings have 6 dimensions, the teacher's 5"),
-        ("unknown", "--unknown-speakers=ignore is none of error skip"),
+        ("unknown", "--unknown-speakers=ignore is not one of: error skip"),
         ("weight", "--weight=-1.0 can't be negative"),
         ("nan", "1 of 48 vectors hold NaN or infinite values: s3-4"),
         ("lengths", "'s3-4' has 4 dimensions, 's0-0' has 5"),

@@ -220,7 +220,7 @@ def test_missing_figures_weigh_as_speech_alone() -> None:
     none = mkd(vector_teacher(), quality="both")
     batch.vectors["quality"] = torch.full((8, 1), float("nan"))
     assert none(batch, CLOCK).losses["ce"].isfinite() and none.taught.seen == 0
-    with pytest.raises(ValueError, match="2 numbers an utterance"):
+    with pytest.raises(ValueError, match="2 numbers per utterance"):
         MKD(MKDConf(), Components(net_of(1), NAMES, vector_teacher(), {"quality": 2}))
 
 
@@ -297,8 +297,8 @@ def test_what_is_exported_has_no_projection() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"base": "l3"}, "--base=l3 is none of cosine dkd kld mse relation"),
-        ({"quality": "good"}, "--quality=good is none of"),
+        ({"base": "l3"}, "--base=l3 is not one of: cosine dkd kld mse relation"),
+        ({"quality": "good"}, "--quality=good is not one of: "),
         ({"margin": -0.1}, "--margin=-0.1 can't be negative"),
         ({"margin_percentile": 100.0}, "--margin-percentile=100.0 is from 0 to below 100"),
         ({"kappa": 0.0}, "must be positive"),

@@ -119,7 +119,7 @@ def test_vectors_are_those_of_torch(layout: str, recipe: Path, data: Path, sh: R
 @needs_both
 def test_several_outputs_need_a_choice(recipe: Path, data: Path, sh: Run) -> None:
     export(recipe / "m.onnx", "two")
-    assert "--output='' is none of its outputs: frames tensor(float)" in extract(sh, fails=True)
+    assert "--output='' is not one of its outputs: frames tensor(float)" in extract(sh, fails=True)
     assert "its output 'frames' is of shape (1, 8, " in extract(sh, "--output", "frames", fails=True)
 
 

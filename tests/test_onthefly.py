@@ -159,7 +159,7 @@ def test_bad_augmentations_are_named(recipe: Path, data: Path, sh: Run) -> None:
     crops.augment(ALWAYS)
     for changes, message in (
         ({"probability": 1.5}, "--probability=1.5 lies between 0 and 1"),
-        ({"kinds": ("hum",)}, "'hum' is none of reverb noise music babble telephone"),
+        ({"kinds": ("hum",)}, "'hum' is not one of: reverb noise music babble telephone"),
         ({"kinds": ()}, "nothing to draw from"),
         ({"noise_snrs": ()}, "--noise-snrs: nothing to draw from"),
     ):

@@ -239,7 +239,7 @@ def test_two_processes_relate_all_samples_as_one_does(recipe: Path, sh: Run) -> 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"unit_length": "student"}, "--unit-length=student is none of both teacher none"),
+        ({"unit_length": "student"}, "--unit-length=student is not one of: both teacher none"),
         ({"distance": 0.0, "angle": 0.0}, "--distance=0.0 and --angle=0.0 can't be negative, nor both be 0"),
         ({"angle": -1.0}, "--angle=-1.0 can't be negative"),
     ],

@@ -93,7 +93,7 @@ def test_asnorm_refuses() -> None:
         cohort_statistics(vectors, vectors, 300)
     with pytest.raises(ValueError, match="cohort has 2 dimensions, the vectors of the trials 3"):
         cohort_statistics(vectors, np.ones((5, 2)), 2)
-    with pytest.raises(ValueError, match="two scores at least"):
+    with pytest.raises(ValueError, match="at least two scores"):
         cohort_statistics(vectors, vectors, 1)
     with pytest.raises(ValueError, match="all the same"):
         cohort_statistics(vectors, np.ones((5, 3)), 2)

@@ -75,13 +75,13 @@ def test_names_and_weights() -> None:
     for text, message in (
         ("a.pt,b.pt", "give each of several teachers a name"),
         ("x=a.pt,x=b.pt", "two teachers are called 'x'"),
-        ("x y=a.pt,z=b.pt", "'x y' is no name"),
+        ("x y=a.pt,z=b.pt", "'x y' is not a name"),
     ):
         with pytest.raises(ValueError, match=message):
             named_teachers(text)
     for text, message in (
         ("deep=1", "there is no teacher 'deep'"), ("big=x", "'x' is not a number"), ("big=-1", "can't be negative"),
-        ("big=0,face=0", "one must be positive"), ("big=nan", "can't be negative, and one must be positive"),
+        ("big=0,face=0", "one must be positive"), ("big=nan", "can't be negative, and at least one must be positive"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             weights_of(text, {"big": 0, "face": 0})
@@ -104,4 +104,4 @@ def test_training_by_a_voice_that_hears_and_a_face_of_vectors(recipe: Path, data
     done = sh(*command("exp/a", *words, *both), fails=True)
     assert "teacher_weights" in done.stderr
     done = sh(*command("exp/b", *words, *both, "--centroids", "face.scp"), fails=True)
-    assert "give name=file for any of the teachers voice face" in done.stderr
+    assert "give name=file, with the names of teachers: voice face" in done.stderr

@@ -289,7 +289,7 @@ def test_speakers_of_one_utterance_are_counted(recipe: Path, data: Path, sh: Run
         ("huge rate", r"step \d+: the loss is not finite .*Try a lower --lr"),
         ("batch", r"--batch-size=9 can't be shared by 2 processes"),
         ("typo", "no option --num-epoch .*--num-epochs"),
-        ("schedule", "--schedule=step is none of exponential cosine"),
+        ("schedule", "--schedule=step is not one of: exponential cosine"),
         ("method", r"--type=nothing is not known \(allowed: .*none"),
         ("model", "conf/model/no.conf: no such file; there are: xvector.conf"),
         ("cuda", "--device=cuda: PyTorch sees no GPU here"),

@@ -68,7 +68,7 @@ def test_options_that_are_refused(exported: Path) -> None:
     pair = ("wav/s0-0.wav", "wav/s0-1.wav")
     assert "were measured" in run_in(exported, *VERIFY, "--far", "1e-7", *pair, fails=True).stderr
     assert "between 0 and 1" in run_in(exported, *VERIFY, "--prior", "1", *pair, fails=True).stderr
-    assert "none of auto" in run_in(exported, *VERIFY, "--condition", "loud", *pair, fails=True).stderr
+    assert "not one of: auto" in run_in(exported, *VERIFY, "--condition", "loud", *pair, fails=True).stderr
     assert "2 recording(s)" in run_in(exported, *VERIFY, pair[0], fails=True).stderr
     assert "fp32 int8" in run_in(exported, *VERIFY, "--precision", "fp16", *pair, fails=True).stderr
 

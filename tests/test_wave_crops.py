@@ -108,7 +108,7 @@ def test_archive_files_and_headers_give_the_same_crops(tmp_path: Path) -> None:
     (folder / "conf/fbank.conf").unlink()
     with pytest.raises(ValueError, match=r"conf/fbank.conf is missing"):
         Utterances(folder, source="waves")
-    with pytest.raises(ValueError, match="--source=wave is none of feats waves"):
+    with pytest.raises(ValueError, match="--source=wave is not one of: feats waves"):
         Utterances(folder, source="wave")
 
 

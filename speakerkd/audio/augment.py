@@ -119,7 +119,7 @@ def _operation(word: str, text: str) -> Operation:
             )
         return Noise(match["source"], float(match["snr"]), start or 0.0, end, at)
     raise ValueError(
-        f"utt2aug: '{word}' in '{text}' is none of speed=0.9, reverb=SOURCE, telephone, noise=SOURCE@1.5-4:snr=10, "
+        f"utt2aug: '{word}' in '{text}' is not one of: speed=0.9, reverb=SOURCE, telephone, noise=SOURCE@1.5-4:snr=10, "
         "noise=SOURCE@1.5-4:snr=10:at=2.5 (@1.5-4 may be left out, or the -4; the speed has at most two decimals)"
     )
 

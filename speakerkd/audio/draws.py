@@ -34,7 +34,7 @@ def check_draws(options: DrawConf, kinds: Sequence[str]) -> None:
         unknown = [part for part in kind.split("+") if part not in KINDS]
         if unknown:
             raise ValueError(
-                f"--kinds: '{unknown[0]}' is none of {' '.join(KINDS)} (joined by + for several on one copy)"
+                f"--kinds: '{unknown[0]}' is not one of: {' '.join(KINDS)} (joined by + for several on one copy)"
             )
     for name in ("noise_snrs", "music_snrs", "babble_snrs", "babble_speakers", "rooms"):
         if not getattr(options, name):
@@ -46,7 +46,7 @@ def check_draws(options: DrawConf, kinds: Sequence[str]) -> None:
         raise ValueError("--babble-speakers must be 1 or more")
     for room in options.rooms:
         if room not in RIR_FOLDERS:
-            raise ValueError(f"--rooms: '{room}' is none of {' '.join(RIR_FOLDERS)}")
+            raise ValueError(f"--rooms: '{room}' is not one of: {' '.join(RIR_FOLDERS)}")
 
 
 def pick(draw: random.Random, items: Sequence[Item]) -> Item:

@@ -40,7 +40,7 @@ def attach(name: str, path: str | Path, keys: list[str], uniq: list[str], missin
     out), or skip (the same, and whoever trains leaves the utterance out).
     """
     if missing not in MISSING:
-        raise ValueError(f"--missing={missing} is none of {' '.join(MISSING)}")
+        raise ValueError(f"--missing={missing} is not one of: {' '.join(MISSING)}")
     if str(path).endswith(".scp"):
         vectors = read_vectors(path, set(keys) | set(uniq))
         ids, matrix, nothing = vectors.ids, vectors.matrix, 0.0

@@ -82,7 +82,7 @@ class Utterances:
 def open_crops(folder: Path, audio: bool, source: str) -> Crops:
     """source: feats (the rows of feats.scp) or waves (samples, of which features are computed)."""
     if source not in SOURCES:
-        raise ValueError(f"--source={source} is none of {' '.join(SOURCES)}")
+        raise ValueError(f"--source={source} is not one of: {' '.join(SOURCES)}")
     return SOURCES[source](folder) if audio else NoCrops(folder)
 
 

@@ -165,7 +165,7 @@ def window(conf: FbankConf, length: int) -> torch.Tensor:
         "blackman": conf.blackman_coeff - 0.5 * torch.cos(phase) + (0.5 - conf.blackman_coeff) * torch.cos(2 * phase),
     }
     if conf.window_type not in shapes:
-        raise ValueError(f"--window-type={conf.window_type} is none of {' '.join(shapes)}")
+        raise ValueError(f"--window-type={conf.window_type} is not one of: {' '.join(shapes)}")
     return shapes[conf.window_type].float()
 
 

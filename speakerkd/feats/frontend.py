@@ -36,7 +36,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         if self.mean not in MEANS:
-            raise ValueError(f"--mean={self.mean} is none of {' '.join(MEANS)}")
+            raise ValueError(f"--mean={self.mean} is not one of: {' '.join(MEANS)}")
         if min(self.window_frames, self.window_shift) < 0:
             raise ValueError("--window-frames and --window-shift can't be negative")
 

@@ -54,7 +54,7 @@ class OnnxEncoder:
         outputs = self._session.get_outputs()
         names = [each.name for each in outputs]
         if (output and output not in names) or (not output and len(names) > 1):
-            raise ValueError(f"{self.path}: --output='{output}' is none of its outputs: {described(outputs)}")
+            raise ValueError(f"{self.path}: --output='{output}' is not one of its outputs: {described(outputs)}")
         return output or names[0]
 
     def check_frames(self, window_frames: int) -> None:

@@ -1,4 +1,4 @@
-"""The methods of distillation: in goes a batch, out come named losses. METHODS lists them by the --type of a conf file."""
+"""The methods of distillation: a batch goes in, named losses come out. METHODS lists them by the --type of a conf file."""
 
 from speakerkd.kd.attention import AttentionTransfer
 from speakerkd.kd.base import Clock, Components, Distiller, Needs, Outcome

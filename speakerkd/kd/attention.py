@@ -1,18 +1,19 @@
 """Attention transfer (Zagoruyko, Komodakis, ICLR 2017): the student looks where the teacher looks, stage by stage.
 
     L = CE + weight · Σ over pairs of stages of mean (φ(S) - φ(T))²
-φ of a stage is the mean over its channels of the squares, flattened over frequency and time, of length one. The teacher
-must be a net that hears the student's crop: vectors have no stages.
+φ of a stage is the mean of the squares over its channels, flattened over frequency and time and scaled to length 1. The
+teacher must be a net that hears the student's crop: vectors have no stages.
 
-Which stages form a pair: with --stages=auto the last with the last, and as many before them as the shallower net has,
-evenly spread; else --stages=2:1,4:3 (the student's, the teacher's, counted from 1). Stages of different sizes are averaged
-to the smaller size along each axis before φ is scaled. A net that has no frequency axis (x-vector, ECAPA-TDNN, CAM++) is
-compared over time, with the mean over the frequencies of the other.
+--stages says which stages form pairs. With auto, the last stages of both nets form a pair, and so do earlier ones, evenly
+spread: as many as the shallower net has. --stages=2:1,4:3 names the pairs (the student's stage, the teacher's, counted
+from 1). If two stages differ in size, both are averaged to the smaller size along each axis before φ is scaled. Some nets
+have no frequency axis (x-vector, ECAPA-TDNN, CAM++). Their stages are compared over time only, with the mean over the
+frequencies of the other net.
 
-Confirmed by the authors' code: φ, the mean of the squared difference, and the last layer of each resolution as the
-stages (images, nets of the same resolutions). The weight of 1000 is not confirmed. Departures: the averaging to the
-smaller size, and the mean over frequencies. A map of N points bounds its part of the loss by weight · 2 / N: long crops
-want a larger weight.
+Confirmed by the authors' code (images, nets of the same resolutions): φ, the mean of the squared difference, and the
+last layer of each resolution as the stages. The weight of 1000 is not confirmed. Departures: the averaging to the
+smaller size, and the mean over frequencies. With N points, a map's part of the loss is at most weight · 2 / N. So long
+crops need a larger weight.
 """
 
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ from speakerkd.models.pooling import single
 
 @dataclass(frozen=True)
 class AttentionConf:
-    weight: float = opt(1000.0, "weight of the distance; the cross entropy's is 1")
+    weight: float = opt(1000.0, "weight of the distance; the cross entropy has weight 1")
     warmup: float = opt(0.0, "part of the run over which the weight rises from 0")
-    stages: str = opt("auto", "pairs of stages, student:teacher from 1, as 2:1,4:3; auto: evenly spread")
+    stages: str = opt("auto", "pairs of stages student:teacher, counted from 1, such as 2:1,4:3; auto: evenly spread")
 
 
 class AttentionTransfer(TeacherStudent):
@@ -66,13 +67,13 @@ def parse(text: str) -> list[tuple[int, int]]:
     pairs = [part.partition(":")[::2] for part in text.split(",")]
     if not all(number.isdecimal() and int(number) > 0 for pair in pairs for number in pair):
         raise ValueError(
-            f"--stages={text}: not pairs of stages from 1 up, such as 2:1,4:3 (the student's, the teacher's)"
+            f"--stages={text}: not pairs of stages, counted from 1, such as 2:1,4:3 (the student's, the teacher's)"
         )
     return [(int(student), int(teacher)) for student, teacher in pairs]
 
 
 def spread(student: int, teacher: int) -> list[tuple[int, int]]:
-    """Pairs of stages, as many as the shallower net has, at the same parts of either depth; the last with the last."""
+    """As many pairs of stages as the shallower net has, evenly spread over the depth of both; the last with the last."""
     count = min(student, teacher)
     return [(-(-k * student // count), -(-k * teacher // count)) for k in range(1, count + 1)]
 
@@ -93,7 +94,7 @@ def power(maps: Tensor) -> Tensor:
 
 
 def averaged(maps: Tensor, size: list[int]) -> Tensor:
-    """(B, F, T) or (B, T) -> this size, each point the mean of those that it covers."""
+    """(B, F, T) or (B, T) -> this size; each new point is the mean of the points that it covers."""
     if list(maps.shape[1:]) == size:
         return maps
     if len(size) == 2:

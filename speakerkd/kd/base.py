@@ -1,4 +1,4 @@
-"""What a method is: a module that owns whatever is trained, says what it must be given, and turns a batch into losses."""
+"""What a method is: a module that owns everything that is trained, says what it needs, and turns a batch into losses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,31 +17,31 @@ from speakerkd.schedules import ROUNDING, require_part, rise, rise_in_epochs
 
 @dataclass(frozen=True)
 class Needs:
-    """Read by train.py, which builds Components and batches to suit."""
+    """What a method needs. train.py reads it and builds Components and batches accordingly."""
 
     labels: bool = True
     teacher: bool = False
-    teacher_net: bool = False  # which must be a net that hears the crop: the method reads its stages
-    vectors: tuple[str, ...] = ()  # of each utterance, by the name that --vectors gives
-    may_have: tuple[str, ...] = ()  # such vectors too, but it works without
-    views: tuple[View, ...] = (View(1.0),)  # () = no audio, hence no net: vectors alone
-    classifier: bool = True  # where there are labels
-    utts_per_speaker: int = 0  # 0: plain shuffling; n: batches of speakers x n utterances, speaker after speaker
+    teacher_net: bool = False  # the teacher must be a net that hears the crop: the method reads its stages
+    vectors: tuple[str, ...] = ()  # vectors of each utterance, by their names in --vectors
+    may_have: tuple[str, ...] = ()  # vectors that are used if they are given
+    views: tuple[View, ...] = (View(1.0),)  # (): no audio and no net, only vectors
+    classifier: bool = True  # if there are labels
+    utts_per_speaker: int = 0  # 0: shuffled utterances; n: a batch has n utterances of each of its speakers, in a row
 
 
 @dataclass(frozen=True)
 class Components:
-    """Built by train.py to suit Needs."""
+    """What train.py builds for a method, according to its Needs."""
 
-    student: SpeakerNet | None  # None where there is no audio
+    student: SpeakerNet | None  # None: the method has no audio
     speakers: tuple[str, ...]
     teacher: Teacher | None = None
-    vector_dims: dict[str, int] = field(default_factory=dict)  # from the data, never from a conf
+    vector_dims: dict[str, int] = field(default_factory=dict)  # read from the data, never from a conf
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How far the run is. All schedules have the part of the run that is done as their unit."""
+    """How far the run is. The unit of all schedules is the part of the run that is done."""
 
     epoch: float  # 3.25: a quarter into the fourth epoch
     num_epochs: int
@@ -55,11 +55,11 @@ class Clock:
         return self.part < end - ROUNDING
 
     def rise(self, end: float) -> float:
-        """From 0 to 1 over the first part of the run, linearly."""
+        """Rises linearly from 0 to 1, until this part of the run is done."""
         return rise(self.part, 0.0, end)
 
     def rise_in_epochs(self, end: float) -> float:
-        """The same in equal steps, epoch by epoch: 1/n in the first of n epochs."""
+        """Rises like rise(), but in equal steps, one per epoch: 1/n in the first of n epochs."""
         return rise_in_epochs(int(self.epoch), self.num_epochs, end)
 
 
@@ -70,11 +70,11 @@ class Outcome:
 
 
 class Distiller(nn.Module):
-    """A method. The loop calls forward, then after_step, and in the end saves what exports() gives."""
+    """A method. The loop calls forward, then after_step. At the end it saves what exports() returns."""
 
     Conf: ClassVar[type]
     needs: ClassVar[Needs] = Needs()
-    results: ClassVar[tuple[str, ...]] = ("final",)  # the names that exports() gives
+    results: ClassVar[tuple[str, ...]] = ("final",)  # the names in exports()
     sync_batch_norm: ClassVar[bool] = False  # whether the authors' batch norm sees the batch of all GPUs
 
     def __init__(self, conf: Any, components: Components) -> None:
@@ -83,25 +83,25 @@ class Distiller(nn.Module):
 
     @classmethod
     def needs_of(cls, conf: Any) -> Needs:
-        """With these options; `needs` is that of the defaults."""
+        """What the method needs with these options; `needs` holds for the defaults."""
         return cls.needs
 
     def start_from(self, path: str) -> None:
-        """--init of methods without a net."""
+        """Reads the file of --init, for methods without a net."""
         raise ValueError(f"--init={path}: this method can't start from anything")
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         raise NotImplementedError
 
     def unregularised_parameters(self) -> list[nn.Parameter]:
-        """Parameters that are neither decayed nor clipped, beside biases and norms, which are not decayed."""
+        """Parameters without weight decay and clipping. (Biases and norms always go without weight decay.)"""
         return []
 
     def after_step(self, clock: Clock) -> None:
-        """For what follows the optimiser, such as moving averages."""
+        """What is to be done after the optimiser's step, such as moving averages."""
 
     def exports(self) -> Mapping[str, nn.Module]:
-        """File name without .pt -> what goes into it: a SpeakerNet, or a VectorMap."""
+        """File name without .pt -> its content: a SpeakerNet or a VectorMap."""
         raise NotImplementedError
 
 
@@ -119,7 +119,7 @@ class Supervised(Distiller):
         return self.classify(self.student(batch.feats[0]), batch, clock)[0]
 
     def classify(self, encoded: Encoded, batch: Batch, clock: Clock) -> tuple[Outcome, Tensor]:
-        """The cross entropy, and the logits it was taken of."""
+        """The cross entropy, and the logits that it was computed from."""
         assert self.student.head is not None and batch.labels is not None
         head = self.student.head.conf
         ramp = margin_ramp(head, clock.part)
@@ -133,9 +133,9 @@ class Supervised(Distiller):
 
 
 class TeacherStudent(Supervised):
-    """Classification, and a distance from a teacher whose weight rises over the first part of the run.
+    """Classification, and a distance from a teacher. The weight of the distance rises over the first part of the run.
 
-    A subclass writes distance(). Its Conf has `weight` and `warmup`.
+    A subclass defines distance(). Its Conf has `weight` and `warmup`.
     """
 
     needs: ClassVar[Needs] = Needs(teacher=True)
@@ -145,7 +145,7 @@ class TeacherStudent(Supervised):
         assert components.teacher is not None, "train.py gives methods that need a teacher one"
         if self.needs_of(conf).teacher_net and isinstance(components.teacher, VectorTeacher):
             raise ValueError(
-                f"{components.teacher.name}: this method reads the stages of its teacher, and vectors have none: give a "
+                f"{components.teacher.name}: this method compares stages, and vectors have none. Give a "
                 "net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld and enskd"
             )
         self._unregistered = (components.teacher,)  # in a tuple, so that it is no submodule
@@ -164,7 +164,7 @@ class TeacherStudent(Supervised):
         return outcome
 
     def learn(self, student: Encoded, logits: Tensor, outcome: Outcome, batch: Batch, clock: Clock) -> None:
-        """Enters the loss "kd", and the metrics."""
+        """Adds the loss "kd" and the metrics to the outcome."""
         teacher = self.teacher.embed(batch)
         with torch.autocast(logits.device.type, enabled=False):
             each = of_samples(self.distance(student, logits, teacher, batch, outcome.metrics))
@@ -175,11 +175,11 @@ class TeacherStudent(Supervised):
     def distance(
         self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
     ) -> Tensor:
-        """(B,), or (B, n) where a sample has several; single precision. `logits` are those of the cross entropy."""
+        """(B,), or (B, n) if a sample has several; float32. `logits` are those of the cross entropy."""
         raise NotImplementedError
 
     def distance_mask(self, batch: Batch) -> Tensor | None:
-        """bool, of the shape of distance(): True where it is a distance, False where it is an empty 0. None: all are."""
+        """bool, of the shape of distance(): True: it is a distance; False: it is an empty 0. None: all are distances."""
         return self.teacher.present(batch)
 
 

@@ -1,4 +1,4 @@
-"""Watches that embeddings learnt without labels do not become one point, one line, or one prototype."""
+"""Watches for collapse: embeddings learnt without labels must not become one point, one line, or one prototype."""
 
 import torch
 from torch import Tensor, nn
@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 from speakerkd.kd.base import Clock
 
-RECENT = 100  # steps within which a prototype must have been chosen to count as in use
-INTERVAL = 50  # steps between checks: each makes a GPU wait
-SMOOTHING = 0.02  # weight of a step in the running means of std and rank
+RECENT = 100  # a prototype counts as in use if it was chosen within this many steps
+INTERVAL = 50  # steps between checks; each check makes the GPU wait
+SMOOTHING = 0.02  # weight of one step in the moving averages of std and rank
 
 
 def spread_and_rank(embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,7 +22,7 @@ def spread_and_rank(embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Watch(nn.Module):
-    """Its buffers go with the checkpoint, so that a resumed run logs the same."""
+    """Its buffers are saved in the checkpoint, so that a resumed run logs the same."""
 
     running: Tensor
     idle: Tensor
@@ -50,7 +50,7 @@ class Watch(nn.Module):
         return (self.idle < RECENT).sum().float()
 
     def stop_if_collapsed(self, clock: Clock) -> None:
-        """Not in the first epoch, nor in the first steps: a net that has learnt nothing looks collapsed too."""
+        """Not in the first epoch, nor in the first steps: a net that has learnt nothing also looks collapsed."""
         if self._seen < RECENT or self._seen % INTERVAL or clock.epoch < 1:
             return
         found = dict(zip(self.least, [*self.running.tolist(), float(self.in_use())], strict=True))

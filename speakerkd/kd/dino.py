@@ -1,7 +1,8 @@
 """DINO (Caron et al. 2021, arXiv 2104.14294), the baseline without labels. Defaults are WeSpeaker's for speakers.
 
-The teacher, the moving average of the student, hears two long views, the student these and four short ones, and shall
-answer to each as the teacher answers to the others. Teacher's outputs are centred by their moving mean and sharpened.
+The teacher is the moving average of the student. It hears two long views of an utterance; the student hears these two and
+four short views. For each view, the student has to give the outputs that the teacher gives for the other views. The
+teacher's outputs are centred (minus their moving mean) and sharpened.
 """
 
 from collections.abc import Sequence
@@ -23,12 +24,12 @@ from speakerkd.schedules import line_in_epochs, require_part
 
 @dataclass(frozen=True)
 class DINOConf(SelfTaughtConf):
-    prototypes: int = opt(65536, "number of outputs: rows of unit length of the head's last layer")
+    prototypes: int = opt(65536, "number of outputs, that is rows (of length 1) of the head's last layer")
     teacher_temperature: float = opt(0.07, "temperature of the teacher's cosines, after the rise")
     teacher_temperature_start: float = opt(0.04, "temperature of the teacher's cosines at the start")
     teacher_temperature_rise: float = opt(0.2, "part of the run over which the temperature rises")
-    centre_momentum: float = opt(0.9, "share of the centre that a step keeps")
-    freeze_last_layer: float = opt(1 / 150, "part of the run in which the last layer stays as it is")
+    centre_momentum: float = opt(0.9, "share of the centre that is kept in a step")
+    freeze_last_layer: float = opt(1 / 150, "part of the run, from its start, in which the last layer is frozen")
     long_view: float = opt(1.0, "length of long crops, times --num-frames")
     num_long: int = opt(2, "number of long crops; teacher and student hear them")
     short_view: float = opt(2 / 3, "length of short crops, times --num-frames")
@@ -39,7 +40,7 @@ class DINOConf(SelfTaughtConf):
         if min(self.teacher_temperature, self.teacher_temperature_start, self.long_view, self.short_view) <= 0:
             raise ValueError("the --teacher-temperatures, --long-view and --short-view must be positive")
         if self.num_long < 1 or self.num_short < 0 or self.num_long + self.num_short < 2:
-            raise ValueError("--num-long must be 1 or more, --num-short 0 or more, and two views in all are needed")
+            raise ValueError("--num-long must be 1 or more, --num-short 0 or more, and their sum 2 or more")
         if not 0 <= self.centre_momentum <= 1:
             raise ValueError("--centre-momentum is from 0 to 1")
         require_part("--teacher-temperature-rise", self.teacher_temperature_rise)
@@ -47,7 +48,7 @@ class DINOConf(SelfTaughtConf):
 
 
 class DINOBranch(Branch):
-    """A branch with its last layer. The teacher's last layer is a moving average too."""
+    """A branch and its last layer. The teacher's last layer is also a moving average."""
 
     def __init__(self, net: SpeakerNet, branch: Branch, prototypes: Prototypes) -> None:
         super().__init__(net, branch.head)
@@ -94,7 +95,7 @@ class DINO(SelfTaught):
 
     @torch.no_grad()
     def watched(self, embedding: Tensor, cosines: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Move the centre towards the mean of all processes' outputs, and see how the teacher fares."""
+        """Moves the centre towards the mean of all processes' outputs, and collects figures about the teacher."""
         chosen = torch.zeros_like(self.centre)
         chosen[targets.argmax(-1).flatten()] = 1
         mean, chosen = mean_over_processes(torch.stack([cosines.mean((0, 1)), chosen]))

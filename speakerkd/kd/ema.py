@@ -1,4 +1,4 @@
-"""What methods without labels share: a student, its moving average as the teacher, heads, and a check for collapse."""
+"""What the methods without labels share: a student, its moving average as teacher, heads, and a check for collapse."""
 
 import copy
 import itertools
@@ -19,20 +19,22 @@ from speakerkd.schedules import half_cosine
 
 @dataclass(frozen=True)
 class SelfTaughtConf:
-    head_dims: tuple[int, ...] = opt((2048, 2048, 256), "layers of the head over the embedding, the last is compared")
-    head_norm: str = opt("batch", "norm between the layers of the head: batch or none")
+    head_dims: tuple[int, ...] = opt(
+        (2048, 2048, 256), "sizes of the head's layers; outputs of the last layer are compared"
+    )
+    head_norm: str = opt("batch", "normalisation between the layers of the head: batch or none")
     prototypes: int = opt(1024, "number of vectors that a head's output is compared with")
     temperature: float = opt(0.1, "temperature of the student's cosines")
-    momentum: float = opt(0.996, "share of the teacher that a step keeps; it rises to 1 in a half cosine")
-    least_std: float = opt(0.02, "collapse: stop when the spread of the embeddings falls below this (1: ideal)")
-    least_rank: float = opt(1.2, "collapse: stop when the embeddings have fewer effective dimensions")
-    least_prototypes: int = opt(2, "collapse: stop when fewer prototypes are chosen within 100 steps")
+    momentum: float = opt(0.996, "share of the teacher that is kept in a step; it rises to 1 as half a cosine")
+    least_std: float = opt(0.02, "collapse: the run stops if the spread of the embeddings falls below this (1: ideal)")
+    least_rank: float = opt(1.2, "collapse: the run stops if the embeddings have fewer effective dimensions")
+    least_prototypes: int = opt(2, "collapse: the run stops if fewer prototypes are chosen within 100 steps")
 
     def __post_init__(self) -> None:
         if self.head_norm not in ("batch", "none"):
-            raise ValueError(f"--head-norm={self.head_norm} is none of batch none")
+            raise ValueError(f"--head-norm={self.head_norm} is not one of: batch none")
         if not self.head_dims or min(self.head_dims) < 1 or self.prototypes < 2:
-            raise ValueError("--head-dims needs one size or more, each 1 or more, --prototypes must be 2 or more")
+            raise ValueError("--head-dims needs one or more sizes of 1 or more; --prototypes must be 2 or more")
         if self.temperature <= 0 or not 0 <= self.momentum <= 1:
             raise ValueError("--temperature must be positive, --momentum from 0 to 1")
 
@@ -73,7 +75,7 @@ class Prototypes(nn.Module):
 
 
 class Branch(nn.Module):
-    """Encoder and head. Views of the same length go through the encoder together; all views go through the head together."""
+    """Encoder and head. The encoder takes views of the same length together; the head takes all views together."""
 
     def __init__(self, net: SpeakerNet, head: Head) -> None:
         super().__init__()
@@ -89,7 +91,7 @@ class Branch(nn.Module):
 
 
 class SelfTaught(Distiller):
-    """The teacher starts as the student's copy and follows its parameters; its batch norm keeps statistics of its own."""
+    """The teacher starts as a copy of the student and follows its parameters. Its batch norms have their own statistics."""
 
     sync_batch_norm: ClassVar[bool] = True
 
@@ -117,5 +119,5 @@ class SelfTaught(Distiller):
 
 
 def momentum(start: float, clock: Clock) -> float:
-    """From start to 1 in a half cosine over the run."""
+    """Rises from start to 1 over the run, as half a cosine."""
     return half_cosine(start, 1.0, clock.part)

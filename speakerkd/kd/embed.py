@@ -2,14 +2,14 @@
 
 cosine    1 - cos(student, teacher)
 mse       mean over the dimensions of the squared difference
-relation  |cos(student i, student j) - cos(teacher i, teacher j)|, mean over the other samples j of the batch, of all
-          processes: which samples the teacher finds alike. The two need no common space, so there is no projection.
+relation  |cos(student i, student j) - cos(teacher i, teacher j)|, mean over the other samples j of the batch (of all
+          processes). It teaches which samples are similar. It needs no common space, so there is no projection.
 
 cosine and mse are ENSKD's and Wang et al.'s (ICASSP 2019) baselines. Their weight (1) is reconstructed. So is the linear
 projection to the teacher's dimension if the two differ: the published students have the teacher's dimension. The projection
 is trained with the student and not kept.
-relation is this repository's own: the mean absolute difference of the two matrices of cosines. It is neither RKD, which is
-kd_type=rkd, nor similarity-preserving distillation (Tung and Mori, ICCV 2019), which squares the differences of
+relation is this repository's own: the mean absolute difference of two matrices of cosines. It is not RKD (kd_type=rkd).
+It is not similarity-preserving distillation either (Tung and Mori, ICCV 2019), which squares the differences of
 row-normalised products.
 """
 
@@ -32,7 +32,7 @@ from speakerkd.parallel import gather_rows, own_rows
 class EmbedConf:
     weight: float = opt(1.0, "weight of the distance; the cross entropy has weight 1")
     warmup: float = opt(0.0, "part of the run's epochs over which the weight rises to this")
-    projection: str = opt("auto", "linear layer to the teacher's dimension: auto (where they differ), always or never")
+    projection: str = opt("auto", "linear layer to the teacher's dimension: auto (if they differ), always or never")
 
 
 class EmbeddingLevel(TeacherStudent):
@@ -72,7 +72,7 @@ class Relation(EmbeddingLevel):
     def distance(
         self, student: Encoded, logits: Tensor, teacher: Encoded, batch: Batch, metrics: dict[str, Tensor]
     ) -> Tensor:
-        """(B, N - 1): to each of the others among the N samples of all processes."""
+        """(B, N - 1): the difference for each other sample among the N samples of all processes."""
         rows = gather_rows(student.embedding.float(), same_loss=False)
         pairs = cosine_relation(rows, gather_rows(teacher.embedding.float()), own_rows(len(student.embedding)))
         present = self.present_pairs(batch)
@@ -83,13 +83,13 @@ class Relation(EmbeddingLevel):
         return None if present is None else without_self(present)
 
     def present_pairs(self, batch: Batch) -> Tensor | None:
-        """(B, N) bool: both have a teacher; None: all have one."""
+        """(B, N) bool: both samples have a teacher; None: all have one."""
         present = self.teacher.present(batch)
         return None if present is None else present[:, None] & gather_rows(present.float()).bool()
 
 
 def without_self(pairs: Tensor) -> Tensor:
-    """(B, N) of own samples with all -> (B, N - 1): without each with itself."""
+    """(B, N): own samples with all samples -> (B, N - 1): without the pair of each sample with itself."""
     own = own_rows(len(pairs))
     others = torch.arange(pairs.shape[1] - 1, device=pairs.device)
     me = torch.arange(own.start, own.stop, device=pairs.device).unsqueeze(1)
@@ -98,7 +98,7 @@ def without_self(pairs: Tensor) -> Tensor:
 
 def projection(kind: str, student_dim: int, teacher_dim: int) -> nn.Module:
     if kind not in ("auto", "always", "never"):
-        raise ValueError(f"--projection={kind} is none of auto always never")
+        raise ValueError(f"--projection={kind} is not one of: auto always never")
     if kind == "never" and student_dim != teacher_dim:
         raise ValueError(
             f"--projection=never, but the student's embeddings have {student_dim} dimensions, the teacher's {teacher_dim}: "

@@ -1,4 +1,4 @@
-"""The teacher that --teacher names: a final.pt, or an xvector.scp; errors say what doesn't fit and what mends it."""
+"""The teacher that --teacher names: a final.pt or an xvector.scp. Errors say what doesn't match and what to do."""
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ def find_teacher(
     missing: str = "error",
     key: str = VECTORS,
 ) -> Teacher:
-    """entries: those trained on; head: the margin of logits against centroids; key: of its vectors, if it has such."""
+    """entries: the training utterances; head: margin of logits from centroids; key: name of its vectors, if any."""
     conf = head or MarginConf()
     if path.endswith(".scp"):
         data.attach(key, path, missing)
@@ -36,7 +36,7 @@ def find_teacher(
 
 
 def mean_vectors(data: Utterances, entries: np.ndarray, key: str = VECTORS) -> tuple[torch.Tensor, torch.Tensor]:
-    """((known speakers, D), (speakers,) bool): means of the utterances' vectors at length one; who has none isn't known."""
+    """((known speakers, D), (speakers,) bool): mean of each speaker's vectors of length 1; without any: not known."""
     assert data.labels is not None
     if key in data.crop_vectors:
         sums = data.crop_vectors[key].means(entries, data.labels, len(data.speakers))
@@ -56,30 +56,31 @@ def judge_by_file(teacher: Teacher, path: str, conf: MarginConf) -> None:
     vectors = read_vectors(path)
     if vectors.dim != teacher.dim:
         raise ValueError(
-            f"{path}: vectors of {vectors.dim} dimensions, the teacher {teacher.name} gives {teacher.dim}: extract the mean "
-            "vectors with this very teacher (local/extract_xvectors.sh, spk_xvector.scp)"
+            f"{path}: has vectors of {vectors.dim} dimensions, the teacher {teacher.name} gives {teacher.dim}. Extract the "
+            "mean vectors with the same teacher (local/extract_xvectors.sh, spk_xvector.scp)"
         )
     rows = vectors.rows_of(teacher.speakers)
     if (rows < 0).all():
-        raise ValueError(f"{path}: none of the training speakers is there; the first id there is '{vectors.ids[0]}'")
+        raise ValueError(f"{path}: has none of the training speakers; its first id is '{vectors.ids[0]}'")
     teacher.judge_by(torch.from_numpy(vectors.matrix[rows[rows >= 0]]), torch.from_numpy(rows >= 0), conf)
 
 
 def listen(path: str, net: SpeakerNet, data: Utterances) -> Reading | None:
-    """How the teacher reads features of its own front end, which the crops give from now on; None: it hears the student's.
+    """How the teacher reads features of its own front end; None: it hears the student's features.
 
-    It hears the student's if it was trained on such, or if nothing is known of its front end.
+    With features of its own, crops hold these too from now on. It hears the student's features if it was trained on such
+    features, or if its file doesn't say what it was trained on.
     """
     front_end = front_end_of(net.info, path)
     if front_end is None or not (reason := stranger(front_end, data)):
         if net.feat_dim != data.dim:
             raise ValueError(
-                f"{path}: takes features of {net.feat_dim} a frame, {data.folder} has {data.dim}, and the file doesn't "
-                "say how its features are made; import or train it again, or give vectors that were made with it"
+                f"{path}: takes {net.feat_dim} features per frame, {data.folder} has {data.dim}, and the file doesn't "
+                "say how its features are made. Import or train it again, or give vectors that were made with it"
             )
         if not (data.crops.hear_clean or data.crops.hear_frames):
             return None
-        # It hears other samples than the student, though by the same features.
+        # It has the student's features, but hears other samples than the student.
         front_end, reason = front_end or students_front_end(data), "other crops"
     try:
         data.crops.listen(path, front_end)
@@ -96,9 +97,9 @@ def students_front_end(data: Utterances) -> FrontEnd:
 
 
 def stranger(front_end: FrontEnd, data: Utterances) -> str:
-    """Why the student's crops are not what this front end makes of them; '' if they are."""
+    """How the student's features differ from those of this front end; '': they don't."""
     conf = front_end.conf
     if conf.mean != "utterance" or conf.window_frames:
         windows = f"windows of {conf.window_frames} frames" if conf.window_frames else "whole crops"
-        return f"students hear whole crops minus their mean, it hears {windows}, mean subtracted: {conf.mean}"
+        return f"students hear whole crops minus their mean; the teacher hears {windows}, mean subtracted: {conf.mean}"
     return departure(front_end, data.folder)

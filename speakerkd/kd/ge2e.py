@@ -1,11 +1,11 @@
-"""Contrastive training of a model, without a classifier: what NESSA is for. A teacher, student or baseline like any other.
+"""Contrastive training of a model, without a classifier. NESSA was made for such models; they can also be teachers.
 
 --loss   ge2e      each utterance against all speakers' profiles (Wan et al., ICASSP 2018)
          ge2e-xs   the same with the false pairs of all speakers in one sum (Pelecanos et al., Interspeech 2021)
          angular   one utterance against profiles of the others (angular prototypes; Chung et al., Interspeech 2020)
-Departure of angular: a profile is the mean of embeddings of length one. The authors' code (voxceleb_trainer) averages the
-embeddings as they are, so that longer ones count more.
-Batches hold speakers x utterances. With --classify a classifier is trained beside it, and stays in the final.pt.
+Departure of angular: a profile is the mean of embeddings of length 1. The authors' code (voxceleb_trainer) averages the
+embeddings as they are, so longer ones count more.
+A batch has several utterances of each of its speakers. With --classify a classifier is trained as well; final.pt keeps it.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,11 +36,11 @@ class GE2EConf:
     utts_per_speaker: int = opt(4, "utterances of a speaker in a batch")
     scale: float = opt(10.0, "w of w cos + b at the start")
     offset: float = opt(-5.0, "b at the start")
-    classify: float = opt(0.0, "weight of the cross entropy of a classifier; 0: there is none")
+    classify: float = opt(0.0, "weight of a classifier's cross entropy; 0: no classifier")
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
-            raise ValueError(f"--loss={self.loss} is none of {' '.join(LOSSES)}")
+            raise ValueError(f"--loss={self.loss} is not one of: {' '.join(LOSSES)}")
         if self.utts_per_speaker < 2 or self.classify < 0:
             raise ValueError("--utts-per-speaker must be 2 or more, --classify not negative")
 

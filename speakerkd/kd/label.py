@@ -1,14 +1,14 @@
 """Label-level distillation: the student's logits follow the teacher's.
 
-kld   T² KL(teacher || student) over all speakers. A teacher that is certain of the speaker (p_y near 1) says almost nothing
-      about the others: their part weighs 1 - p_y.
-dkd   target and non-target speakers apart, with weights of their own. ENSKD (Truong et al., arXiv 2309.14838) is weight 1
-      for the target part, gamma = 2 for the non-target part and T = 1: conf/kd/enskd.conf.
+kld   T² KL(teacher || student) over all speakers. The part of the non-target speakers has the weight 1 - p_y. So a teacher
+      that is certain of the speaker (p_y near 1) teaches almost nothing about the others.
+dkd   a part for the target and one for the non-target speakers, each with its own weight. ENSKD (Truong et al., arXiv
+      2309.14838) is weight 1 for the target part, gamma = 2 for the non-target part and T = 1: conf/kd/enskd.conf.
 
-Confirmed from the authors' code: these weights, T, the rise of the weight over 20 of 150 epochs, and that the margins are
-inside the distilled logits on both sides. The student's are those of its cross entropy, with its margin as far as it has
-risen; the teacher's have its full margin. --plain-cosines leaves both margins out. kld as the paper's baseline is
-reconstructed: its class isn't in that code, the rise of the weight is.
+Confirmed by the authors' code: these weights, T, and the rise of the weight over 20 of 150 epochs. Also confirmed: both
+sides distil logits that include the margin. The student's logits are the ones its cross entropy uses, with the margin at
+its current value. The teacher's logits have its full margin. --plain-cosines leaves both margins out. kld, the paper's
+baseline, is reconstructed: the code has no class for it. The code does have the rise of its weight.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class LabelConf:
     temperature: float = opt(1.0, "temperature T of both sides")
     plain_cosines: bool = opt(False, "distil logits without margin on both sides")
     unknown_speakers: str = opt(
-        "error", "speakers that the teacher doesn't know: error, or skip (no distillation of them)"
+        "error", "if the teacher lacks a training speaker: error, or skip (train this speaker without the teacher)"
     )
 
 
@@ -43,7 +43,7 @@ class DKDConf(LabelConf):
 
 
 class LabelLevel(TeacherStudent):
-    """A subclass writes compare()."""
+    """Distillation of logits. A subclass defines compare()."""
 
     def __init__(self, conf: LabelConf, components: Components) -> None:
         super().__init__(conf, components)

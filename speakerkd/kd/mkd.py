@@ -35,7 +35,7 @@ from speakerkd.parallel import mean_over_processes
 
 BASES: dict[str, type[TeacherStudent]] = {"cosine": Cosine, "dkd": DKD, "kld": KLD, "mse": MSE, "relation": Relation}
 QUALITIES = ("none", "both", "speech", "teacher")
-LOWEST, HIGHEST = 0.5, 2.0  # weights
+LOWEST, HIGHEST = 0.5, 2.0  # weights of the samples
 FORGETTING = 0.99  # of the moving averages
 
 
@@ -54,7 +54,7 @@ class MKDConf(DKDConf, EmbedConf):
 
 
 class MovingStatistics(nn.Module):
-    """Moving averages of a figure's mean and variance, the first batch taken as it is."""
+    """Moving averages of a figure's mean and variance. They start with the values of the first batch."""
 
     mean: Tensor
     variance: Tensor
@@ -66,7 +66,7 @@ class MovingStatistics(nn.Module):
             self.register_buffer(name, torch.tensor(value))
 
     def update(self, values: Tensor) -> None:
-        """By the values of all processes; where none has any, all stays as it is."""
+        """Takes the values of all processes. If no process has any, nothing changes."""
         count = mean_over_processes(torch.tensor(float(len(values)), device=values.device))
         mean = mean_over_processes(values.sum()) / count.clamp(min=1e-6)
         variance = mean_over_processes((values - mean).square().sum()) / count.clamp(min=1e-6)
@@ -85,15 +85,15 @@ class MKD(TeacherStudent):
         require_possible_options(conf)
         if components.vector_dims.get("quality", 1) != 1:
             found = components.vector_dims["quality"]
-            raise ValueError(f"--vectors quality=...: {found} numbers an utterance; give one, as in utt2quality")
+            raise ValueError(f"--vectors quality=...: {found} numbers per utterance; give one, as in utt2quality")
         kind = BASES[conf.base]
         base = kind(kind.Conf(**{each.name: getattr(conf, each.name) for each in fields(kind.Conf)}), components)
-        self._base = (base,)  # no submodule: it shares the student; what else it trains is registered here
+        self._base = (base,)  # a tuple: no submodule, since it shares the student; the rest is registered below
         self.projection: nn.Module = getattr(base, "projection", nn.Identity())
         self.speech, self.taught, self.edge = MovingStatistics(), MovingStatistics(), MovingStatistics()
 
     def learn(self, student: Encoded, logits: Tensor, outcome: Outcome, batch: Batch, clock: Clock) -> None:
-        """Enters "kd", and a cross entropy that weighs the samples in the place of the other."""
+        """Adds the loss "kd", and replaces the cross entropy by one with weighted samples."""
         assert batch.labels is not None
         teacher = self.teacher.embed(batch)
         with torch.autocast(logits.device.type, enabled=False):
@@ -114,7 +114,7 @@ class MKD(TeacherStudent):
             )
 
     def margin(self, distances: Tensor) -> Tensor | float | None:
-        """None where there is no hinge."""
+        """The margin m; None: there is none."""
         if self.conf.margin_percentile == 0:
             return self.conf.margin or None
         if self.training:
@@ -132,12 +132,12 @@ class MKD(TeacherStudent):
         if self.conf.quality in ("both", "teacher"):
             given = batch.vectors.get("quality")
             quality = teacher.embedding.float().norm(dim=1) if given is None else given[:, 0]
-            judged = quality.isfinite() if present is None else quality.isfinite() & present  # nan: there is no figure
+            judged = quality.isfinite() if present is None else quality.isfinite() & present  # nan: without a figure
             total += self.standardised(self.taught, quality.nan_to_num(), judged)
         return of_mean_one((total / self.conf.kappa).exp())
 
     def standardised(self, moving: MovingStatistics, quality: Tensor, present: Tensor) -> Tensor:
-        """z in [-1, 1]; 0 for whom there is no figure."""
+        """z in [-1, 1]; 0 for samples without a figure."""
         if self.training:
             moving.update(quality[present])
         spread = moving.variance.sqrt().clamp(min=1e-6) / self.conf.quality_reach
@@ -145,7 +145,7 @@ class MKD(TeacherStudent):
 
 
 def of_mean_one(raw: Tensor) -> Tensor:
-    """Scaled to mean 1 (over the batch of all processes) within [1/2, 2]: what the bounds take or give, the others share."""
+    """Scales to mean 1 (over the batch of all processes), within [1/2, 2]. If a weight is cut, the others make up for it."""
     weights = raw / mean_over_processes(raw.mean())
     for _ in range(10):
         weights = weights.clamp(LOWEST, HIGHEST)
@@ -155,9 +155,9 @@ def of_mean_one(raw: Tensor) -> Tensor:
 
 def require_possible_options(conf: Any) -> None:
     if conf.base not in BASES:
-        raise ValueError(f"--base={conf.base} is none of {' '.join(BASES)}")
+        raise ValueError(f"--base={conf.base} is not one of: {' '.join(BASES)}")
     if conf.quality not in QUALITIES:
-        raise ValueError(f"--quality={conf.quality} is none of {' '.join(QUALITIES)}")
+        raise ValueError(f"--quality={conf.quality} is not one of: {' '.join(QUALITIES)}")
     if conf.margin < 0 or not 0 <= conf.margin_percentile < 100:
         raise ValueError(
             f"--margin={conf.margin} can't be negative, --margin-percentile={conf.margin_percentile} is from 0 to below 100"

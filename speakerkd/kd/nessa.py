@@ -9,7 +9,7 @@ The method needs no audio; it learns from --vectors enroll=<scp>,test=<scp>.
 
 --mode   two-sided        each model's vectors are mapped by an MLP
          test-to-enroll   an MLP maps the test model's vectors into the enrolment model's space; stored profiles stay valid
-         linear           as test-to-enroll, but by a matrix; it is also written as Kaldi's transform.mat
+         linear           as test-to-enroll, but with a matrix, which is also written as Kaldi's transform.mat
 Every map is a matrix plus an MLP that starts at zero. So a map starts as the identity or, with --init, as a closed-form map.
 """
 
@@ -47,10 +47,10 @@ class NESSAConf:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES or self.loss not in LOSSES:
-            raise ValueError(f"--mode is one of {' '.join(MODES)}, --loss one of {' '.join(LOSSES)}")
+            raise ValueError(f"--mode must be one of {' '.join(MODES)}, --loss one of {' '.join(LOSSES)}")
         if self.utts_per_speaker < 2 or min(self.hidden, self.dim) < 1 or min(self.pair, self.within) < 0:
             raise ValueError(
-                "--utts-per-speaker is 2 or more, --hidden and --dim positive, --pair and --within not negative"
+                "--utts-per-speaker must be 2 or more, --hidden and --dim positive, --pair and --within not negative"
             )
 
 
@@ -77,7 +77,7 @@ class NESSA(Distiller):
         self.scale = Scale(conf.scale, conf.offset)
 
     def start_from(self, path: str) -> None:
-        """A matrix from the test's vectors to the enrolment's, such as procrustes/test.mat of local/align_maps.py."""
+        """Starts from a matrix, from the test's vectors to the enrolment's: procrustes/test.mat of local/align_maps.py."""
         matrix = torch.from_numpy(read_matrix(path)).float()
         enroll, test = self.maps["enroll"], self.maps["test"]
         assert isinstance(enroll, VectorMap) and isinstance(test, VectorMap)
@@ -90,7 +90,7 @@ class NESSA(Distiller):
             test.linear.weight.copy_(matrix if enroll.kind == "identity" else enroll.linear.weight @ matrix)
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
-        # The maps are small, and cosines in bf16 would have two digits.
+        # In float32: the maps are small, and cosines in bf16 have only two digits.
         with torch.autocast(self.scale.offset.device.type, enabled=False):
             return self.compare(batch)
 

@@ -8,7 +8,7 @@ from speakerkd.kd.base import Supervised
 
 @dataclass(frozen=True)
 class NoneConf:
-    """The classifier's options are the head's own (conf/head.conf)."""
+    """No options. The classifier has its own (conf/head.conf)."""
 
 
 class NoTeacher(Supervised):

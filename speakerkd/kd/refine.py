@@ -1,13 +1,13 @@
-"""The self-teacher of skdfe: a feature pyramid over the student's stages, run down and up again, pooled to an embedding.
+"""The self-teacher of skdfe: a feature pyramid over the student's stages. It runs down and up and is pooled to an embedding.
 
-With F_1 .. F_n the stages (shallow to deep) and L, M their 1 × 1 laterals, width times as many channels:
+F_1 .. F_n are the stages, from shallow to deep. L and M are their 1 × 1 laterals, with `width` times as many channels:
     downwards   P_n = L_n,  P_i = block(w1·L_i + w2·up(P_{i+1}))
     upwards     R_1 = P_1,  R_i = block(w1·M_i + w2·P_i + w3·down(R_{i-1})),  R_n without P_n
-up and down hold a 1 × 1 convolution from the channels of the one level to those of the other. It ends, like the laterals,
-in batch norm and ReLU. The weights w of each sum are learnt, are not negative, and add up to one. R_n is pooled. Maps are
-(B, C, F, T) in 2-D nets and (B, C, T) in 1-D nets.
-This is the BiFPNc of FRSKD (Ji et al. 2021, by the authors' code), with one departure: the maximum on the way down is over
-the points 2i - 1 to 2i + 1, where a convolution of stride 2 with padding 1 looks, not over 2i to 2i + 2.
+`up` and `down` include a 1 × 1 convolution from the channels of one level to those of the other. Like the laterals, it is
+followed by batch norm and ReLU. The weights w of each sum are learnt, not negative, and add up to 1. R_n is pooled. Maps
+are (B, C, F, T) in 2-D nets and (B, C, T) in 1-D nets.
+This is the BiFPNc of FRSKD (Ji et al. 2021, by the authors' code), with one departure. The maximum of `down` is over the
+points 2i - 1 to 2i + 1, as for a convolution of stride 2 with padding 1. In FRSKD it is over 2i to 2i + 2.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from torch.nn import functional as F
 from speakerkd.models.base import Encoded, Encoder
 from speakerkd.models.pooling import make_pooling
 
-EPSILON = 1e-6  # of the sum of a fusion's weights
-PROBE = 100  # frames, to see what stages look like
+EPSILON = 1e-6  # added to the sum of a fusion's weights
+PROBE = 100  # frames of the input that shows the sizes of the stages
 CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d}
 NORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 MAX_POOLS: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d}
 
 
 def probe(encoder: Encoder) -> list[tuple[int, ...]]:
-    """(F, T) or (T,) of each stage for some frames of input; the encoder stays as it was."""
+    """The size of each stage, (F, T) or (T,), for PROBE frames of input. The encoder does not change."""
     assert isinstance(encoder, nn.Module)
     mode = encoder.training
     encoder.eval()
@@ -42,7 +42,7 @@ def probe(encoder: Encoder) -> list[tuple[int, ...]]:
 
 
 def fit(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut both ends of an axis that is too long, put zeros there where it is too short: for convolutions without padding."""
+    """Cuts both ends of an axis that is too long, and pads one that is too short with zeros: for unpadded convolutions."""
     for axis, want in enumerate(size, 2):
         have = maps.shape[axis]
         if have > want:
@@ -54,7 +54,7 @@ def fit(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def shrink(maps: Tensor, strides: Sequence[int], size: Sequence[int]) -> Tensor:
-    """To the size of a deeper stage: by a maximum over 3 where its net halves, which rounds up as convolutions do."""
+    """Brings maps to the size of a deeper stage: a maximum over 3 where the net halves. It rounds up as convolutions do."""
     if max(strides) > 1:
         width, edge = [2 * stride - 1 for stride in strides], [stride - 1 for stride in strides]
         maps = MAX_POOLS[len(strides)](maps, width, list(strides), edge)
@@ -62,7 +62,7 @@ def shrink(maps: Tensor, strides: Sequence[int], size: Sequence[int]) -> Tensor:
 
 
 def grow(maps: Tensor, strides: Sequence[int], size: Sequence[int]) -> Tensor:
-    """To the size of a shallower stage, whatever that is: a factor would miss odd ones."""
+    """Brings maps to the given size of a shallower stage. (Twice the size would be wrong if that size is odd.)"""
     return F.interpolate(maps, list(size)) if max(strides) > 1 else fit(maps, size)
 
 
@@ -109,7 +109,7 @@ class Block(nn.Sequential):
 
 
 class Pyramid(nn.Module):
-    """Stages of `inputs` channels -> refined ones of `channels`, each of its stage's size. strides[i]: from i to i + 1."""
+    """Stages with `inputs` channels -> refined stages of the same sizes with `channels`. strides[i]: stage i to i + 1."""
 
     def __init__(
         self, inputs: Sequence[int], channels: Sequence[int], strides: Sequence[tuple[int, ...]], depth: int

@@ -1,18 +1,17 @@
 """Relational knowledge distillation (RKD: Park, Kim, Lu, Cho, CVPR 2019): distances and angles among the samples of a batch.
 
     L = CE + weight · (distance · RKD-D + angle · RKD-A)
-RKD-D compares the distance of each two embeddings, by the batch's mean distance; RKD-A the angle that each three of them
-make; both with Huber's loss, in the mean over all pairs or triples (speakerkd/losses/relation.py). The student's and the
-teacher's embeddings need no common space, so there is no projection. conf/kd/rkd.conf takes both, rkd_distance.conf and
-rkd_angle.conf one each.
+RKD-D compares the distance of each pair of embeddings, divided by the batch's mean distance. RKD-A compares the angle of
+each three embeddings. Both use Huber's loss and the mean over all pairs or triples (speakerkd/losses/relation.py). The
+embeddings of student and teacher need no common space, so there is no projection. conf/kd/rkd.conf uses both terms,
+rkd_distance.conf and rkd_angle.conf one each.
 
-Confirmed by the authors' code: both formulas; distance 25 and angle 50 beside a cross entropy, with the embeddings of both
-nets scaled to length one (there with label-level distillation beside them). Their metric learning, without any other
-loss, has 1 and 2, and scales the teacher's embeddings alone (--unit-length=teacher).
-Departures: the mean of RKD-A and RKD-D is over the samples of all processes, and a utterance without a teacher's vector is
-left out of all pairs.
-RKD-A takes memory for batch³ angles: 64 MB for 256 samples, some five times in a step; with several processes each takes
-its share.
+Confirmed by the authors' code: both formulas; and for classifiers, distance 25 and angle 50 beside a cross entropy and
+label-level distillation, with the embeddings of both nets scaled to length 1. For metric learning without any other
+loss, the code has 1 and 2, and scales only the teacher's embeddings (--unit-length=teacher).
+Departures: the mean of RKD-A and RKD-D is over the samples of all processes. An utterance without a teacher's vector is in
+no pair.
+RKD-A needs memory for batch³ angles: 64 MB for 256 samples, about five times in a step. Several processes share them.
 """
 
 from dataclasses import dataclass
@@ -33,11 +32,11 @@ UNIT_LENGTH = ("both", "teacher", "none")
 
 @dataclass(frozen=True)
 class RKDConf:
-    weight: float = opt(1.0, "weight of both terms together; the cross entropy's is 1")
+    weight: float = opt(1.0, "weight of both terms together; the cross entropy has weight 1")
     warmup: float = opt(0.0, "part of the run over which the weight rises from 0")
-    distance: float = opt(25.0, "weight of RKD-D, the distances of pairs; 0: without it")
-    angle: float = opt(50.0, "weight of RKD-A, the angles of triples; 0: without it")
-    unit_length: str = opt("both", "embeddings that are scaled to length one first: both, teacher or none")
+    distance: float = opt(25.0, "weight of RKD-D, the distances of pairs; 0: none")
+    angle: float = opt(50.0, "weight of RKD-A, the angles of triples; 0: none")
+    unit_length: str = opt("both", "embeddings that are first scaled to length 1: both, teacher or none")
 
 
 class RKD(TeacherStudent):
@@ -46,7 +45,7 @@ class RKD(TeacherStudent):
     def __init__(self, conf: RKDConf, components: Components) -> None:
         super().__init__(conf, components)
         if conf.unit_length not in UNIT_LENGTH:
-            raise ValueError(f"--unit-length={conf.unit_length} is none of {' '.join(UNIT_LENGTH)}")
+            raise ValueError(f"--unit-length={conf.unit_length} is not one of: {' '.join(UNIT_LENGTH)}")
         if min(conf.distance, conf.angle) < 0 or not conf.distance + conf.angle > 0:
             raise ValueError(f"--distance={conf.distance} and --angle={conf.angle} can't be negative, nor both be 0")
 

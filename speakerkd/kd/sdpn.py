@@ -7,8 +7,8 @@ student's mean choice has to be even (me-max), and each embedding has to keep aw
 
     loss = cross entropy + memax · (log K - H(mean choice)) + koleo · Σ over views of KoLeo
 
-The batch is that of all processes together. As in the authors' code, with one departure: only the mean of a crop is
-subtracted; the authors also divide by its standard deviation.
+The batch is that of all processes together. All this is as in the authors' code, with one departure: here only the mean
+of a crop is subtracted; the authors also divide by its standard deviation.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class SDPNConf(SelfTaughtConf):
     sinkhorn_iterations: int = opt(3, "iterations of Sinkhorn; 0: targets are not balanced")
     memax: float = opt(1.0, "weight of me-max")
     koleo: float = opt(0.1, "weight of KoLeo")
-    koleo_group: int = opt(96, "KoLeo looks for neighbours among this many utterances of the batch; 0: all")
+    koleo_group: int = opt(96, "number of the batch's utterances among which KoLeo looks for neighbours; 0: all")
     prototype_gradient: float = opt(
-        4.0, "factor on the prototypes' gradient; published: the sum over 4 GPUs, not the mean"
+        4.0, "factor on the prototypes' gradient; 4: as published, where 4 GPUs sum it and do not average"
     )
     long_view: float = opt(1.0, "length of the teacher's crop, times --num-frames")
     short_view: float = opt(0.5, "length of the student's crops, times --num-frames")

@@ -1,7 +1,7 @@
-"""Several teachers for any method that has one: each teaches by itself, and their losses are averaged by weights.
+"""Several teachers for any method that has one: each teaches alone, and the weighted mean of their losses is minimised.
 
-The losses are logged by the teachers' names: kd_big, kd_face. What a method trains beside the student, such as a projection,
-it has once for each teacher. mkd's weights of the samples are averaged as the losses are.
+The losses are logged by the teachers' names: kd_big, kd_face. If a method trains something beside the student, such as a
+projection, each teacher has its own. mkd's weights of the samples are averaged in the same way as the losses.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from speakerkd.kd.teacher import Teacher
 
 
 def named_teachers(text: str) -> dict[str, str]:
-    """--teacher: a file, or name=file,name=file -> {name: file}; a single one may go without a name ('')."""
+    """--teacher: a file, or name=file,name=file -> {name: file}. A single teacher may have no name ('')."""
     found: dict[str, str] = {}
     parts = [part for part in text.split(",") if part]
     for part in parts:
@@ -28,13 +28,13 @@ def named_teachers(text: str) -> dict[str, str]:
         if name in found:
             raise ValueError(f"--teacher={text}: two teachers are called '{name}'; give them different names")
         if not (name or "_").isidentifier():
-            raise ValueError(f"--teacher={text}: '{name}' is no name; take letters, digits and _")
+            raise ValueError(f"--teacher={text}: '{name}' is not a name; use letters, digits and _")
         found[name] = path
     return found
 
 
 def weights_of(text: str, names: Mapping[str, Any]) -> dict[str, float]:
-    """--teacher-weights: name=number,... -> weights of all teachers that add up to 1; 1 each where none is given."""
+    """--teacher-weights: name=number,... -> weights of all teachers, scaled to the sum 1. Default: equal weights."""
     weights = dict.fromkeys(names, 1.0)
     for part in (part for part in text.split(",") if part):
         name, _, number = part.partition("=")
@@ -48,23 +48,23 @@ def weights_of(text: str, names: Mapping[str, Any]) -> dict[str, float]:
         return {}
     total = sum(weights.values())
     if not 0 < total < float("inf") or min(weights.values()) < 0:
-        raise ValueError(f"--teacher-weights={text}: weights can't be negative, and one must be positive")
+        raise ValueError(f"--teacher-weights={text}: weights can't be negative, and at least one must be positive")
     return {name: weight / total for name, weight in weights.items()}
 
 
 def centroids_of(text: str, teachers: str) -> dict[str, str]:
-    """--centroids: a file of a single teacher, or name=file,... -> {name: file} of the teachers that have one."""
+    """--centroids: a file for a single teacher, or name=file,... -> {name: file} of the teachers that have one."""
     names = named_teachers(teachers)
     if text and "=" not in text and len(names) == 1:
         return dict.fromkeys(names, text)
     found = {name: path for name, _, path in (part.partition("=") for part in text.split(",") if part)}
     if not set(found) <= set(names):
-        raise ValueError(f"--centroids={text}: give name=file for any of the teachers {' '.join(names)}")
+        raise ValueError(f"--centroids={text}: give name=file, with the names of teachers: {' '.join(names)}")
     return found
 
 
 class Several(Supervised):
-    """`kind` once for each teacher, round one student that classifies once."""
+    """The method `kind` once for each teacher, around one student that classifies once."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Several(Supervised):
     ) -> None:
         super().__init__(conf, components)
         single = {name: kind(conf, replace(components, teacher=teacher)) for name, teacher in teachers.items()}
-        # The student is this module's own; of each single method, what else it trains or keeps is registered here.
+        # The student belongs to this module. What else each single method trains or keeps is registered here.
         self._single = tuple(single.items())
         self._shares = dict(shares)
         self.own = nn.ModuleDict(
@@ -98,7 +98,7 @@ class Several(Supervised):
             method.learn(student, logits, part, batch, clock)
             outcome.losses[f"kd_{name}"] = share * part.losses["kd"]
             outcome.metrics |= {f"{metric}_{name}": value for metric, value in part.metrics.items()}
-            if "ce" in part.losses:  # of a method that weighs the samples
+            if "ce" in part.losses:  # only a method that weights the samples has it
                 weighted.append(share * part.losses["ce"])
         if weighted:
             outcome.losses["ce"] = sum(weighted[1:], weighted[0])
@@ -117,7 +117,7 @@ def make_method(
     shares: Mapping[str, float],
 ) -> Distiller:
     """The method with its teachers: none, one or several."""
-    if len(teachers) < 2:  # nothing is computed otherwise than without names
+    if len(teachers) < 2:  # exactly as without names
         return kind(conf, replace(components, teacher=next(iter(teachers.values()), None)))
     if not issubclass(kind, TeacherStudent):
         raise ValueError(f"{' '.join(teachers)}: this method takes one teacher")

@@ -1,17 +1,17 @@
 """Self-knowledge distillation with feature enhancement (SKDFE: Liu, Wang, Chen, Wang, Qian, ICASSP 2022).
 
-Confirmed, by the paper's abstract: an auxiliary self-teacher network refines the features of the same network and teaches
-it what they then say, at the label level and at the feature level, without a pretrained teacher.
-Reconstructed, since the paper's text could not be read: everything else. It is FRSKD (Ji et al., CVPR 2021), whose code was
-read, moved to speaker verification:
+Confirmed by the paper's abstract: an auxiliary self-teacher network refines the features of the student. The refined
+features teach the student at the label level and at the feature level. There is no pretrained teacher.
+Everything else is reconstructed, because the paper's text could not be read. It is FRSKD (Ji et al., CVPR 2021; its code
+was read), applied to speaker verification:
     L = CE(x, y) + CE(x', y) + alpha · T² · KL(softmax(x'/T) ‖ softmax(x/T)) + beta · Σ_i mean (φ(F_i) - φ(R_i))²
-with F_i the student's stages, R_i the refined ones, x and x' the logits of the two (both with the margin, of one schedule),
-φ the mean over channels of the squares, flattened over frequency and time, of unit length. No gradient of the last two
-terms reaches the self-teacher. alpha 2, beta 100, T 4, width 2, depth 2 are what FRSKD's authors published for images;
-embedding, pooling, margin head and warm-up are this repository's choice. A map of N points bounds its part of the feature
-term by beta · 2 / N: long crops and large maps want a larger beta. With logits of scale 32 alpha 2 holds small nets back in
-short runs (egs/mini/v1/RESULTS.md).
-The self-teacher is for training only: what is exported is the plain student.
+F_i are the student's stages, R_i the refined stages. x and x' are the logits of student and self-teacher; both have the
+margin, by the same schedule. φ is the mean of the squares over the channels, flattened over frequency and time, of length
+1. The last two terms send no gradient to the self-teacher. FRSKD's authors published alpha 2, beta 100, T 4, width 2 and
+depth 2 for images. Embedding, pooling, margin head and warm-up are this repository's choice. With N points, a map's part
+of the feature term is at most beta · 2 / N. So long crops and large maps need a larger beta. With logits of scale 32,
+alpha 2 slows small nets down in short runs (egs/mini/v1/RESULTS.md).
+The self-teacher is for training only. The plain student is exported.
 """
 
 from collections.abc import Sequence
@@ -37,12 +37,12 @@ class SKDFEConf:
     alpha: float = opt(2.0, "weight of the label term; 0: none")
     beta: float = opt(100.0, "weight of the feature term; 0: none")
     temperature: float = opt(4.0, "temperature of the label term")
-    warmup: float = opt(0.1, "part of the run in which both weights rise from zero: the self-teacher knows nothing yet")
+    warmup: float = opt(0.1, "part of the run over which both weights rise from 0: the self-teacher is untrained")
     detach_teacher_input: bool = opt(False, "the self-teacher's own cross entropy does not train the student")
     width: int = opt(2, "channels of the refined stages, in multiples of the student's")
-    depth: int = opt(2, "convolutions of a block of the self-teacher")
-    repeats: int = opt(1, "times that the stages are refined")
-    embedding_dim: int = opt(256, "size of the self-teacher's embedding")
+    depth: int = opt(2, "number of convolutions in a block of the self-teacher")
+    repeats: int = opt(1, "number of times that the stages are refined")
+    embedding_dim: int = opt(256, "dimension of the self-teacher's embedding")
 
     def __post_init__(self) -> None:
         require_part("--warmup", self.warmup)
@@ -59,7 +59,7 @@ def label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def attention_map(maps: Tensor) -> Tensor:
-    """φ: (B, C, F, T) or (B, C, T) -> (B, F·T) or (B, T), rows of unit length (zero where the map is)."""
+    """φ: (B, C, F, T) or (B, C, T) -> (B, F·T) or (B, T), rows of length 1 (a map of zeros gives zeros)."""
     return F.normalize(single(maps).square().mean(1).flatten(1))
 
 

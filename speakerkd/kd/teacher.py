@@ -1,11 +1,11 @@
-"""Teachers: frozen, in eval mode, and no part of the method's modules: neither optimiser, checkpoint nor DDP know them.
+"""Teachers. They are frozen, in eval mode, and no submodules of the method: optimiser, checkpoint and DDP ignore them.
 
-NetTeacher     a checkpoint of ours; it hears the crop that the student hears, by the student's features or by its own
-VectorTeacher  vectors of the utterances, made beforehand by any system
+NetTeacher     a model (final.pt). It hears the student's crop, with the student's features or with its own
+VectorTeacher  vectors of the utterances, computed beforehand by any system
 
-Class space. Logits come in the order of the student's speakers: the teacher's rows are picked by the speakers' names, so it
-may know them in another order, and others too. A teacher without a classifier of these speakers judges by the speakers' mean
-vectors (centroids). A speaker that the teacher doesn't know is an error, or that speaker's utterances are left out.
+Class space. Logits come in the order of the student's speakers. The teacher's rows are picked by the speakers' names, so the
+teacher may have another order and further speakers. A teacher without a classifier of these speakers classifies by their
+mean vectors (centroids). If the teacher lacks a speaker, this is an error, or this speaker's utterances are left out.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from speakerkd.models.base import Encoded, SpeakerNet
 from speakerkd.models.frozen import Frozen
 from speakerkd.models.hearing import hear
 
-VECTORS = "teacher"  # their name in a batch
+VECTORS = "teacher"  # name of a teacher's vectors in a batch
 
 
 def key_of(name: str) -> str:
@@ -31,7 +31,7 @@ def key_of(name: str) -> str:
 
 
 class Teacher(torch.nn.Module):
-    """`known` says which of the student's classes have logits; the logits' columns are those classes, in their order."""
+    """A teacher. `known`: the student's classes that have logits. The columns of the logits are these classes, in order."""
 
     dim: int
     known: Tensor  # (classes of the student,) bool
@@ -47,25 +47,25 @@ class Teacher(torch.nn.Module):
         raise NotImplementedError
 
     def logits(self, embedding: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, D) [, (B,) in the student's classes] -> (B, known classes); with labels the margin is in it, in full."""
+        """(B, D) [, (B,) in the student's classes] -> (B, known classes). With labels, the logits have the full margin."""
         if self.head is None:
             raise ValueError(
-                f"{self.name} has no classifier, and label-level distillation needs one: give --centroids with the mean "
+                f"{self.name} has no classifier, and label-level distillation needs one. Give --centroids with the mean "
                 "vectors of the training speakers (spk_xvector.scp of extract_xvectors.sh), or distil embeddings"
             )
         return self.head(embedding, None if labels is None else self.columns[labels])
 
     def present(self, batch: Batch) -> Tensor | None:
-        """(B,) bool: of whom there is something to learn; None: of all."""
+        """(B,) bool: the samples that the teacher can teach; None: all."""
         return None
 
     @property
     def columns(self) -> Tensor:
-        """(classes of the student,) -> the column of each in the logits (of an unknown one: of no meaning)."""
+        """(classes of the student,) -> the column of each class in the logits. That of an unknown class has no meaning."""
         return self.known.cumsum(0) - 1
 
     def judge_by(self, vectors: Tensor, known: Tensor, conf: MarginConf) -> None:
-        """A row for each known speaker: their centroids, in the place of a classifier."""
+        """Classifies by these vectors, one for each known speaker: the centroids take the place of a classifier."""
         self.known = known
         self.head = MarginHead(conf, vectors.shape[1], len(vectors))
         self.head.weight.data.copy_(F.normalize(vectors))
@@ -79,7 +79,7 @@ class Teacher(torch.nn.Module):
 
 
 class NetTeacher(Teacher):
-    """`reading`: how it reads features of its own front end, which batches then hold; None: it hears the student's."""
+    """A model. `reading`: how it reads features of its own front end, which batches then hold; None: the student's."""
 
     def __init__(self, net: SpeakerNet, name: str, speakers: Sequence[str], reading: Reading | None = None) -> None:
         super().__init__(name, speakers)
@@ -100,7 +100,7 @@ class NetTeacher(Teacher):
             return net(feats) if self.reading is None else hear(net, feats, self.reading)
 
     def prepared(self, feats: Tensor) -> Frozen:
-        """The net as it is applied: made once for this device, and for the precision of the training."""
+        """The net in the form that is applied. It is made once for this device and the precision of the training."""
         kind = feats.device.type
         half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         made, net = self._prepared
@@ -111,7 +111,7 @@ class NetTeacher(Teacher):
 
 
 class VectorTeacher(Teacher):
-    """The centroids are means over the training utterances of vectors of length one. `key` names its vectors in batches."""
+    """Vectors. Centroids are the means of the training utterances' vectors of length 1. `key`: their name in batches."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class VectorTeacher(Teacher):
 
 
 def picked(head: MarginHead, rows: list[int]) -> MarginHead:
-    """The classifier of these classes alone."""
+    """The classifier, with these classes only."""
     fresh = MarginHead(head.conf, head.dim, len(rows))
     subs = head.weight.unflatten(0, (-1, head.conf.sub_centers))
     fresh.weight.data.copy_(subs[rows].flatten(0, 1))
@@ -146,9 +146,9 @@ def picked(head: MarginHead, rows: list[int]) -> MarginHead:
 
 
 def require_known(teacher: Teacher, others: str) -> None:
-    """others: error, or skip, which leaves the speakers out that the teacher doesn't know."""
+    """others: what to do if the teacher lacks speakers: error, or skip, which leaves these speakers out."""
     if others not in ("error", "skip"):
-        raise ValueError(f"--unknown-speakers={others} is none of error skip")
+        raise ValueError(f"--unknown-speakers={others} is not one of: error skip")
     missing = teacher.unknown()
     if len(missing) == len(teacher.speakers):
         raise ValueError(
@@ -158,7 +158,7 @@ def require_known(teacher: Teacher, others: str) -> None:
     if missing and others == "error":
         raise ValueError(
             f"{teacher.name} doesn't know {len(missing)} of the {len(teacher.speakers)} training speakers: "
-            f"{first_few(missing)}. Train the teacher on this data directory; or, where these are copies at another speed, "
-            "train the student without them; or leave them out of the distillation: --unknown-speakers=skip in the "
-            "method's conf file; or distil embeddings, which needs no speakers"
+            f"{first_few(missing)}. Train the teacher on this data directory. Or, if these are copies at another speed, "
+            "train the student without them. Or leave them out of the distillation: --unknown-speakers=skip in the "
+            "method's conf file. Or distil embeddings, which needs no speakers"
         )

@@ -17,7 +17,7 @@ TRIED = 300  # frames of an utterance that the two are compared on
 def choose_half(amp: str, net: SpeakerNet, device: torch.device, samples: Sequence[np.ndarray]) -> torch.dtype | None:
     """The type of --amp; None: single precision. `auto` compares the vectors of some utterances (T, F), mean subtracted."""
     if amp not in AMP:
-        raise ValueError(f"--amp={amp} is none of {' '.join(AMP)}")
+        raise ValueError(f"--amp={amp} is not one of: {' '.join(AMP)}")
     half = torch.bfloat16 if amp == "bf16" else hardware_half(device) if amp in ("auto", "fast") else None
     if half is None or not samples:
         return half

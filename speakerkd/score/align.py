@@ -21,28 +21,28 @@ def ridge(test: np.ndarray, enroll: np.ndarray, penalty: float) -> np.ndarray:
 
 
 def procrustes(test: np.ndarray, enroll: np.ndarray) -> np.ndarray:
-    """(N, dy), (N, dx) -> (dx, dy), the one with orthonormal rows or columns that brings them nearest (Schönemann 1966)."""
+    """(N, dy), (N, dx) -> (dx, dy): the best map with orthonormal rows or columns (Schönemann 1966)."""
     left, _, right = np.linalg.svd(enroll.T.astype(np.float64) @ test.astype(np.float64), full_matrices=False)
     return left @ right
 
 
 def centroids(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(C, D): the mean of each speaker's vectors of length 1, itself of length 1. Each of 0 to C - 1 must be there."""
+    """(C, D): the mean of each speaker's vectors of length 1, scaled to length 1. All labels 0 to C - 1 must occur."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     return length_normalise(np.add.reduceat(vectors[order], starts, axis=0, dtype=np.float64))
 
 
 def logits(rows: np.ndarray, centred: bool = False) -> np.ndarray:
-    """(C, D) class weights or centroids -> the map; centred: each vector's logits minus their mean."""
+    """(C, D) class weights or centroids -> the map. centred: the mean of each vector's logits is subtracted."""
     unit = length_normalise(rows.astype(np.float64))
     return unit - unit.mean(0) if centred else unit
 
 
 def in_fewer_dimensions(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(C, dx), (C, dy) -> maps of the same inner products, within and across, to dx + dy dimensions where C is more.
+    """(C, dx), (C, dy) -> two maps to at most dx + dy dimensions, with the same inner products within and across.
 
-    The columns of both span no more than that. With thousands of speakers, vectors of logits would take gigabytes.
+    The columns of both maps span no more dimensions. With thousands of speakers, vectors of logits would take gigabytes.
     """
     if len(one) <= one.shape[1] + other.shape[1]:
         return one, other

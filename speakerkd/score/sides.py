@@ -29,7 +29,7 @@ def load_side(path: str, ids: list[str], models: Mapping[str, Sequence[str]], me
         vectors, _, absent = average(vectors, used)
         if absent:
             logging.warning(
-                "%d utterances of the models are not in %s; the models are the means of the others", absent, path
+                "%d utterances of the models are not in %s; each model is the mean of its others", absent, path
             )
     matrix = length_normalise(_centred(vectors, mean))
     reasons = dict.fromkeys(set(ids) - set(vectors.ids), f"no-vector-in-{path}")

@@ -46,7 +46,7 @@ class TrainConf:
         ):
             if getattr(self, name) not in allowed:
                 option = name.replace("_", "-")
-                raise ValueError(f"--{option}={getattr(self, name)} is none of {' '.join(allowed)}")
+                raise ValueError(f"--{option}={getattr(self, name)} is not one of: {' '.join(allowed)}")
         require_part("--warmup", self.warmup)
         if min(self.num_epochs, self.num_frames, self.average, self.valid_interval) < 1 or self.batch_size < 2:
             raise ValueError(

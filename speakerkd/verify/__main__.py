@@ -48,7 +48,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.condition not in ("auto", "clean", "noise"):
-            raise ValueError(f"--condition={self.condition} is none of auto clean noise")
+            raise ValueError(f"--condition={self.condition} is not one of: auto clean noise")
         if self.far < 0 or self.far >= 1:
             raise ValueError(f"--far={self.far:g} is not between 0 and 1")
         if not 0 < self.prior < 1:
