@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
-"""Closed-form maps between two systems' vectors, which a trained map has to beat. Called by align.sh.
+"""Closed-form maps between two systems' vectors: the baselines of the trained maps. Called by align.sh.
 
 Usage: local/align_maps.py [options] <data-dir> <enroll xvector.scp> <test xvector.scp> <out-dir>
   local/align_maps.py --train-config conf/train_align.conf data/train exp/old/xvectors_train/xvector.scp \\
     exp/new/xvectors_train/xvector.scp exp/old_new_nessa
 
-Written are <out-dir>/<name>/enroll.mat and test.mat, in Kaldi's format, for what speakerkd/score/align.py describes:
-  raw           nothing, where the dimensions are the same
-  leastsquares  ridge   procrustes    of the test's vectors alone; ridge with the penalty of the lowest held-out EER
-  logits        logits_centred        class weights over the speakers that both classifiers have, else centroids
-All learn from the training speakers except those held out, and the EER of the latter is logged, enrolment by one system and
-test by the other. local/train.py holds out the same speakers if it is given the same conf file and options.
+It writes <out-dir>/<name>/enroll.mat and test.mat in Kaldi's format. speakerkd/score/align.py describes the maps:
+  raw            no map; only if both systems have the same dimension
+  leastsquares, ridge, procrustes    map the test's vectors only; ridge has the penalty with the lowest held-out EER
+  logits, logits_centred    class weights of the speakers that both classifiers have; without classifiers, centroids
+All maps learn from the training speakers, except those held out. The EER of the held-out speakers is logged, with one
+system for the enrolment and the other for the test. local/train.py holds out the same speakers if it gets the same conf
+file and options.
 """
 
 import logging
@@ -30,15 +31,15 @@ from speakerkd.score.cosine import length_normalise
 from speakerkd.train.validate import CrossValidation
 
 SIDES = ("enroll", "test")
-Maps = tuple[np.ndarray, np.ndarray]  # of the enrolment's side and of the test's
+Maps = tuple[np.ndarray, np.ndarray]  # for the enrolment's side, for the test's side
 
 
 @dataclass
 class Options:
-    train_config: str = opt("", "conf file of local/train.py, of which --valid-speakers and --seed count")
-    train_options: str = opt("", "options of local/train.py that come after those of the conf file")
-    penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "penalties of ridge that are tried")
-    missing: str = opt("skip", "utterances that one system has no vector of: skip or error")
+    train_config: str = opt("", "conf file of local/train.py; only its --valid-speakers and --seed are used")
+    train_options: str = opt("", "options of local/train.py that override those of the conf file")
+    penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "penalties of ridge to try")
+    missing: str = opt("skip", "what to do with utterances that only one system has a vector of: skip or error")
 
 
 @dataclass
@@ -60,7 +61,7 @@ def held_out(config: str, words: str) -> HeldOut:
 
 
 def class_rows(scp: str, vectors: np.ndarray, labels: np.ndarray, speakers: tuple[str, ...]) -> tuple[np.ndarray, str]:
-    """A row for each speaker: of the classifier, if it has them all, one row each; else the centroid."""
+    """A row for each speaker: from the classifier if it has one row for each of them, otherwise the centroid."""
     checkpoint = Path(scp).resolve().parent.parent / "final.pt"
     if checkpoint.exists():
         net = load_net(checkpoint)
@@ -92,7 +93,7 @@ def all_maps(
 def main(argv: list[str]) -> None:
     options, (data_dir, *paths, out) = parse_args(Options, argv, __doc__, 4)
     if options.missing not in ("skip", "error") or not options.penalties or min(options.penalties) <= 0:
-        raise ValueError("--missing is skip or error, --penalties are one or more positive numbers")
+        raise ValueError("--missing must be skip or error, --penalties one or more positive numbers")
     data = Utterances(data_dir, audio=False)
     held = held_out(options.train_config, options.train_options)
     entries, valid, valid_speakers = hold_out(data, held.valid_speakers, held.seed)

@@ -40,7 +40,7 @@ class Options:
 
 @dataclass
 class Cell:
-    """The EER, a fraction, and its replicates."""
+    """The EER (a fraction), and its replicates."""
 
     rate: float
     draws: np.ndarray

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Is the Python that stage scripts would run with the one of the recipes? Says what to do if not; takes no time if so.
+# Checks that the stage scripts would run with the recipes' Python. If not, it says what to do.
 #
 # Usage: local/check_python.sh
 python3 -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ["speakerkd", "torch", "kaldiio"])))' 2>/dev/null || {

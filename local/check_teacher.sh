@@ -9,13 +9,13 @@
 #   --model conf/model/xvector.conf      the student
 #   --head conf/head.conf                the classifier
 #   --source feats                       what the student's crops are made of: feats or waves (waves.scp, else wav.scp)
-#   --centroids ""                       spk_xvector.scp by which the teacher judges the training speakers
-#   --missing error                      utterances without a vector: error or zero
-#   --test ""                            data directory to measure its error rate on, and
-#   --trials ""                          trials of it; vectors take the final.pt that made them, from the folder above
+#   --centroids ""                       spk_xvector.scp with the training speakers' mean vectors, instead of a classifier
+#   --missing error                      what to do with utterances without a vector: error or zero (train without teacher)
+#   --test ""                            data directory on which the teacher's error rate is measured
+#   --trials ""                          its trials; if the teacher is a file of vectors, final.pt is in the folder above
 #   --nj 2                               jobs of the extraction
 #
-# Exit status 1 where it can't serve, with the reason and what mends it.
+# If the teacher can't serve, the exit status is 1, and the reason and the remedy are printed.
 set -euo pipefail
 export LC_ALL=C
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One table of what maps between systems are worth, over several pairs: from the matrix.tsv that local/align.sh writes.
+"""One table of the maps between several pairs of systems, made from the matrix.tsv files of local/align.sh.
 
 Usage: local/collect_maps.py [options] <label>=<folder> [<label>=<folder> ...]
   local/collect_maps.py --maps "raw procrustes nessa" old_new=exp/maps/old_new halves=exp/maps/halves
@@ -21,11 +21,11 @@ HEADER = ("pair", "map", "SS", "TT", "TS", "ST", "G of TS", "G of ST")
 
 @dataclass
 class Options:
-    maps: str = opt("", "the maps to show, in this order; default: all that are there")
+    maps: str = opt("", "the maps to show, in this order; default: all of them")
     scoring: str = opt("cosine", "cosine or asnorm")
 
 
-Rows = dict[tuple[str, str], dict[str, float]]  # map, cell -> its figures
+Rows = dict[tuple[str, str], dict[str, float]]  # (map, cell) -> its figures
 
 
 def read_matrix_tsv(path: Path, scoring: str) -> Rows:
@@ -37,7 +37,7 @@ def read_matrix_tsv(path: Path, scoring: str) -> Rows:
             keys = ("eer", "eer_low", "eer_high", "gain", "gain_low", "gain_high")
             found[row["map"], row["cell"]] = {key: float(row[key]) for key in keys}
     if ("raw", "SS") not in found or ("raw", "TT") not in found:
-        raise ValueError(f"{path}: has no scores by {scoring} of the systems themselves; run local/align.sh again")
+        raise ValueError(f"{path}: has no {scoring} scores of the systems without a map; run local/align.sh again")
     return found
 
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"{path} is not there; local/align.sh writes it")
         rows += rows_of(label, read_matrix_tsv(path, options.scoring), options.maps.split())
     if not rows:
-        raise ValueError("there is nothing to show: give <label>=<folder>, and --maps that are there (see --help)")
+        raise ValueError("there is nothing to show: give <label>=<folder>, and --maps that exist (see --help)")
     print(markdown(HEADER, rows))
 
 

@@ -139,12 +139,12 @@ def row_of(
 
 
 def keys_of(cell: Cell, kd_type: str) -> list[tuple[str, str, str]]:
-    """Taught by the same teacher, else without one."""
+    """The systems to compare with: taught by the same teacher, or without one."""
     return [(cell.student, kd_type, cell.teacher), (cell.student, kd_type, "")]
 
 
 def change_of(cell: Cell, other: Cell, num_speakers: int, options: Options) -> list[str]:
-    """The difference with its interval, and p; with fewer than three seeds the difference alone."""
+    """The difference with its interval, and p. With fewer than three seeds, only the difference."""
     seeds, about = difference(cell, other, num_speakers)
     if other is cell or not seeds:
         return ["-", "-"]

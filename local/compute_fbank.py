@@ -27,7 +27,7 @@ from speakerkd.files.made import Part, origin_in_recordings
 from speakerkd.files.tables import read_lines, write_table
 from speakerkd.progress import Progress
 
-FORMAT = "fbank 1"  # to be changed with what the same options compute
+FORMAT = "fbank 1"  # change it when the same options compute something else
 
 
 @dataclass
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     if options.fbank_config:
         conf = build(FbankConf, read_conf(options.fbank_config), options.fbank_config)
     fbank = Fbank(conf)
-    # the tables are checked as they are read, with the utterances of an unchecked list: a fault is then named in its table
+    # The tables are checked when they are read, with an unchecked list of utterances: an error then names its table.
     with open(utterance_list, "rb") as file:
         ids = {words[0].decode("utf-8", "replace") for words in map(bytes.split, file) if words}
     waves = Waves(folder, fbank.rate, conf.channel, ids)

@@ -25,7 +25,7 @@ class Options:
 
 def main(argv: list[str]) -> None:
     options, (folder, listed, prefix) = parse_args(Options, argv, __doc__, 3)
-    torch.set_num_threads(1)  # the jobs are the parallelism
+    torch.set_num_threads(1)  # the jobs run side by side
     conf = build(VadConf, read_conf(options.vad_config), options.vad_config) if options.vad_config else VadConf()
     energy = energy_of(folder, listed)
     logging.info("log energy: %s", energy.what)

@@ -4,18 +4,18 @@
 Usage: local/extract_faces.py [options] <model.onnx> <faces.scp> <data-dir> <out-dir>
   local/extract_faces.py --face-config conf/face.conf arcface.onnx data/train/faces.scp data/train data/train
 
-<faces.scp> has lines `id image [image ...]`, where an id may stand on several lines. The id is an utterance of
-<data-dir>/utt2spk or a speaker: an utterance has its own images, else its speaker's. Images must be faces already cut out
-and upright, as the network was trained on; nothing is detected or aligned here. Several images of an utterance become one
-vector: the mean of their unit vectors times the mean of their lengths, both weighted by quality, so images that disagree
-give a shorter one. The quality of an image is the length of the network's raw vector, or comes from --quality, lines
-`image figure`. --missing says what becomes of an utterance without a readable image: drop leaves it out, speaker takes
-the images of its speaker's other utterances.
+<faces.scp> has lines `id image [image ...]`. An id may have several lines. It is an utterance of <data-dir>/utt2spk or a
+speaker. An utterance without images of its own has those of its speaker. The images must show faces that are already cut
+out and upright, as for the training of the network. Nothing is detected or aligned here. Several images of an utterance
+become one vector: the mean of their unit vectors times the mean of their lengths, both weighted by quality. So images
+that disagree give a shorter vector. The quality of an image is the length of the network's raw vector, or the figure of
+--quality (lines `image figure`). --missing says what to do with an utterance without a readable image: drop leaves it
+out, speaker takes the images of its speaker's other utterances.
 
-Written into <out-dir>:
+It writes into <out-dir>:
   face.ark face.scp   a vector for each utterance     utt2quality     its quality: the mean over its images
-  lost_faces          id, image, reason, of the images that can't be used
-  missing_faces       utterance, what was done, of the utterances without one of their own or their speaker's
+  lost_faces          images that can't be used: id, image, reason
+  missing_faces       utterances without images of their own or of their speaker: utterance, what was done
 Needs pillow and onnxruntime: tools/setup.sh --extras face
 """
 
@@ -42,10 +42,10 @@ MISSING = ("drop", "speaker")
 class Options:
     face_config: str = opt("", "conf file of what the network takes: size, colours, layout, mean, scale")
     missing: str = opt(
-        "drop", "utterance without images: drop (leave it out) or speaker (mean of the speaker's images)"
+        "drop", "utterances without images: drop (leave them out) or speaker (mean of the speaker's images)"
     )
-    quality: str = opt("", "quality figures of the images, instead of the length of their vectors")
-    max_lost: float = opt(5.0, "percent of the images that may be unusable before it is an error")
+    quality: str = opt("", "file of quality figures of the images, instead of the length of their vectors")
+    max_lost: float = opt(5.0, "largest percentage of unusable images that is not an error")
     batch_size: int = opt(32, "images per batch")
     device: str = opt("cpu", "device: cpu or cuda")
     threads: int = opt(1, "CPU threads; 0: as onnxruntime chooses")
@@ -62,7 +62,7 @@ def read_faces(path: str) -> dict[str, list[str]]:
     for number, line in read_lines(path):
         key, *paths = line.split()
         if not paths:
-            raise ValueError(f"{path}:{number}: no image stands after '{key}'")
+            raise ValueError(f"{path}:{number}: '{key}' has no image")
         images.setdefault(key, {}).update(dict.fromkeys(paths))
     if not images:
         raise ValueError(f"{path}: is empty; lines are 'id image [image ...]'")
@@ -78,7 +78,7 @@ def read_qualities(path: str, images: Iterable[str]) -> dict[str, float]:
         except ValueError as error:
             raise ValueError(f"{path}:{number}: '{line}' is not an image and a figure") from error
         if not 0 <= value < float("inf") or image in qualities:
-            raise ValueError(f"{path}:{number}: '{line}': the figure must be 0 or more, and each image stands once")
+            raise ValueError(f"{path}:{number}: '{line}': the figure must be 0 or more, and each image may occur once")
         qualities[image] = value
     absent = [image for image in images if image not in qualities]
     if absent:
@@ -93,7 +93,9 @@ def relevant(faces: dict[str, list[str]], utt2spk: dict[str, str], where: str) -
     if len(others) == len(faces):
         raise ValueError(f"{where}: none of its ids is an utterance or a speaker here; the first is '{others[0]}'")
     if others:
-        logging.warning("%s: %d ids are of no utterance here and are left: %s", where, len(others), first_few(others))
+        logging.warning(
+            "%s: %d ids belong to no utterance here and are not used: %s", where, len(others), first_few(others)
+        )
     return {key: paths for key, paths in faces.items() if key in known}
 
 
@@ -108,7 +110,7 @@ def readable(images: Iterable[str], conf: FaceConf, lost: dict[str, str]) -> Ite
 def embed(
     net: FaceNet, images: list[str], batch_size: int, lost: dict[str, str], file: IO[bytes]
 ) -> dict[str, np.ndarray]:
-    """image -> its raw vector, kept in the file: millions may be too many for memory. What is lost is entered."""
+    """image -> its raw vector. The vectors are kept in the file, since millions need too much memory. Adds to `lost`."""
     vectors: dict[str, np.ndarray] = {}
     room = np.asarray(np.memmap(file, np.float32, "w+", shape=(len(images), net.dim)))
 
@@ -134,7 +136,7 @@ def embed(
 def assign(
     utt2spk: dict[str, str], images: dict[str, list[str]], usable: dict[str, Face], fill: bool
 ) -> tuple[dict[str, list[Face]], Counter[str], dict[str, str]]:
-    """Utterance -> its faces; how many have them from where; what was done about those that have none."""
+    """Utterance -> its faces; how many have them from where; what was done with those that have none."""
     of_speaker = {
         speaker: list(dict.fromkeys(image for utt in utts for image in images.get(utt, [])))
         for speaker, utts in spk2utt(utt2spk).items()
@@ -159,7 +161,9 @@ def assign(
 def main(argv: list[str]) -> None:
     options, (model, faces_scp, data_dir, out_dir) = parse_args(Options, argv, __doc__, 4)
     if options.missing not in MISSING or options.batch_size < 1 or options.max_lost < 0 or options.threads < 0:
-        raise ValueError("--missing is drop or speaker, --batch-size 1 or more, --max-lost and --threads not negative")
+        raise ValueError(
+            "--missing must be drop or speaker, --batch-size 1 or more, --max-lost and --threads not negative"
+        )
     need_packages()
     conf = FaceConf()
     if options.face_config:
@@ -171,9 +175,9 @@ def main(argv: list[str]) -> None:
     qualities = read_qualities(options.quality, everything) if options.quality else {}
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "face.scp").unlink(missing_ok=True)  # never one of an earlier run beside lists of this one
+    (out / "face.scp").unlink(missing_ok=True)  # so that an earlier run's file never stands beside this run's lists
     lost: dict[str, str] = {}
-    with TemporaryFile(dir=out) as file:  # it lasts as long as it is mapped
+    with TemporaryFile(dir=out) as file:  # it exists as long as it is mapped
         vectors = embed(net, everything, options.batch_size, lost, file)
     with replacing(out / "lost_faces") as file:
         file.writelines(

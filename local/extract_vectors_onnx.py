@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Vectors of a data directory by a speaker encoder in ONNX, from any toolkit: an scp of vectors can teach.
+"""Vectors of a data directory by a speaker encoder in ONNX, from any toolkit. Such vectors can be a teacher.
 
 Usage: local/extract_vectors_onnx.py [options] <model.onnx> <data-dir> <out-dir>
   local/extract_vectors_onnx.py --front-end conf/frontend/wespeaker.conf voxceleb_resnet34.onnx data/train exp/resnet34_onnx
@@ -9,7 +9,8 @@ if its features are the same. Otherwise they are computed from wav.scp (and segm
 number of frames needs --window-frames in that conf.
 
 It writes the files of local/extract_xvectors.sh: xvector.scp and .ark (1-D float vectors), lost_utts, mean.vec, and
-spk_xvector.scp and num_utts.ark if there is a spk2utt. It is one process; utils/split_data.sh makes parts for several.
+spk_xvector.scp and num_utts.ark if there is a spk2utt. It is one process. For several, split the data directory with
+utils/split_data.sh.
 Needs onnxruntime: tools/setup.sh --extras onnx.
 """
 
@@ -32,9 +33,11 @@ from speakerkd.models.extract import Cut, write_vectors
 @dataclass
 class Options:
     front_end: str = opt("conf/frontend/wespeaker.conf", "conf file of the front end")
-    output: str = opt("", "name of the model's output that is the vector, where it has several")
-    max_frames: int = opt(6000, "longer utterances are cut into chunks, whose vectors are averaged; 0: never")
-    max_lost: int = opt(5, "percent of the utterances that may be without a vector before it is an error")
+    output: str = opt("", "name of the output that is the vector, if the model has several")
+    max_frames: int = opt(
+        6000, "frames above which an utterance is cut into chunks, whose vectors are averaged; 0: never"
+    )
+    max_lost: int = opt(5, "largest percentage of utterances without a vector that is not an error")
     threads: int = opt(1, "CPU threads")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A public checkpoint of another toolkit as a final.pt of ours: a teacher that need not be trained.
+"""Converts a public checkpoint of another toolkit into a final.pt: a teacher that need not be trained.
 
 Usage: local/import_checkpoint.py [options] --family <family> <checkpoint> <exp-dir>
   local/import_checkpoint.py --family wespeaker --licence CC-BY-4.0 avg_model.pt exp/resnet34
@@ -11,8 +11,8 @@ Usage: local/import_checkpoint.py [options] --family <family> <checkpoint> <exp-
   3dspeaker     CAM++, ECAPA-TDNN, ResNet, x-vector (not ERes2Net)
   speechbrain   embedding_model.ckpt of ECAPA-TDNN
   resemblyzer   pretrained.pt, the GE2E d-vector
-  unispeech     wavlm_large_finetune.pth and its like: WavLM under a small ECAPA-TDNN; it hears the wave
-The options of the model are read off its weights. A weight that is missing or left over is an error. final.pt stores
+  unispeech     wavlm_large_finetune.pth and similar models: WavLM with a small ECAPA-TDNN on top; it hears the wave
+The options of the model are read from its weights. A weight that is missing or left over is an error. final.pt stores
 the feature settings (front end), and local/extract_xvectors.sh computes these features. The speakers of the classifier
 are written to spk2id.
 """
@@ -41,13 +41,15 @@ PROJECTION = "projection."
 @dataclass(frozen=True)
 class Options:
     family: str = opt("", "wespeaker, 3dspeaker, speechbrain, resemblyzer or unispeech")
-    front_end: str = opt("", "conf file of the front end; without it conf/frontend/<family>.conf")
-    model: str = opt("", "conf file of the model, where its weights don't tell its options")
-    classifier: str = opt("", "checkpoint of the classifier where it is a file of its own; none: leave it out")
-    speakers: str = opt("", "its speakers in class order: a spk2id, SpeechBrain's label_encoder.txt, or a plain list")
-    head: str = opt("", "conf file of the classifier; without it the family's usual scale, and one row a speaker")
-    licence: str = opt("", "licence of the weights, which is recorded")
-    source: str = opt("", "origin of the checkpoint, which is recorded")
+    front_end: str = opt("", "conf file of the front end; default: conf/frontend/<family>.conf")
+    model: str = opt("", "conf file of the model, if its options can't be read from its weights")
+    classifier: str = opt("", "checkpoint of the classifier, if it is a separate file; none: leave the classifier out")
+    speakers: str = opt(
+        "", "speakers of the classifier in class order: spk2id, SpeechBrain's label_encoder.txt, or a list"
+    )
+    head: str = opt("", "conf file of the classifier; default: the family's usual scale, and one row per speaker")
+    licence: str = opt("", "licence of the weights, to be recorded")
+    source: str = opt("", "origin of the checkpoint, to be recorded")
 
 
 def main(argv: list[str]) -> None:
@@ -97,7 +99,7 @@ def make_net(options: Options, checkpoint: str, weights: dict[str, Tensor], fron
 
 
 def add_classifier(net: SpeakerNet, options: Options, weights: dict[str, Tensor], checkpoint: str) -> None:
-    """Takes `weights` as the rows of the net's classifier; without weights it gets none."""
+    """Takes `weights` as the rows of the net's classifier. Without weights the net gets no classifier."""
     where = options.classifier or checkpoint
     if not weights:
         if options.speakers or options.head:
@@ -133,11 +135,11 @@ def read_speakers(path: str) -> tuple[str, ...]:
     numbers: dict[str, int] = {}
     for at, line in read_lines(path):
         if line.startswith("==="):
-            break  # the end of the names in a label_encoder.txt
+            break  # a label_encoder.txt has other lines after the names
         words = line.replace(" => ", " ").split()
         name = words[0].strip("'\"")
         if len(words) > 2 or name in numbers or (len(words) == 2 and not words[1].isdigit()):
-            raise ValueError(f"{path}:{at}: '{line}' is not a speaker that is new, and its number")
+            raise ValueError(f"{path}:{at}: '{line}' is not a new speaker with its number")
         numbers[name] = int(words[1]) if len(words) == 2 else len(numbers)
     if sorted(numbers.values()) != list(range(len(numbers))):
         raise ValueError(f"{path}: the {len(numbers)} speakers are not numbered from 0 to {len(numbers) - 1}")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What methods need, by their conf files.
+"""Prints what methods need: labels, a teacher, vectors.
 
 Usage: local/kd_info.py <conf/kd/*.conf> [...]
   local/kd_info.py --words true conf/kd/enskd.conf     # for scripts: labels teacher audio
 
-The first call for a conf file loads the methods, and with them PyTorch, which takes seconds. What they say is then kept in
-speakerkd/kd/__pycache__, as Python keeps its compiled modules, until a file of speakerkd/kd or the conf file changes.
+The first call for a conf file loads the methods and PyTorch, which takes seconds. The answer is then kept in
+speakerkd/kd/__pycache__, as Python keeps its compiled modules, until the conf file or a file of speakerkd/kd changes.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ KEPT = FOLDER / "__pycache__/needs.json"
 
 @dataclass
 class Options:
-    words: bool = opt(False, "print what is needed, and nothing else: for scripts")
+    words: bool = opt(False, "print only the needs, for scripts")
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,21 @@ class Method:
     type: str
     cls: str  # "DKD of speakerkd/kd/label.py"
     words: Sequence[str]  # labels teacher teacher-net audio vectors:<name> may-have:<name> utts_per_speaker:<n>
-    classifier: bool  # the student is given one, by conf/head.conf
+    classifier: bool  # the student has a classifier, by conf/head.conf
 
 
 def methods(paths: Sequence[str]) -> list[Method]:
-    """Without loading PyTorch, where nothing has changed since the last time."""
+    """Reads the conf files. PyTorch is loaded only if something has changed since the last time."""
     code = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(FOLDER.glob("*.py"))]
     version = hashlib.sha256(f"{code}{Path(__file__).read_text()}".encode()).hexdigest()
     kept: dict[str, dict[str, object]] = {}
-    with suppress(OSError, ValueError, KeyError, TypeError):  # there may be none yet
+    with suppress(OSError, ValueError, KeyError, TypeError):  # the stored answer may not exist yet
         stored = json.loads(KEPT.read_text())
         kept = stored["methods"] if stored["version"] == version else {}
     keys = [hashlib.sha256(_text(path)).hexdigest() for path in paths]
     if not set(keys) <= set(kept):
         kept |= {key: asdict(_load(path)) for key, path in zip(keys, paths, strict=True)}
-        with suppress(OSError):  # in a read-only installation it takes longer, that is all
+        with suppress(OSError):  # a read-only installation works too, only slower
             KEPT.parent.mkdir(exist_ok=True)
             with replacing(KEPT) as file:
                 json.dump({"version": version, "methods": kept}, file)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Make utt2num_frames of a data directory whose features come from elsewhere, such as MFCCs of Kaldi's own scripts.
+"""Makes the utt2num_frames of a data directory whose features come from elsewhere, such as MFCCs of Kaldi's scripts.
 
 Usage: local/make_num_frames.py [options] <data-dir>
   local/make_num_frames.py data/train
 
-Training needs it beside feats.scp, and so do Kaldi's own programs. Only the archives' headers are read. local/make_fbank.sh
-writes it by itself.
+Training needs this file beside feats.scp, and so do Kaldi's own programs. Only the archives' headers are read.
+local/make_fbank.sh writes the file itself.
 """
 
 import logging

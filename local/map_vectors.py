@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Vectors of one system in the space of another, by a map of stage 7.
+"""Maps the vectors of one system into the space of another, with a map of stage 7.
 
 Usage: local/map_vectors.py [options] <map> <xvector.scp> <out-dir>
   local/map_vectors.py exp/old_new_nessa/nessa/test.pt exp/new/xvectors_test/xvector.scp exp/old_new_nessa/nessa/test_test
@@ -31,7 +31,7 @@ class Options:
 
 
 def by_net(path: str, vectors: Vectors, any_system: bool) -> np.ndarray:
-    import torch  # a second, which matrices need not wait
+    import torch  # loading takes a second, which a matrix does not need
 
     from speakerkd.models.vectormap import load_map, same_system, system_of
 
@@ -44,7 +44,7 @@ def by_net(path: str, vectors: Vectors, any_system: bool) -> np.ndarray:
             raise ValueError(f"{what}; {vectors.path} is of {given['name']}: that is the {side} side")
         why = "trained anew since" if mine["name"] == given["name"] else f"but these are of {given['name']}"
         raise ValueError(
-            f"{what}, {why} ({vectors.path}); train a map for it (local/align.sh), or if you know better: --any-system true"
+            f"{what}, {why} ({vectors.path}); train a map for it (local/align.sh), or, if you are sure: --any-system true"
         )
     if vectors.dim != net.in_dim:
         raise ValueError(f"{what} of {net.in_dim} dimensions; those of {vectors.path} have {vectors.dim}")
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
             mapped = length_normalise(apply_transform(transform, length_normalise(vectors.matrix)))
         except ValueError as error:
             raise ValueError(f"{path}, {scp}: {error}; is this the map of the other side?") from error
-    mapped[~vectors.matrix.any(1)] = 0  # what was nothing stays nothing: score.py leaves it out
+    mapped[~vectors.matrix.any(1)] = 0  # zero vectors stay zero: score.py leaves them out
     with ArkWriter(Path(out) / "xvector") as write:
         for row, key in enumerate(vectors.ids):
             write(key, mapped[row].astype(np.float32))

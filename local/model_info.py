@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How large and how fast models are: parameters, multiplications per second of speech, real-time factor of one thread.
+"""How large and how fast models are: parameters, multiply-accumulates per second of speech, real-time factor on one thread.
 
 Usage: local/model_info.py [options] <model.conf or final.pt> [...]
   local/model_info.py conf/model/*.conf
   local/model_info.py --seconds 2 --runs 0 exp/teacher/final.pt exp/student/final.pt
 
-Printed is a line per model:
+It prints one line per model:
   parameters   millions of parameters of the encoder, without classifier and without running statistics of batch norm
   GMAC/s       10^9 multiply-accumulates of convolutions, affine layers and matrix products per second of speech
   RTF          seconds that one thread needs for one second of speech, without the features (median of --runs)
@@ -35,7 +35,7 @@ class Options:
 
 
 def encoder_of(path: str, feat_dim: int) -> Encoder:
-    """The encoder of a checkpoint, or a fresh one by a conf file."""
+    """The encoder of a checkpoint, or a new one with random weights for a conf file."""
     if Path(path).suffix != ".conf":
         return load_net(path).encoder
     name, conf = read_model(path)

@@ -4,9 +4,9 @@
 Usage: local/noise_table.py <out-dir> <condition,condition,...> <system> [<system> ...]
   local/noise_table.py exp/noise clean,noise20,noise10,noise0 xvector_none_s0 xvector_skdfe_s0
 
-Reads <out-dir>/<system>/scores_<condition>/metrics.tsv, prints a table and writes it as noise.md, all figures as noise.tsv
-(in this order: system, noise, SNR in dB, the columns of metrics.tsv). Intervals in [ ] are 95 %, over the speakers of the
-trials; EERs are in percent.
+It reads <out-dir>/<system>/scores_<condition>/metrics.tsv. It prints a table, writes it as noise.md, and writes all
+figures as noise.tsv (columns: system, noise, SNR in dB, the columns of metrics.tsv). EERs are in percent. Intervals in
+[ ] are 95 % intervals over the speakers of the trials.
 """
 
 import re
@@ -29,7 +29,7 @@ class Options:
 
 
 def split(condition: str) -> tuple[str, str]:
-    """reverb+noise-5 -> its kind and its SNR; clean has none."""
+    """reverb+noise-5 -> its kind and its SNR; clean has no SNR."""
     match = re.fullmatch(r"(.*?[^-\d.])(-?\d+(?:\.\d+)?)?", condition)
     if match is None:
         raise ValueError(f"'{condition}' is not a condition such as clean, noise20 or noise-5")

@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
-"""What a run.sh will train and with what: the plan of its stages 3 to 7, as variables for bash. Called by local/stages.sh.
+"""The plan of a run.sh for its stages 3 to 7: what it trains, and with what, as bash variables. Called by local/stages.sh.
 
 Usage: local/plan.py [options]     in a recipe's folder
   local/plan.py --teacher resnet_tiny --student xvector_tiny --kd-type enskd
 
-Printed are assignments, of:
-  needs            what the method must be given, in the words of local/kd_info.py
+It prints assignments of these variables:
+  needs            what the method needs, in the words of local/kd_info.py
   teacher_kind     trained: stage 3 trains it; imported: exp/<teacher>/final.pt, which has features of its own;
-                   net: a final.pt; vectors: an scp; none: the method has no teacher, or none was named
+                   net: a final.pt; vectors: an scp; none: the method has no teacher, or none was given
   teacher_dir teacher_model teacher_config    folder of exp, name of the conf file of the model, conf file of the training
-  taught_by        what train.sh is given as --teacher; empty for a method without a teacher
+  taught_by        the --teacher of train.sh; empty for a method without a teacher
   teacher_hears    what an imported teacher hears: crop, places or utterance; crop_frames: frames of the student's crops
   student_dir student_config fine_tuned       folder of exp, conf file of the training, folder of the fine-tuned student
-  vectors          what train.sh is given as --vectors
+  vectors          the --vectors of train.sh
   systems          folders of exp for stages 5 and 6: an array
-  teacher_chain student_chain                 these choices as text, a line each
+  teacher_chain student_chain                 these choices as text, one per line
 
-A name that can't be found is an error that lists what there is, before anything is computed.
+A name that can't be found is an error before anything is computed. The message lists what exists.
 """
 
 import re
@@ -38,7 +38,9 @@ HEARS = ("crop", "places", "utterance")
 class Options:
     stage: int = opt(1, "first stage")
     stop_stage: int = opt(6, "last stage")
-    teacher: str = opt("", "a model of conf/model, a folder of exp, or a file (final.pt, scp); name=file names it")
+    teacher: str = opt(
+        "", "a model of conf/model, a folder of exp, or a file (final.pt, scp); name=file gives it a name"
+    )
     student: str = opt("", "conf/model/<student>.conf")
     kd_type: str = opt("none", "conf/kd/<kd_type>.conf")
     vectors: str = opt("", "further vectors that the method takes: name=file,...")
@@ -55,19 +57,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Teacher:
-    name: str  # as it is called in the folders of exp
+    name: str  # its name in the folders of exp
     kind: str
-    folder: str  # of exp, where stages 5 and 6 score it; empty if it is not one of this recipe's systems
+    folder: str  # in exp, where stages 5 and 6 score it; empty if it is not a system of this recipe
     taught_by: str  # final.pt or an scp
     model: str = ""
-    hears: str = ""  # an imported one: crop, places or utterance
+    hears: str = ""  # only for an imported teacher: crop, places or utterance
 
 
 def check_safe(text: str, option: str) -> None:
-    """The job runners hand names on to bash, and replace JOB in them."""
+    """Names must be safe: the job runners pass them to bash, and replace JOB in them."""
     if not SAFE.fullmatch(text) or "JOB" in text:
         raise ValueError(
-            f"{option} '{text}': names may hold letters, digits and _./+=,:@%~- alone, and not the word JOB"
+            f"{option} '{text}': names may hold only letters, digits and _./+=,:@%~-, and not the word JOB"
         )
 
 
@@ -93,7 +95,7 @@ def imported(name: str, folder: str, source: str, hear: str) -> Teacher:
 
 
 def find_teacher(text: str, options: Options) -> Teacher:
-    """Of `--teacher name`, or of `--teacher name=file`."""
+    """The teacher of `--teacher name` or `--teacher name=file`."""
     seed = options.seed
     name, _, what = text.rpartition("=")
     path = Path(what)
@@ -114,7 +116,7 @@ def find_teacher(text: str, options: Options) -> Teacher:
 
 
 def num_frames(config: str, train_options: str) -> int:
-    """Of the student's crops."""
+    """The number of frames of the student's crops."""
     words = train_options.replace("=", " ").split()
     for option, value in pairwise(words):
         if option in ("--num-frames", "--num_frames") and value.isdigit():
@@ -123,13 +125,13 @@ def num_frames(config: str, train_options: str) -> int:
 
 
 def train_config(kd_type: str) -> str:
-    """One rule for all recipes: the method's own settings if there are such, else those of all."""
+    """One rule for all recipes: the method's own conf file if there is one, otherwise conf/train.conf."""
     own = Path(f"conf/train_{kd_type}.conf")
     return str(own) if own.is_file() else "conf/train.conf"
 
 
 def check_vectors(vectors: str, spare: str, method: Method, conf: str) -> str:
-    """What the method is given, out of --vectors and what the recipe has."""
+    """The vectors that the method gets: from --vectors, or from the recipe."""
     given = dict(each.partition("=")[::2] for each in vectors.split(",") if each)
     wanted = [each.partition(":")[2] for each in method.words if each.startswith("vectors:")]
     possible = [each.partition(":")[2] for each in method.words if each.startswith("may-have:")]
@@ -171,7 +173,7 @@ def make_plan(options: Options) -> dict[str, str | list[str]]:
     if taught and not teacher.name:
         raise ValueError(f"--kd_type {options.kd_type}: {conf} needs a teacher; give --teacher")
     if not taught and (options.kd_type != "none" or not teacher.folder):
-        teacher = Teacher("", "none", "", "")  # without a method, the teacher is trained and scored for comparison
+        teacher = Teacher("", "none", "", "")  # no teacher for the method; one is trained for comparison
     config = options.train_config or train_config(options.kd_type)
     fine_tuning = ["conf/train_lm.conf", "conf/head_large.conf"] if options.large_margin else []
     for path in ("conf/head.conf", config, *fine_tuning):

@@ -7,9 +7,9 @@ Usage: local/plda_backend.py train [options] <train xvector.scp> <train utt2spk>
   local/plda_backend.py train --lda-dim 150 exp/ecapa/xvectors_train/xvector.scp data/train/utt2spk exp/ecapa/plda
   local/plda_backend.py train --help
 
-lda-dim prints the dimensions that LDA will keep, and refuses more than the data allow.
-train writes mean.vec (unless it is there), transform.mat and plda into <backend-dir>; score reads them, whether they
-are from here or from Kaldi.
+lda-dim prints the number of dimensions that LDA will keep. More than the data allow is an error.
+train writes mean.vec (unless it exists), transform.mat and plda into <backend-dir>. score reads these files; Kaldi may
+have written them.
 """
 
 import logging
@@ -45,14 +45,14 @@ class TrainOptions:
 
 @dataclass
 class LdaDimOptions:
-    lda_dim: int = opt(0, "dimensions that are wanted; 0: the default")
+    lda_dim: int = opt(0, "dimensions to keep; 0: the default")
 
 
 @dataclass
 class ScoreOptions:
-    enroll_spk2utt: str = opt("", "enrolment models and their utterances, where trials name models")
-    num_utts: str = opt("", "num_utts.ark of an spk_xvector.scp, where the enrolments are such averages already")
-    smoothing: float = opt(0.0, "ivector-copy-plda's: added to the covariance within speakers, of that between them")
+    enroll_spk2utt: str = opt("", "spk2utt of the enrolment models, if the trials name models")
+    num_utts: str = opt("", "num_utts.ark of an spk_xvector.scp, if the enrolments are such averages already")
+    smoothing: float = opt(0.0, "share of the between-speaker covariance that is added to the within-speaker one")
 
 
 def train(argv: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def train(argv: Sequence[str]) -> None:
     mean = vectors.matrix.mean(axis=0, dtype=np.float64)
     centred = vectors.matrix[rows] - mean
     lda_dim = options.lda_dim or default_lda_dim(vectors.dim, int(labels.max()) + 1)
-    # From here on as from the files, rounded as they are, so that training again from them gives the same.
+    # From here on the rounded values of the files are used, so that training again from them gives the same.
     transform = train_lda(centred, labels, lda_dim, options.total_covariance_factor, options.covariance_floor).astype(
         np.float32
     )
@@ -86,13 +86,15 @@ def train(argv: Sequence[str]) -> None:
 
 
 def load_enrolments(scp: str, names: Sequence[str], options: ScoreOptions) -> tuple[Vectors, np.ndarray]:
-    """The vector of each enrolment and of how many utterances it is the mean."""
+    """The vector of each enrolment, and the number of utterances of which it is the mean."""
     if options.enroll_spk2utt:
         models = {name: utts for name, utts in read_spk2utt(options.enroll_spk2utt).items() if name in set(names)}
         vectors = read_vectors(scp, {utt for utts in models.values() for utt in utts})
         means, counts, absent = average(vectors, models)
         if absent:
-            logging.warning("%d utterances of the models are not in %s; the means are of the others", absent, scp)
+            logging.warning(
+                "%d utterances of the models are not in %s; each model is the mean of its others", absent, scp
+            )
         return means, counts
     vectors = read_vectors(scp, names)
     if not options.num_utts:
@@ -100,7 +102,9 @@ def load_enrolments(scp: str, names: Sequence[str], options: ScoreOptions) -> tu
     counts_of = read_num_utts(options.num_utts)
     absent_names = [name for name in vectors.ids if name not in counts_of]
     if absent_names:
-        raise ValueError(f"{options.num_utts}: has not {first_few(absent_names)}; is it of another spk_xvector.scp?")
+        raise ValueError(
+            f"{options.num_utts}: lacks {first_few(absent_names)}; does it belong to another spk_xvector.scp?"
+        )
     return vectors, np.array([counts_of[name] for name in vectors.ids])
 
 
@@ -128,7 +132,7 @@ def score(argv: Sequence[str]) -> None:
 
 
 def lda_dim(argv: Sequence[str]) -> None:
-    """For the way with Kaldi's programs, which stop at too many dimensions or go on with arbitrary ones."""
+    """Used before Kaldi's programs: with too many dimensions they stop, or go on with arbitrary ones."""
     options, (scp, utt2spk_path) = parse_args(LdaDimOptions, argv, __doc__, 2)
     vectors, utt2spk = read_vectors(scp), read_utt2spk(utt2spk_path)
     num_speakers = len({utt2spk[utt] for utt in vectors.ids if utt in utt2spk})

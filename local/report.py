@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An experiment folder as one page that needs no network: tables that sort, pictures, settings, commands.
+"""Writes an experiment folder as one HTML page: sortable tables, pictures, settings, commands. It needs no network.
 
 Usage: local/report.py [options] <exp-dir>
   local/report.py exp                  # writes exp/report.html
@@ -22,7 +22,9 @@ from speakerkd.report.page import page_of
 
 @dataclass
 class Options:
-    data: str = opt("", "folder of the data directories, whose trials have the labels; default: data beside <exp-dir>")
+    data: str = opt(
+        "", "folder of the data directories with the trials and their labels; default: data beside <exp-dir>"
+    )
     output: str = opt("", "page to write; default: <exp-dir>/report.html")
     title: str = opt("", "title of the page; default: the recipe's folder")
     seconds: float = opt(10.0, "seconds of speech for multiply-accumulates and the real-time factor")

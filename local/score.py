@@ -64,7 +64,7 @@ class Options:
     cohort: str = opt("", "xvector.scp or spk_xvector.scp of the cohort; its speakers must not be in the trials")
     cohort_spk2utt: str = opt("", "spk2utt of the cohort: use the mean of each speaker's vectors")
     enroll_cohort: str = opt("", "cohort of the enrolments, if another system made them")
-    top_n: int = opt(300, "asnorm: how many of the nearest cohort vectors are used")
+    top_n: int = opt(300, "asnorm: number of the closest cohort vectors that are used")
     calibration: str = opt("", ".calibration that score.py wrote for other trials; default: cross-validation")
     utt2spk: str = opt("", "utt2spk of the trials' utterances; default: the one in the folder of the trials")
     num_bootstrap: int = opt(1000, "how often the speakers are resampled for the intervals; 0: no intervals")
@@ -88,7 +88,7 @@ def cosine(options: Options, trials: Trials, enroll_scp: str, test_scp: str) -> 
     known = np.flatnonzero((rows >= 0) & (columns >= 0))
     values = score_trials(enroll.matrix, test.matrix, rows[known], columns[known])
     if options.norm != "none":
-        # What one side's vectors score against must be vectors such as the other side's are.
+        # One side's vectors are scored against a cohort in the other side's space.
         utterances = {utt for utts in models.values() for utt in utts}
         heard = {*trials.enroll_ids, *trials.test_ids, *utterances}
         cohort = other = load_cohort(options.cohort, options.cohort_spk2utt, options.mean, heard)
@@ -135,7 +135,7 @@ def load_speakers(options: Options, trials: Trials) -> Speakers | None:
 def note_lost(
     stem: Path, trials: Trials, scores: np.ndarray, reasons: Mapping[int, str], max_lost: float
 ) -> np.ndarray:
-    """Write the list of the trials without a score; too many are an error. Returns which trials have one."""
+    """Writes the list of the trials without a score; too many are an error. Returns which trials have a score."""
     lost = np.flatnonzero(np.isnan(scores))
     listing = stem.with_name(f"{stem.name}.lost")
     listing.unlink(missing_ok=True)
@@ -167,19 +167,21 @@ def main(argv: list[str]) -> None:
     stem = out / f"{Path(rest[0]).name}.{name}"
     own = stem.with_name(f"{stem.name}.calibration")
     if options.calibration and Path(options.calibration).resolve() == own.resolve():
-        raise ValueError(f"--calibration {own} was trained on these very trials; give that of others, or none")
+        raise ValueError(f"--calibration {own} was trained on these same trials; give one of other trials, or none")
     calibration = read_calibration(options.calibration) if options.calibration else None
     speakers = load_speakers(options, trials) if trials.labelled else None
     duplicates = num_duplicates(trials)
     if duplicates:
-        logging.warning("%s: %d trials stand there more than once; each counts as often", rest[0], duplicates)
+        logging.warning("%s: %d trials occur more than once; each occurrence counts", rest[0], duplicates)
     identical = num_identical(trials)
     if identical:
-        logging.warning("%s: %d trials compare an utterance with itself, which flatters", rest[0], identical)
+        logging.warning(
+            "%s: %d trials compare an utterance with itself; this lowers the error rates", rest[0], identical
+        )
     if options.scores:
         (scores, others), reasons = read_scores(options.scores, trials), dict[int, str]()
         if others:
-            logging.warning("%s: %d lines are of pairs that are no trials of %s", options.scores, others, rest[0])
+            logging.warning("%s: %d lines have pairs that are not in the trials of %s", options.scores, others, rest[0])
     else:
         scores, reasons = cosine(options, trials, rest[1], rest[2])
     keep = note_lost(stem, trials, scores, reasons, options.max_lost)

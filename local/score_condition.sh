@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One system in one condition: vectors, unless they are there already, and scores. A job of local/score_noise.sh.
+# Scores one system in one condition; extracts the vectors if they are missing. A job of local/score_noise.sh.
 #
 # Usage: local/score_condition.sh [options] <table> <line> <trials>
 #   local/score_condition.sh --utt2spk data/test/utt2spk exp/noise/log/jobs 3 data/test/trials
@@ -22,7 +22,7 @@ score_opts=
 trials=$3
 read -r model data vectors scores < <(sed -n "$2p" "$1") || fail "$1 has no line $2"
 
-# Features that were made again may have the same scp, but have another time.
+# If the features were made again, the scp may be the same, but its time differs.
 made_of="$(md5sum < "$model") $(md5sum < "$data/feats.scp") $(stat -c %Y "$data/feats.scp")"
 if [ "$(cat "$vectors/made_of" 2> /dev/null)" != "$made_of" ]; then
   rm -f "$vectors/made_of"

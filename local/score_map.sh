@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One map between two systems: both sides' vectors by it, and scores by who enrols and who verifies. A job of local/align.sh.
+# Applies one map to both systems' vectors and scores all combinations of enrolling and verifying system. A job of align.sh.
 #
 # Usage: local/score_map.sh [options] <list of maps> <line> <enroll-exp> <test-exp> <vectors> <cohort> <trials> <out>
 #   local/score_map.sh exp/a_b_nessa/log/maps 2 exp/a exp/b xvectors_test xvectors_train data/test/trials exp/a_b_nessa
@@ -8,8 +8,8 @@
 #   --enroll-spk2utt ""       enrolment models and their utterances, if the trials name models
 #   --top-n 0                 also AS-norm by this many vectors of <cohort>, each mapped as its side is
 #
-# <vectors> and <cohort> are names of folders of both systems. A line of the list is the name of a map, <out>/<map> having
-# enroll.mat and test.mat or enroll.pt and test.pt; raw, the first line, is no map: the vectors as they are.
+# <vectors> and <cohort> are names of folders that both systems have. Each line of the list is the name of a map. <out>/<map>
+# has enroll.mat and test.mat, or enroll.pt and test.pt. The first line is raw: the vectors without a map.
 set -euo pipefail
 export LC_ALL=C
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Do two recordings have the same speaker? All that an app needs: numpy, soundfile, kaldi-native-fbank, onnxruntime.
+"""Do two recordings have the same speaker? An app needs only numpy, soundfile, kaldi-native-fbank and onnxruntime.
 
 Usage: python verify_example.py a.wav b.wav   (16 kHz, one channel, beside model.onnx and card.json)
 """

@@ -113,7 +113,7 @@ def test_qualities_that_are_given(folder: Path, faces: Run) -> None:
         ("inf", "'0.png inf': the figure must be 0 or more"),
         ("-1", "'0.png -1': the figure must be 0 or more"),
         ("good", "'0.png good' is not an image and a figure"),
-        ("1\n0.png 2", "each image stands once"),
+        ("1\n0.png 2", "each image may occur once"),
     ):
         (folder / "figures").write_text(f"0.png {text}\n")
         assert message in faces("--quality", "figures", fails=True).stderr
@@ -124,7 +124,7 @@ def test_ids_of_other_data_are_left_and_counted(folder: Path, faces: Run) -> Non
     with (folder / "faces.scp").open("a") as file:
         file.write("x-1 6.png\nx 7.png\n")
     done = faces()
-    assert "2 ids are of no utterance here and are left: x-1, x" in done.stderr
+    assert "2 ids belong to no utterance here and are not used: x-1, x" in done.stderr
     assert "6 images in, 0 lost" in done.stderr and list(vectors(folder)) == ["s0-0", "s1-0", "s2-0", "s2-1"]
 
 
@@ -205,8 +205,8 @@ def test_broken_images_are_listed_and_counted(folder: Path, faces: Run) -> None:
         ("model", "net.onnx: onnxruntime can't load it"),
         ("nowhere", "none.onnx: no such file"),
         ("ids", "none of its ids is an utterance or a speaker here; the first is 'x'"),
-        ("line", "faces.scp:1: no image stands after 's0-0'"),
-        ("missing", "--missing is drop or speaker"),
+        ("line", "faces.scp:1: 's0-0' has no image"),
+        ("missing", "--missing must be drop or speaker"),
         ("output", "has no output 'fc1' (there are: vector)"),
         ("colours", "--colors must be rgb or bgr"),
         ("refusal", "net.onnx: doesn't take images of shape (3, 4, 4)"),

@@ -113,9 +113,9 @@ def test_bad_names_are_refused_before_the_first_stage(run_sh: Path) -> None:
         (("--large_margin", "true"), "conf/train_lm.conf: no such file"),
         (("--kd_type", "enskd", "--vectors", "quality=a"), "conf/kd/enskd.conf takes none"),
         (("--kd_type", "vgsr", "--vectors", "face=a"), "conf/kd/vgsr.conf takes quality=<file> or not"),
-        (("--student", "$(touch ran)"), "--student '$(touch ran)': names may hold letters"),
+        (("--student", "$(touch ran)"), "--student '$(touch ran)': names may hold only letters"),
         (("--teacher", "a`touch ran`.scp"), "--teacher 'a`touch ran`.scp': names may hold"),
-        (("--teacher", "JOB.scp"), "--teacher 'JOB.scp': names may hold letters, digits"),
+        (("--teacher", "JOB.scp"), "--teacher 'JOB.scp': names may hold only letters, digits"),
         (("--train_options", "--num-epochs 1;touch ran"), "--train_options '1;touch': names may hold"),
     ):
         done = subprocess.run(

@@ -85,7 +85,7 @@ def test_stored_calibration(small: Path) -> None:
     run_score(small, "--calibration", str(out / "trials.cosine.calibration"), out="other")
     (row,) = read_metrics(small / "other/metrics.tsv")
     assert row["calibration"] == "stored" and float(row["cllr"]) >= float(row["min_cllr"])
-    with pytest.raises(ValueError, match="trained on these very trials"):
+    with pytest.raises(ValueError, match="trained on these same trials"):
         run_score(small, "--calibration", str(out / "trials.cosine.calibration"))
 
 
