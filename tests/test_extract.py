@@ -215,7 +215,7 @@ def test_half_precision_is_taken_only_where_it_changes_nothing(
 def test_bf16_vectors_by_the_script(recipe: Path, data: Path, sh: Run) -> None:
     sh(COMMAND[0], "--amp", "bf16", *COMMAND[1:])
     log = (recipe / "out/log/extract.1.log").read_text()
-    assert "bfloat16: the vectors' cosine to single precision is 0.999" in log
+    assert "bfloat16: the vectors' cosine to float32 is 0.999" in log
     net, scp, vectors = load_net(recipe / "final.pt"), Scp(data / "feats.scp"), Scp(recipe / "out/xvector.scp")
     for index in range(len(scp)):
         ours, plain = vectors.read(index), embed(net, scp.read(index), CPU)

@@ -251,7 +251,7 @@ def test_vectors_that_are_not_finite_are_lost(folder: Path, tmp_path: Path) -> N
         def __call__(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
             return np.array([[np.nan if len(piece) == 68 else 1.0] for piece in pieces])
 
-    with pytest.raises(ValueError, match=r"1 of 4 .* more than 24 %: .*: b-1 the model gives it a vector that is not"):
+    with pytest.raises(ValueError, match=r"1 of 4 .* more than 24 %: .*: b-1 the model gives a vector that is not"):
         write_vectors(tmp_path / "v", source, Encode(), Cut(), tmp_path / "lost", 24)
     assert not (tmp_path / "v.scp").exists()
     assert "4 in, 3 out, 1 lost" in write_vectors(tmp_path / "v", source, Encode(), Cut(), tmp_path / "lost", 25)

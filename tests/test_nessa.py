@@ -225,7 +225,7 @@ def test_maps_are_saved_and_the_wrong_side_is_refused(tmp_path: Path, capsys: py
             map_vectors.main([str(tmp_path / name), wide_scp, str(tmp_path / "no")])
     assert not (tmp_path / "no").exists()
     (tmp_path / "odd.pt").write_bytes(b"odd")
-    with pytest.raises(ValueError, match="can't be read, or is no checkpoint"):
+    with pytest.raises(ValueError, match="can't be read, or is not a checkpoint"):
         load_map(tmp_path / "odd.pt")
 
 

@@ -150,7 +150,7 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(recipe: Path, 
         load_net(recipe / "bad.pt")
     assert isinstance(net.head, MarginHead)
     net.head.weight.data[1] = float("inf")
-    with pytest.raises(ValueError, match=r"worse.pt: not written, since weights are not finite: head.weight"):
+    with pytest.raises(ValueError, match=r"worse.pt: not written, because weights are not finite: head.weight"):
         save_net(recipe / "worse.pt", net)
     assert not (recipe / "worse.pt").exists()
 

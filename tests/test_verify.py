@@ -98,7 +98,7 @@ def test_folders_that_are_no_export(exported: Path, tmp_path: Path) -> None:
     def said(folder: Path) -> str:
         return run_in(exported, "local/verify.py", "--model", str(folder), *pair, fails=True).stderr
 
-    assert "is no folder" in said(tmp_path / "none")
+    assert "is not a folder" in said(tmp_path / "none")
     assert "has no card.json" in said(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(exported / "exp/x/export", copy)
@@ -109,7 +109,7 @@ def test_folders_that_are_no_export(exported: Path, tmp_path: Path) -> None:
     shutil.copy(exported / "exp/x/export/model.onnx", copy / "model.onnx")
     assert "can't be computed without PyTorch" in said(copy)
     (copy / "card.json").write_text(json.dumps({**card, "format": "something else"}))
-    assert "no card of an exported model" in said(copy)
+    assert "not the card of an exported model" in said(copy)
     (copy / "card.json").write_text("{")
     assert "is damaged" in said(copy)
 

@@ -92,7 +92,7 @@ def write_text_vector(path: str | Path, vector: np.ndarray) -> None:
 
 
 def write_matrix(path: str | Path, matrix: np.ndarray) -> None:
-    """Binary, single precision: as ivector-compute-lda writes transform.mat."""
+    """Binary, float32: as ivector-compute-lda writes transform.mat."""
     with replacing(path, "wb") as file:
         file.write(b"\0B" + binary_array(matrix.astype(np.float32)))
 

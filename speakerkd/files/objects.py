@@ -61,7 +61,7 @@ def pack(value: np.ndarray, compress: bool, where: str) -> bytes:
     rows, columns = value.shape
     if not compress:
         return b"\0BFM " + struct.pack("<bibi", 4, rows, 4, columns) + value.astype("<f4").tobytes()
-    # Kaldi's arithmetic: single precision up to the rounding, which is done in double by adding 0.499.
+    # Kaldi's arithmetic: float32 up to the rounding, which is done in double by adding 0.499.
     low, high = value.min(), value.max()
     if high == low:
         high = np.float32(low + (np.float32(1) + abs(low)))

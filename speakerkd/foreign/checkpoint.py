@@ -123,7 +123,7 @@ DVECTOR = Layout(
 )
 
 # 3D-Speaker adds 1e-8 to the variances of statistics pooling, in CAM++ nothing, and has 1e-10 in attentive pooling. Nothing
-# would leave a channel that is constant without a gradient; 1e-12 is nothing in single precision.
+# would leave a channel that is constant without a gradient; 1e-12 is nothing in float32.
 FLOORS = (("statistics", 1e-8), ("attentive", 1e-10))
 CAMPPLUS_FLOORS = (("statistics", 1e-12), ("attentive", 1e-10))
 

@@ -82,7 +82,7 @@ class Branch(nn.Module):
         self.net, self.head = net, head
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(B, T, F) each -> embeddings (V, B, D) and points (V, B, P), in single precision."""
+        """(B, T, F) each -> embeddings (V, B, D) and points (V, B, P), in float32."""
         groups = [torch.cat(list(group)) for _, group in itertools.groupby(views, lambda view: view.shape[1])]
         embeddings = torch.cat([self.net(group).embedding for group in groups])
         points = self.head(embeddings)

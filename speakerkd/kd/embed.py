@@ -50,7 +50,7 @@ class EmbeddingLevel(TeacherStudent):
         return self.compare(self.projection(student.embedding.float()), teacher.embedding.float())
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Embeddings (B, D) of one dimension, in single precision -> (B,)."""
+        """Embeddings (B, D) of one dimension, in float32 -> (B,)."""
         raise NotImplementedError
 
 

@@ -1,1 +1,1 @@
-"""Tensors to losses: in go logits or embeddings, out comes a number to minimise."""
+"""Losses: logits or embeddings go in, a number to minimise comes out."""

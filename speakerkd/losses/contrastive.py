@@ -1,8 +1,8 @@
-"""Contrastive losses over batches of N speakers x M utterances; all vectors here are of length 1, in single precision.
+"""Contrastive losses over batches of N speakers x M utterances. All vectors here have length 1 and are float32.
 
 Scores are (N, R, N): the r-th test of speaker j against the voice profile of each speaker k, S = w cos + b, w > 0.
 A profile is the length-normalised mean of a speaker's utterances. The test utterance is never part of it. The utterances
-have length one; the published angular prototypes average them at their own lengths.
+have length 1 here; the published angular prototypes average them with their own lengths.
     GE2E      -S_jrj + log sum_k exp S_jrk
     GE2E-XS   -S_jrj + log (exp S_jrj + sum of exp S_irk over all i, k with i != k): every false pair of round r
 Facts: Wan et al., "Generalized end-to-end loss for speaker verification" (ICASSP 2018); Pelecanos et al., "Dr-Vectors"
@@ -58,7 +58,7 @@ def ge2e_xs(scores: Tensor) -> Tensor:
 
 
 def own_scores(scores: Tensor) -> Tensor:
-    """(N, R, N) -> (N, R): of each test against its own speaker."""
+    """(N, R, N) -> (N, R): the score of each test against its own speaker."""
     return scores.diagonal(dim1=0, dim2=2).T
 
 
@@ -66,7 +66,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"ge2e": ge2e, "ge2e-xs": ge2e_x
 
 
 class Scale(nn.Module):
-    """w cos + b. w is learnt as its logarithm, so that it stays positive."""
+    """w cos + b. log w is learnt, so that w stays positive."""
 
     def __init__(self, scale: float, offset: float) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
 """Distances of a student from its teacher, one figure for each sample: (B, ...) -> (B,).
 
-With x a row of logits, y its label, T the temperature and p = softmax(x / T):
+x is a row of logits, y its label, T the temperature and p = softmax(x / T):
     b = (p_y, sum of the others)              target or not
-    q_j = p_j / (1 - p_y), j != y             which of the others: a softmax over the non-target logits alone
+    q_j = p_j / (1 - p_y), j != y             which of the others: a softmax over the non-target logits only
     TCKD = T² KL(b teacher || b student)      NCKD = T² KL(q teacher || q student)
     T² KL(p teacher || p student) = TCKD + (1 - p_y of the teacher) NCKD           (sample by sample)
-Everything is in single precision, outside autocast, and in log space: 1 - p_y is never formed, so the terms stay finite and
-keep their relative size where the teacher is certain. They are still rounded: TCKD by about 1e-7, so that it can be as low
-as -2e-7 for equal logits.
+Everything is computed in float32, outside autocast, and in log space. 1 - p_y is never computed, so the terms stay finite
+and keep their relative size if the teacher is certain. They are still rounded: TCKD by about 1e-7, so it can be as low as
+-2e-7 for equal logits.
 Facts: Zhao et al., "Decoupled Knowledge Distillation" (CVPR 2022); Truong et al., arXiv 2309.14838 (ENSKD).
 """
 
@@ -34,7 +34,7 @@ def others_kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
     learnt, taught = (
         F.log_softmax((each.float() / temperature).masked_fill(target, -torch.inf), 1) for each in (student, teacher)
     )
-    # the target's column is -inf on both sides: out of the sum, as q is 0 there
+    # the target's column is -inf on both sides, so it is left out of the sum: q is 0 there
     return temperature**2 * kl(learnt.masked_fill(target, 0), taught.masked_fill(target, 0), ~target)
 
 

@@ -1,15 +1,15 @@
-"""The classifier: softmax, additive margin (AM), additive angular margin (AAM), sub-centres; the margin's rise.
+"""The classifier: softmax, additive margin (AM), additive angular margin (AAM), sub-centres, and the rise of the margin.
 
-With cos θ the cosine of an embedding with a class's weight row, s the scale and m the margin times the ramp, the logits
-are s·cos θ for every class and, for the labelled one,
+cos θ is the cosine of an embedding with the weight row of a class, s the scale, m the margin times the ramp. The logit of
+a class is s·cos θ. For the labelled class it is
     AM     s·(cos θ - m)
-    AAM    s·cos(θ + m)                  where cos θ > cos(π - m)
-           s·(cos θ - (1 + cos(π - m)))  beyond, where cos(θ + m) would rise again: continuous, still falling
-                                         (WeSpeaker's; SpeechBrain has s·(cos θ - m·sin m) there, so the
-                                         logits of a classifier imported from it differ for embeddings that are almost
-                                         opposite to their own class)
-    AAM, easy margin                     s·cos(θ + m) where cos θ > 0, s·cos θ beyond
-With K sub-centres a class has K rows and cos θ is the largest of their cosines. The cross entropy is the caller's.
+    AAM    s·cos(θ + m)                  if cos θ > cos(π - m)
+           s·(cos θ - (1 + cos(π - m)))  otherwise, because cos(θ + m) would rise again there; this is continuous and
+                                         still falls. It is WeSpeaker's formula. SpeechBrain has
+                                         s·(cos θ - m·sin m): a classifier imported from it gives other logits for
+                                         embeddings that are almost opposite to their own class
+    AAM, easy margin                     s·cos(θ + m) if cos θ > 0, otherwise s·cos θ
+With K sub-centres a class has K rows, and cos θ is the largest of their cosines. The caller computes the cross entropy.
 """
 
 import math
@@ -23,7 +23,7 @@ from speakerkd.conf import opt
 from speakerkd.schedules import RISES, require_parts_in_order, rise
 
 TYPES = ("softmax", "am", "aam")
-SMALLEST_SINE_SQUARED = 1e-7  # the square root's slope is infinite at |cos θ| = 1
+SMALLEST_SINE_SQUARED = 1e-7  # at |cos θ| = 1 the gradient of the square root is infinite
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class MarginConf:
     type: str = opt("aam", "softmax, am or aam")
     scale: float = opt(32.0, "scale of the cosines (not used by softmax)")
     margin: float = opt(0.2, "full margin: in radians for aam, in cosine for am")
-    sub_centers: int = opt(1, "weight rows of each class")
-    easy_margin: bool = opt(False, "aam: no margin where the cosine is negative")
-    margin_start: float = opt(0.0, "part of the run without margin: 19/150 for 19 of 150 epochs")
-    margin_end: float = opt(0.0, "part of the run from which on the margin is full")
-    margin_shape: str = opt("exponential", "how the margin rises between these: exponential or linear")
+    sub_centers: int = opt(1, "number of weight rows of each class")
+    easy_margin: bool = opt(False, "aam: no margin if the cosine is negative")
+    margin_start: float = opt(0.0, "part of the run, from its start, without margin: 19/150 for 19 of 150 epochs")
+    margin_end: float = opt(0.0, "part of the run after which the margin is full")
+    margin_shape: str = opt("exponential", "how the margin rises in between: exponential or linear")
 
 
 def margin_ramp(conf: MarginConf, part: float) -> float:
-    """The share of the margin that is in force when this part of the run is done."""
+    """The share of the margin that is used when this part of the run is done."""
     return rise(part, conf.margin_start, conf.margin_end, conf.margin_shape)
 
 
@@ -60,7 +60,7 @@ class MarginHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_classes)) if conf.type == "softmax" else None
 
     def forward(self, embedding: Tensor, labels: Tensor | None = None, ramp: float = 1.0) -> Tensor:
-        """(B, D) [, (B,)] -> (B, classes); without labels no margin. In single precision, whatever autocast says."""
+        """(B, D) [, (B,)] -> (B, classes). Without labels there is no margin. Always float32, also under autocast."""
         with torch.autocast(embedding.device.type, enabled=False):
             embedding = embedding.to(self.weight.dtype)
             if self.bias is not None:
@@ -72,12 +72,12 @@ class MarginHead(nn.Module):
             return self.conf.scale * cosines
 
     def cosines(self, embedding: Tensor) -> Tensor:
-        """(B, D) -> (B, classes): of the closest sub-centre."""
+        """(B, D) -> (B, classes): the cosine with the closest sub-centre."""
         found = F.linear(F.normalize(embedding), F.normalize(self.weight))
         return found if self.conf.sub_centers == 1 else found.unflatten(1, (-1, self.conf.sub_centers)).amax(2)
 
     def with_margin(self, cosine: Tensor, ramp: float) -> Tensor:
-        """cos θ of the labelled classes -> what stands in its place."""
+        """cos θ of the labelled classes -> the value with margin that replaces it."""
         margin = self.conf.margin * ramp
         if self.conf.type == "am":
             return cosine - margin
@@ -89,7 +89,7 @@ class MarginHead(nn.Module):
         return torch.where(cosine > turn, shifted, cosine - (1 + turn))
 
     def class_vectors(self) -> Tensor:
-        """(classes, D): a unit vector for each class, with sub-centres the direction of their mean."""
+        """(classes, D): a unit vector for each class; with sub-centres, the direction of their mean."""
         rows = F.normalize(self.weight)
         if self.conf.sub_centers > 1:
             rows = F.normalize(rows.unflatten(0, (-1, self.conf.sub_centers)).mean(1))

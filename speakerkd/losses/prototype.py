@@ -1,8 +1,8 @@
-"""Losses over prototypes: what SDPN (arXiv 2308.02774) and DINO (arXiv 2104.14294) are made of.
+"""Losses over prototypes: the parts of SDPN (arXiv 2308.02774) and DINO (arXiv 2104.14294).
 
 The K prototypes are unit vectors. An utterance is the distribution softmax(cosines / temperature) over them. Everything
-stays in log space; call it in float32, outside autocast. At the teachers' temperatures the probabilities underflow in
-16 bits, and their powers even in float32.
+stays in log space. Call these functions in float32, outside autocast: at the teachers' temperatures the probabilities
+underflow in 16 bits, and their powers even in float32.
 """
 
 import math
@@ -15,9 +15,10 @@ NEAREST = 1e-8  # added to distances, so that the logarithm of equal points is f
 
 
 def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
-    """(B, K) -> targets (B, K): rows that sum to 1, all prototypes about equally heavy.
+    """(B, K) -> targets (B, K): rows that sum to 1, with about the same mass on every prototype.
 
-    Starts from the softmax of each row; an iteration gives every prototype the same mass, then every row. 0: the softmax.
+    It starts from the softmax of each row. An iteration gives every prototype the same mass, then every row the sum 1.
+    0 iterations: the softmax.
     """
     mass = logits.log_softmax(1)
     for _ in range(iterations):
@@ -32,7 +33,7 @@ def cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
 
 
 def other_views_cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
-    """Targets (G, B, K) of the first G of the V views of the logits (V, B, K): the mean over all pairs of two views."""
+    """Targets (G, B, K) for the first G of V views, logits (V, B, K): the mean over all pairs of different views."""
     log_probs = logits.log_softmax(-1)
     others = log_probs.sum(0) - log_probs[: len(targets)]  # (G, B, K)
     pairs = len(targets) * (len(logits) - 1)
@@ -40,7 +41,7 @@ def other_views_cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
 
 
 def me_max(mean_probs: Tensor) -> Tensor:
-    """log K minus the entropy of the mean distribution (K,): 0 where it is uniform, log K where it is one prototype."""
+    """log K minus the entropy of the mean distribution (K,): 0 if it is uniform, log K if it is one prototype."""
     kept = mean_probs.clamp(min=torch.finfo(mean_probs.dtype).tiny)
     return math.log(len(mean_probs)) + (kept * kept.log()).sum()
 
@@ -51,9 +52,9 @@ def entropy(probs: Tensor) -> Tensor:
 
 
 def koleo(embeddings: Tensor, group: int = 0) -> Tensor:
-    """Spread (V, B, D): minus the mean log distance of each to its nearest neighbour on the unit sphere, summed over V.
+    """Spread of (V, B, D): minus the mean log distance to the nearest neighbour on the unit sphere, summed over V.
 
-    Neighbours are looked for among about `group` rows at most, 0: among all B.
+    Neighbours are searched among about `group` rows; 0: among all B rows.
     """
     count = -(-embeddings.shape[1] // group) if group else 1
     unit = F.normalize(embeddings, dim=-1)

@@ -1,4 +1,4 @@
-"""The models: in go features, out come embeddings, and clusters of them. MODELS lists them by the --type of a conf file."""
+"""The models: features go in, embeddings come out, and clusters of them. MODELS lists them by the --type of a conf file."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ __all__ = ["MODELS", "Encoded", "Encoder", "SpeakerNet", "load_net", "make_net",
 
 
 def read_model(path: str | Path) -> tuple[str, Any]:
-    """conf/model/*.conf -> its name in MODELS and its options."""
+    """conf/model/*.conf -> the model's name in MODELS, and its options."""
     name, _, conf = typed_conf(path, MODELS)
     return name, conf
 
@@ -34,7 +34,7 @@ def read_model(path: str | Path) -> tuple[str, Any]:
 def make_net(
     path: str | Path, feat_dim: int, speakers: tuple[str, ...] = (), head: MarginConf | None = None
 ) -> SpeakerNet:
-    """A fresh net after conf/model/*.conf; with `head`, a classifier of these speakers."""
+    """A new net as conf/model/*.conf describes it; with `head`, it has a classifier of these speakers."""
     name, conf = read_model(path)
     try:
         encoder = MODELS[name](conf, feat_dim)

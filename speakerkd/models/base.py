@@ -1,11 +1,11 @@
-"""What every model offers, a model with the classifier it was trained with, and the one checkpoint format.
+"""What every model offers; a model with its classifier (SpeakerNet); the checkpoint format.
 
-A checkpoint is a plain dict that torch.load reads with weights_only=True and that says by itself how to build the net:
+A checkpoint is a plain dict that torch.load reads with weights_only=True. It says how to build the net:
     format       "speakerkd-net-1"
     model        name in MODELS             conf        its options as a dict       feat_dim   of the input features
-    head         options of the classifier as a dict, None without one
-    num_classes  of the classifier          speakers    their names in class order, [] where not known
-    info         anything that json can hold: front end, mean subtraction, licence
+    head         options of the classifier as a dict; None: no classifier
+    num_classes  of the classifier          speakers    their names in class order; []: not known
+    info         any JSON values: front end, mean subtraction, licence
     weights      state_dict of SpeakerNet: encoder.*, head.*
 """
 
@@ -37,7 +37,7 @@ RECORDED = {
 
 
 class Encoded(NamedTuple):
-    """What an encoder makes of a batch.
+    """The output of an encoder for a batch.
 
     A stage is the output of a part of the net, before the pooling: (B, C, F, T) of a 2-D net, (B, C, T) of a 1-D net.
     """
@@ -96,15 +96,15 @@ class SpeakerNet(nn.Module):
 
 
 def models() -> dict[str, type[Encoder]]:
-    from speakerkd.models import MODELS  # not above: its classes import this module
+    from speakerkd.models import MODELS  # imported here, because its classes import this module
 
     return MODELS
 
 
 def save_net(path: str | Path, net: SpeakerNet, conf: Mapping[str, Any] | None = None) -> None:
-    """Write the net as it is; `conf` is recorded as the checkpoint's info and must be of json's types."""
+    """Writes the net. `conf` is stored as the checkpoint's info; its values must be JSON types."""
     if bad := not_finite(net.state_dict()):
-        raise ValueError(f"{path}: not written, since weights are not finite: {first_few(bad)}")
+        raise ValueError(f"{path}: not written, because weights are not finite: {first_few(bad)}")
     kind = type(net.encoder)
     (name,) = [each for each, cls in models().items() if cls is kind] or [""]
     if not name:
@@ -129,9 +129,9 @@ def load_net(path: str | Path) -> SpeakerNet:
     record = read_checkpoint(path)
     table = models()
     if record["model"] not in table:
-        raise ValueError(f"{path}: a model '{record['model']}', which isn't known here (known: {' '.join(table)})")
+        raise ValueError(f"{path}: has a model '{record['model']}', which isn't known here (known: {' '.join(table)})")
     kind = table[record["model"]]
-    # nothing is initialised on "meta": the weights take the place, and the random state stays as it was
+    # on "meta" nothing is initialised: the weights are put in later, and the random state does not change
     with torch.device("meta"):
         encoder = kind(from_json(kind.Conf, json.dumps(record["conf"]), str(path)), record["feat_dim"])
         head = None
@@ -157,7 +157,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with file:
             record = torch.load(file, map_location="cpu", weights_only=True)
-    # OSError too: what torch says of a file that ends too early depends on where it ends
+    # OSError too: if a file is cut short, torch's error depends on where it ends
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
         raise ValueError(
             f"{path}: not a checkpoint, or cut short (a full disk, an unfinished copy?). Copy it again; or, if it "

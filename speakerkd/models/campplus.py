@@ -1,6 +1,6 @@
 """CAM++ (Wang et al. 2023): a small 2-D front, then densely connected time-delay layers, each masked by its context.
 
-Structure and sizes are 3D-Speaker's, which WeSpeaker shares.
+Structure and sizes are those of 3D-Speaker and WeSpeaker.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class CAMPPlusConf:
     growth: int = opt(32, "channels that each dense layer adds")
     bottleneck: int = opt(4, "hidden channels of a dense layer, in multiples of --growth")
     layers: tuple[int, ...] = opt((12, 24, 16), "dense layers in each of the three blocks")
-    embedding_dim: int = opt(512, "size of the embedding")
+    embedding_dim: int = opt(512, "dimension of the embedding")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
     variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
 
@@ -94,7 +94,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Dense layers, each of which sees the outputs of all before it, then half as many channels (transit)."""
+    """Dense layers; each takes the outputs of all layers before it. Then `transit` halves the channels."""
 
     def __init__(self, channels: int, conf: CAMPPlusConf, count: int, dilation: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class CAMPPlus(nn.Module):
     def __init__(self, conf: CAMPPlusConf, feat_dim: int) -> None:
         super().__init__()
         if len(conf.layers) != 3 or min(conf.layers) < 1:
-            raise ValueError(f"--layers={':'.join(map(str, conf.layers))} is not three numbers from 1 up")
+            raise ValueError(f"--layers={':'.join(map(str, conf.layers))} is not three numbers of 1 or more")
         self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
         self.front = Front(conf.front_channels, feat_dim)
         self.conv = nn.Conv1d(self.front.dim, conf.channels, 5, 2, padding=2, bias=False)

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 BLOCK = 1 << 24  # cosines that are held at once: 64 MiB
 SAMPLE = 20  # vectors of each cluster, about, among which k-means++ looks for starts
-SAME = 1e-6  # cosines that differ less are equal: rounding must not lead the chain in a circle
+SAME = 1e-6  # cosines that differ by less count as equal, so that rounding can't make the chain run in a circle
 
 
 def kmeans(vectors: Tensor, clusters: int, seed: int, restarts: int = 5, iterations: int = 50) -> tuple[Tensor, float]:
-    """(N, D) -> cluster of each, and the mean cosine with the cluster's centre: the best of the restarts."""
+    """(N, D) -> the cluster of each vector, and the mean cosine with the centres. The best restart is taken."""
     unit = F.normalize(vectors)
     generator = torch.Generator().manual_seed(seed)
     best, reached = torch.zeros(len(unit), dtype=torch.long), -2.0
@@ -58,7 +58,7 @@ def _lloyd(unit: Tensor, centres: Tensor, iterations: int) -> tuple[Tensor, floa
     for _ in range(iterations):
         counts = torch.bincount(labels, minlength=len(centres))
         empty = (counts == 0).nonzero().flatten()
-        if len(empty):  # they take the vectors that fit worst
+        if len(empty):  # empty clusters take the vectors that fit worst
             worst = cosine.argsort(stable=True)[: len(empty)]
             labels[worst] = empty
         sums = torch.zeros_like(centres).index_add_(0, labels, unit)
@@ -138,12 +138,12 @@ def _nearest_pair(means: np.ndarray, gone: np.ndarray, chain: list[int]) -> tupl
 
 
 def purity(labels: np.ndarray, truth: np.ndarray) -> float:
-    """The share of vectors whose true label is the commonest of their cluster."""
+    """The share of vectors that have the most frequent true label of their cluster."""
     return float(_table(labels, truth).max(1).sum() / len(truth))
 
 
 def mutual_information(labels: np.ndarray, truth: np.ndarray) -> float:
-    """Normalised by the mean of the two entropies: 1 where they are the same partition, 0 where they are independent."""
+    """Normalised by the mean of the two entropies: 1 if the partitions are the same, 0 if they are independent."""
     joint = _table(labels, truth) / len(truth)
     rows, columns = joint.sum(1), joint.sum(0)
     where = np.nonzero(joint)

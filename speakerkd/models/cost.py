@@ -17,11 +17,11 @@ def count_macs(encoder: nn.Module, feat_dim: int, frames: int) -> int:
     encoder.to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder(torch.empty(1, frames, feat_dim, device="meta"))
-    return counter.get_total_flops() // 2  # it counts a multiplication and an addition
+    return counter.get_total_flops() // 2  # the counter counts a multiplication and an addition separately
 
 
 def time_run(encoder: nn.Module, feat_dim: int, frames: int, runs: int) -> float:
-    """Median seconds for one utterance, after a run that isn't counted."""
+    """The median time in seconds for one utterance, after a first run that isn't counted."""
     feats = torch.randn(1, frames, feat_dim)
     taken = []
     encoder.eval()

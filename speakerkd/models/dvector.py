@@ -1,4 +1,4 @@
-"""The d-vector: LSTM layers, the last frame's output, an affine layer, ReLU, length one (Wan et al. 2018, GE2E).
+"""The d-vector: LSTM layers, the last frame's output, an affine layer, ReLU, length 1 (Wan et al. 2018, GE2E).
 
 Sizes and the ReLU are Resemblyzer's. Resemblyzer's model was trained on windows of 160 frames, so utterances are read
 in such windows (speakerkd/feats/frontend.py). The network itself takes any length.
@@ -19,7 +19,7 @@ from speakerkd.models.pooling import at_least
 class DVectorConf:
     hidden: int = opt(256, "units of each LSTM layer")
     layers: int = opt(3, "number of LSTM layers")
-    embedding_dim: int = opt(256, "size of the embedding")
+    embedding_dim: int = opt(256, "dimension of the embedding")
 
     def __post_init__(self) -> None:
         require_least(self, 1, "hidden", "layers", "embedding_dim")
@@ -32,7 +32,7 @@ class DVector(nn.Module):
         super().__init__()
         self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
         self.stage_channels: tuple[int, ...] = (conf.hidden,) * conf.layers
-        # one by one, since a stage is the output of each
+        # one by one: the output of each layer is a stage
         self.lstms = nn.ModuleList(
             nn.LSTM(conf.hidden if layer else feat_dim, conf.hidden, batch_first=True) for layer in range(conf.layers)
         )

@@ -16,7 +16,7 @@ from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, at_least
 
-SHORTEST = 10  # frames; reflection at the edges needs more than the widest dilation
+SHORTEST = 10  # frames; reflection padding needs more than the widest dilation
 
 
 Padding = Literal["zeros", "reflect"]
@@ -28,11 +28,11 @@ class ECAPAConf:
     joined_channels: int = opt(1536, "channels of the layer that joins the blocks and is pooled")
     scale: int = opt(8, "number of parts of a Res2 block")
     se_channels: int = opt(128, "hidden channels of squeeze and excitation")
-    attention_channels: int = opt(128, "hidden channels of the attention")
-    global_context: bool = opt(True, "the attention also sees the statistics of the utterance")
-    embedding_dim: int = opt(192, "size of the embedding")
+    attention_channels: int = opt(128, "number of hidden channels of the attention")
+    global_context: bool = opt(True, "true: the attention also takes the statistics of the utterance")
+    embedding_dim: int = opt(192, "dimension of the embedding")
     pooling: str = opt("attentive", "pooling over time: attentive or statistics")
-    layout: str = opt("wespeaker", "wespeaker or speechbrain: which family of public weights fits")
+    layout: str = opt("wespeaker", "wespeaker or speechbrain: the toolkit whose public weights fit")
 
     def __post_init__(self) -> None:
         require_least(

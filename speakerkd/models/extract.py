@@ -1,4 +1,4 @@
-"""Utterances -> vectors, several at a time, and the vectors of many into an archive."""
+"""Utterances -> vectors, several at a time; and an archive with the vectors of many utterances."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from speakerkd.progress import Progress
 
 WAITING = 50_000  # frames that are read before they are sorted by length: 16 MB of 80 features
 BATCH = {"cpu": 1600, "cuda": 20_000}  # frames of a batch: on a CPU, larger maps leave its cache; on a GPU not measured
-ALIKE = 0.8  # the shortest piece of a batch, as a part of the longest
+ALIKE = 0.8  # shortest piece of a batch, relative to the longest
 Forward = Callable[[np.ndarray], np.ndarray]  # (B, T, F) -> (B, D)
 
 
 class Encode(Protocol):
-    """What makes vectors of pieces, (T, F) each."""
+    """Something that makes vectors of pieces (T, F)."""
 
     mixes: bool  # whether the pieces of a batch may differ in length
     frames: int  # of a batch
@@ -51,9 +51,7 @@ class Cut:
     """How an utterance is read: whole, or in pieces."""
 
     max_frames: int = 0  # longer ones are read in equal chunks, whose vectors are averaged; 0: never
-    chunk_frames: int = (
-        0  # a vector for each chunk of so many frames, under a name of its own; 0: one for the utterance
-    )
+    chunk_frames: int = 0  # >0: a vector, with its own name, for each chunk of so many frames; 0: one per utterance
     reading: Reading = Reading()  # noqa: RUF009 (frozen)
 
 
@@ -61,7 +59,7 @@ class Cut:
 def embed(
     net: SpeakerNet, features: np.ndarray, device: torch.device, max_frames: int = 0, reading: Reading | None = None
 ) -> np.ndarray:
-    """(T, F) raw features -> (D,), by the net as it is and piece by piece. What is faster must come to the same."""
+    """(T, F) raw features -> (D,), with the net unchanged and piece by piece. Faster ways must give the same."""
 
     def forward(batch: np.ndarray) -> np.ndarray:
         return net(torch.from_numpy(batch).to(device)).embedding.float().cpu().numpy()
@@ -75,7 +73,7 @@ def vector_of(features: np.ndarray, forward: Forward, max_frames: int, reading: 
 
 
 def pieces_of(features: np.ndarray, max_frames: int, reading: Reading) -> list[np.ndarray]:
-    """What the net is to read of an utterance's raw features (T, F)."""
+    """The pieces of an utterance's raw features (T, F) that the net takes."""
     if reading.mean == "utterance":
         features = features - features.mean(0)
     if reading.window_frames:
@@ -91,7 +89,7 @@ def merged(vectors: np.ndarray, reading: Reading) -> np.ndarray:
 
 
 def windows(features: np.ndarray, frames: int, shift: int) -> np.ndarray:
-    """(T, F) -> (B, frames, F): the last one ends with the utterance; one too short for a window is repeated."""
+    """(T, F) -> (B, frames, F). The last window ends with the utterance. An utterance too short for a window is repeated."""
     if len(features) < frames:
         features = np.tile(features, (-(-frames // len(features)), 1))[:frames]
     starts = list(range(0, len(features) - frames + 1, shift))
@@ -101,10 +99,10 @@ def windows(features: np.ndarray, frames: int, shift: int) -> np.ndarray:
 
 
 def chunks(utterance: str, features: np.ndarray, frames: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Pieces of `frames` each, named as Kaldi's uniform subsegments are; the rest after the last is left out.
+    """Pieces of `frames` frames, named like Kaldi's uniform subsegments. The rest after the last piece is left out.
 
-    An utterance that is too short is a piece itself. The names tell the frames that a piece should have, so that they are
-    the same for models whose front ends differ by a frame or two.
+    An utterance that is too short is one piece. The names have the frames that a piece should have. So they are the same
+    for models whose front ends differ by a frame or two.
     """
     for start in range(0, max(len(features) // frames, 1) * frames, frames):
         yield f"{utterance}-{start:08d}-{start + frames:08d}", features[start : start + frames]
@@ -125,7 +123,7 @@ def vectors_of(encode: Encode, utterances: Sequence[np.ndarray], cut: Cut) -> li
 
 
 def batches(lengths: Sequence[int], encode: Encode) -> Iterator[list[int]]:
-    """Places of pieces of like length, or of one length where the encoder takes no other."""
+    """Indices of pieces of similar length; or of equal length if the encoder needs that."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
         if batch:
@@ -148,10 +146,10 @@ def write_vectors(
     max_lost: float = 100.0,
     check: Callable[[np.ndarray, str], None] = lambda features, utterance: None,
 ) -> str:
-    """<prefix>.ark and .scp of each utterance's vector, or of each chunk's; says what was done.
+    """<prefix>.ark and .scp with the vector of each utterance or chunk; logs what was done.
 
-    lost_utts: a table (utterance, reason) of those without one. More than max_lost percent of them is an error. `check`
-    raises a ValueError for features that are not the encoder's.
+    lost_utts: a table (utterance, reason) of the utterances without a vector. More than max_lost percent of them is an
+    error. `check` raises a ValueError for features that the encoder can't take.
     """
     lost: dict[str, str] = {}
     utterances = list(source)
@@ -170,7 +168,7 @@ def write_vectors(
                     write(key, np.asarray(each, np.float32))
                 pieces += len(found)
             else:
-                lost[utterance] = "the model gives it a vector that is not finite"
+                lost[utterance] = "the model gives a vector that is not finite"
             progress.add(len(features) / 100)
         waiting.clear()
         frames = 0

@@ -1,4 +1,4 @@
-"""Batch norms folded into the layer before them: one pass over the maps less, the same result up to rounding."""
+"""Folds batch norms into the layer before them. This saves a pass over the maps; the result is the same up to rounding."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ TRIAL_FRAMES = 64
 
 
 def fold_batch_norms(net: nn.Module, feat_dim: int) -> int:
-    """Fold, in place, each norm whose input is the output of a convolution or affine layer that nothing else reads.
+    """Folds, in place, each norm whose input is the output of a convolution or affine layer that nothing else reads.
 
-    The pairs are found by one pass over random features, so no model has to name them. Returns how many were folded.
+    One pass over random features finds the pairs, so no model has to name them. Returns how many were folded.
     """
     first = next(net.parameters())
-    draw = torch.Generator().manual_seed(0)  # its own, so that what is drawn elsewhere stays as it was
+    draw = torch.Generator().manual_seed(0)  # a generator of its own, so that other random numbers do not change
     feats = torch.randn(2, TRIAL_FRAMES, feat_dim, generator=draw).to(first.device, first.dtype)
     pairs = foldable(net, feats)
     names = {module: name for name, module in net.named_modules()}
@@ -35,7 +35,7 @@ def fold_batch_norms(net: nn.Module, feat_dim: int) -> int:
 
 
 def foldable(net: nn.Module, feats: Tensor) -> list[tuple[Any, Any]]:
-    """(layer, norm): told by the graph of the gradient, which knows who reads the output of a layer."""
+    """(layer, norm) pairs, from the graph of the gradient, which shows what reads the output of a layer."""
     calls: Counter[nn.Module] = Counter()
     made: dict[Any, nn.Module] = {}  # node of the graph -> the layer whose output it is
     read: list[tuple[Any, nn.Module]] = []

@@ -1,7 +1,7 @@
-"""A net that is applied and not trained, prepared once: the same vectors up to rounding, in less time.
+"""A net for application, not for training, prepared once: the same vectors up to rounding, in less time.
 
-Batch norms are folded into the layers before them, maps lie in memory as oneDNN wants them, variances are taken in two
-passes, weights are cast to half precision once, and utterances of several lengths go through together.
+Batch norms are folded into the layers before them. Maps have the memory layout that oneDNN prefers. Variances are computed
+in two passes. Weights are cast to half precision once. A batch can hold utterances of several lengths.
 """
 
 import copy
@@ -21,16 +21,16 @@ from speakerkd.models.pooling import AttentivePooling, StatisticsPooling
 from speakerkd.models.resnet import ResNet
 from speakerkd.models.xvector import XVector
 
-# Every part of these that looks across frames is known to frozenlayers.py or frozenparts.py.
+# frozenlayers.py and frozenparts.py know every part of these models that looks across frames.
 MIXED = (CAMPPlus, ECAPA, ResNet, XVector)
-SHORTEST = 32  # frames; shorter utterances may be repeated by their model, so they never share a batch with longer ones
+SHORTEST = 32  # frames; a model may repeat shorter utterances, so they never share a batch with longer ones
 
 
 class Frozen(nn.Module):
-    """Called as the net is: features (B, T, F) -> Encoded. The net itself stays as it was."""
+    """Called like the net: features (B, T, F) -> Encoded. The net itself does not change."""
 
     def __init__(self, net: SpeakerNet, device: torch.device | None = None, half: torch.dtype | None = None) -> None:
-        """half: the type of the convolutions' weights and maps; None: single precision throughout."""
+        """half: the type of the convolutions' weights and maps; None: float32 throughout."""
         super().__init__()
         encoder = copy.deepcopy(net.encoder)
         assert isinstance(encoder, nn.Module)
@@ -47,7 +47,7 @@ class Frozen(nn.Module):
         self.device = next(net.parameters()).device if device is None else device
 
     def forward(self, feats: Tensor, lengths: Sequence[int] | None = None) -> Encoded:
-        """`lengths` says how many frames of each utterance are its own; what follows them is padding."""
+        """`lengths` are the numbers of frames of the utterances; what follows is padding."""
         assert lengths is None or self.mixes or min(lengths) == feats.shape[1], "this model takes equal lengths only"
         self._ends.begin(feats.shape[1], lengths)
         with self.autocast():
@@ -62,7 +62,7 @@ class Frozen(nn.Module):
 
 
 def prepared(module: nn.Module, ends: Ends, half: torch.dtype | None) -> nn.Module:
-    """The module, or what stands for it where it is applied."""
+    """The module, or the one that replaces it for application."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         return Conv(module, ends, half)
     if isinstance(module, NORMS):

@@ -1,9 +1,9 @@
-"""Convolutions and norms of a net that is applied, not trained: the same values up to rounding, in less time.
+"""Convolutions and norms of a net for application, not for training: the same values up to rounding, in less time.
 
 Two things differ from the layers that are trained:
-- On a CPU the channels of a map lie side by side in memory (channels-last), the order that oneDNN's kernels want.
-- A batch may hold utterances of several lengths, each followed by padding. `Ends` remembers where they end, and whatever
-  looks across frames (a padded convolution, a mean over time) leaves the padding out.
+- On a CPU the channels of a map are adjacent in memory (channels-last), because oneDNN's kernels prefer this order.
+- A batch may hold utterances of several lengths, each followed by padding. `Ends` remembers where they end. Layers that
+  look across frames (a padded convolution, a mean over time) leave the padding out.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ LAST = torch.channels_last
 
 
 class Ends:
-    """Where each utterance of a batch ends. All maps of one length end alike, so the length is the key."""
+    """Where each utterance of a batch ends. It is the same in all maps of one length, so the length is the key."""
 
     def __init__(self) -> None:
         self._lengths: dict[int, list[int]] = {}
         self._past: dict[int, Tensor] = {}
 
     def begin(self, frames: int, lengths: Sequence[int] | None) -> None:
-        """`lengths` are the frames of each utterance. None, or all alike: nothing is padding."""
+        """`lengths` are the frames of each utterance. None, or all equal: there is no padding."""
         mixed = lengths is not None and min(lengths) < frames
         self._lengths = {frames: list(lengths)} if mixed and lengths else {}
         self._past = {}
@@ -45,7 +45,7 @@ class Ends:
         return self._past[frames].view(len(maps), *[1] * (maps.ndim - 2), frames)
 
     def silence(self, maps: Tensor) -> Tensor:
-        """The same maps (..., T), changed in place: padding is zero."""
+        """Sets the padding of maps (..., T) to zero, in place."""
         past = self.past(maps)
         if past is not None:
             shortest = min(self._lengths[maps.shape[-1]])
@@ -53,7 +53,7 @@ class Ends:
         return maps
 
     def count(self, maps: Tensor) -> Tensor | int:
-        """Frames of each utterance, (B, 1) or (B, 1, 1), to divide a sum over them by. One number if all are alike."""
+        """Frames of each utterance, (B, 1) or (B, 1, 1), to divide a sum over frames by. One number if all are equal."""
         frames = maps.shape[-1]
         if frames not in self._lengths:
             return frames
@@ -72,14 +72,14 @@ class Conv(nn.Module):
         self.flat, self.ends = weight.ndim == 3, ends
         self.native = (
             weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-        ) and half != torch.float16  # which oneDNN has no kernel for on many CPUs
+        ) and half != torch.float16  # on many CPUs oneDNN has no kernel for float16
         self.kernel, self.stride, self.dilation, self.groups = conv.kernel_size, conv.stride, conv.dilation, conv.groups
         plain = conv.padding_mode == "zeros"
         assert not isinstance(conv.padding, str)
         self.padding = conv.padding if plain else (0,) * len(conv.padding)
         self.edges = None if plain else (conv.padding_mode, [each for each in conv.padding[::-1] for _ in range(2)])
         self.padded = max(conv.padding) > 0
-        self.moved = conv.padding[-1]  # frames that are added on either side
+        self.moved = conv.padding[-1]  # frames that are added on each side
         if half is not None:
             weight, bias = weight.to(half), None if bias is None else bias.to(half)
         if self.native:
@@ -114,7 +114,7 @@ class Conv(nn.Module):
 
 
 class Norm(nn.Module):
-    """A batch norm that no layer before it took in."""
+    """A batch norm that was not folded into the layer before it."""
 
     scale: Tensor
     shift: Tensor
@@ -127,9 +127,9 @@ class Norm(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, maps: Tensor) -> Tensor:
-        if maps.dtype != self.scale.dtype:  # half precision: the norm's own figures stay single
+        if maps.dtype != self.scale.dtype:  # half precision: the norm's own scale and shift stay float32
             own = self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
-            flat = maps.ndim == 3  # as a 2-D map, for the kernel of channels-last maps
+            flat = maps.ndim == 3  # 1-D maps become 2-D, for the kernel of channels-last maps
             out = F.batch_norm(maps.unsqueeze(2) if flat else maps, *own, eps=self.norm.eps)
             return out.squeeze(2) if flat else out
         shape = (-1,) + (1,) * (maps.ndim - 2)

@@ -1,4 +1,4 @@
-"""Parts of the models that look across frames, as a net that is applied has them (speakerkd/models/frozen.py)."""
+"""The parts of the models that look across frames, for application (speakerkd/models/frozen.py)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, single
 
 
 def statistics(maps: Tensor, ends: Ends, floor: float) -> tuple[Tensor, Tensor]:
-    """As pooling.statistics: mean and deviation over the last axis. torch.var takes twenty times as long as two passes."""
+    """Like pooling.statistics: mean and deviation over the last axis. Two passes are twenty times as fast as torch.var."""
     count = ends.count(maps)
     mean = ends.silence(maps).sum(-1) / count
     squares = ends.silence(maps - mean.unsqueeze(-1)).square_().sum(-1)
@@ -30,7 +30,7 @@ class FrozenStatistics(nn.Module):
 
 
 class FrozenAttention(nn.Module):
-    """The layers are those of the pooling that it stands for, and so is the order of the computation."""
+    """It has the layers and the order of computation of the pooling that it replaces."""
 
     def __init__(self, pooling: AttentivePooling, ends: Ends) -> None:
         super().__init__()
@@ -89,13 +89,13 @@ class FrozenMask(nn.Module):
         length = frames.shape[-1]
         segments = F.avg_pool1d(frames, SEGMENT, SEGMENT, ceil_mode=True)
         count = self.ends.count(frames)
-        if isinstance(count, Tensor):  # the pooling divided by all frames of the segment, padding too
+        if isinstance(count, Tensor):  # the pooling divided by all frames of the segment, also by padding
             starts = torch.arange(0, length, SEGMENT, device=frames.device)
             own = (count.unsqueeze(-1) - starts).clamp(1, SEGMENT)
             segments = segments * ((length - starts).clamp(max=SEGMENT) / own).to(frames.dtype)
         context = (frames.sum(-1) / count).to(frames.dtype).unsqueeze(-1) + segments
         mask = self.linear2(F.relu(self.linear1(context))).sigmoid()
-        if mask.shape[-1] > 1:  # channels-last as the frames are
+        if mask.shape[-1] > 1:  # channels-last, like the frames
             mask = mask.mT.repeat_interleave(SEGMENT, 1)[:, :length].mT
         torch.mul(self.local(frames), mask, out=out)
 
@@ -110,7 +110,7 @@ class Rectified(nn.Module):
         super().__init__()
         scale, shift = affine(norm)
         corner = (-shift / scale).to(half or scale.dtype)
-        straight = corner.isfinite()  # else the norm's scale is 0, and the channel a constant
+        straight = corner.isfinite()  # otherwise the norm's scale is 0, and the channel is constant
         corner = torch.where(straight, corner, torch.zeros_like(corner))
         constant = torch.where(straight, -scale * corner, F.relu(shift))
         infinite = torch.full_like(corner, float("inf"))
@@ -121,7 +121,7 @@ class Rectified(nn.Module):
         self.register_buffer("high", high.unsqueeze(1))
         weight = conv.weight.detach()
         size = conv.in_channels, conv.out_channels, 1
-        # without weights drawn at random, which would change what is drawn after them
+        # without random weights: drawing them would change later random numbers
         folded = nn.utils.skip_init(nn.Conv1d, *size, device=weight.device, dtype=weight.dtype)
         folded.weight.data = weight * torch.where(straight, scale, torch.zeros_like(scale)).unsqueeze(1)
         assert folded.bias is not None

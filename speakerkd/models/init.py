@@ -1,4 +1,4 @@
-"""Start from another net's weights: fine-tuning, such as with a large margin on long crops."""
+"""Starts from another net's weights, for fine-tuning, such as with a large margin on long crops."""
 
 from pathlib import Path
 
@@ -8,16 +8,14 @@ from speakerkd.models.base import SpeakerNet, check_weights, load_net
 
 
 def initialise(net: SpeakerNet, path: str | Path) -> str:
-    """Takes the encoder of a checkpoint, and the classifier's rows of the speakers that it knows. Returns that in words.
+    """Takes the encoder of a checkpoint, and the classifier's rows of the speakers that it knows. Returns a description.
 
-    So a classifier that was trained with speed-perturbed copies as extra speakers also serves a run without them.
+    So a classifier trained with speed-perturbed copies as extra speakers can also start a run without them.
     """
     source = load_net(path)
     if type(source.encoder) is not type(net.encoder):
         kinds = f"{type(source.encoder).__name__}, not {type(net.encoder).__name__}"
-        raise ValueError(
-            f"{path}: holds a model of another kind ({kinds}); --model must name the conf it was trained with"
-        )
+        raise ValueError(f"{path}: has a different model ({kinds}); --model must be the conf that it was trained with")
     encoder = source.encoder.state_dict()  # type: ignore[attr-defined]
     check_weights(path, net.encoder, encoder)  # type: ignore[arg-type]
     net.encoder.load_state_dict(encoder)  # type: ignore[attr-defined]

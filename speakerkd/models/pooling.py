@@ -1,7 +1,7 @@
-"""From a map over time to one vector: statistics pooling, attentive statistics pooling, and the layers after them.
+"""Pooling of a map over time to one vector: statistics pooling, attentive statistics pooling, and the layers after it.
 
-Means, variances and the softmax over time are taken in single precision whatever autocast says: a variance in bfloat16
-has two digits. The standard deviation has a floor, so its gradient stays finite where a channel is constant.
+Means, variances and the softmax over time are taken in float32, also under autocast: a variance in bfloat16
+has two digits. The standard deviation has a floor, so its gradient stays finite if a channel is constant.
 """
 
 import torch
@@ -12,7 +12,7 @@ FLOOR = 1e-7  # added to a variance: WeSpeaker's
 
 
 def at_least(feats: Tensor, frames: int) -> Tensor:
-    """Repeat an utterance until it has this many frames; a longer one comes back as it is."""
+    """Repeats an utterance until it has this many frames. A longer one is returned unchanged."""
     have = feats.shape[1]  # (B, T, F)
     if have == 0:
         raise ValueError("an utterance of 0 frames has no embedding; remove it from the data directory")
@@ -22,21 +22,21 @@ def at_least(feats: Tensor, frames: int) -> Tensor:
 
 
 def single(maps: Tensor) -> Tensor:
-    """At least single precision."""
+    """Casts half precision to float32; float32 and float64 stay."""
     return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps
 
 
 def statistics(maps: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (n - 1, as published nets were trained) over the last axis; of one frame it is 0."""
+    """Mean and standard deviation over the last axis (n - 1, as in published nets; 0 for a single frame)."""
     mean = maps.mean(-1)
     variance = maps.var(-1, correction=1 if maps.shape[-1] > 1 else 0)
     return mean, (variance + floor).sqrt()
 
 
 def weighted_statistics(maps: Tensor, weights: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the last axis under weights that sum to one there."""
+    """Mean and standard deviation over the last axis, with weights that sum to 1."""
     mean = (weights * maps).sum(-1)
-    # round the mean: E[x²] - mean² cancels for channels far from zero
+    # centred at the mean: E[x²] - mean² would lose digits for channels far from zero
     variance = (weights * (maps - mean.unsqueeze(-1)).square()).sum(-1)
     return mean, variance.clamp(min=floor).sqrt()
 
@@ -54,10 +54,10 @@ class StatisticsPooling(nn.Module):
 
 
 class AttentivePooling(nn.Module):
-    """Statistics under weights over time that each channel chooses for itself.
+    """Statistics with weights over time; each channel has its own weights.
 
-    With global_context the weights also see the plain statistics of the utterance. speechbrain: as in SpeechBrain's
-    nets, the hidden layer is ReLU and batch norm before the tanh, and the context's variance is divided by n.
+    With global_context the weights also depend on the plain statistics of the utterance. speechbrain: as in SpeechBrain's
+    nets, the hidden layer has ReLU and batch norm before the tanh, and the context's variance is divided by n.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class AttentivePooling(nn.Module):
         return torch.cat(weighted_statistics(maps, weights, self.floor), 1)
 
     def context(self, maps: Tensor) -> tuple[Tensor, ...]:
-        """What the weights see beside the frame itself."""
+        """What the weights depend on beside the frame itself."""
         if not self.global_context:
             return ()
         if self.speechbrain:
@@ -98,7 +98,7 @@ class AttentivePooling(nn.Module):
 
 
 def make_pooling(name: str, channels: int, floor: float = FLOOR) -> StatisticsPooling | AttentivePooling:
-    """What a conf's --pooling names; floor: its --variance-floor."""
+    """The pooling of a conf's --pooling; floor: its --variance-floor."""
     if not 0 < floor < 1:
         raise ValueError(f"--variance-floor={floor} is not between 0 and 1")
     if name == "statistics":

@@ -1,4 +1,4 @@
-"""ResNet over time and frequency (He et al. 2015, as WeSpeaker has it): no max pooling, narrow, statistics pooling.
+"""ResNet over time and frequency (He et al. 2015, in WeSpeaker's form): no max pooling, few channels, statistics pooling.
 
 Number of layers by --block and --blocks: 18 basic 2:2:2:2, 34 basic 3:4:6:3, 101 bottleneck 3:4:23:3, 152 3:8:36:3,
 221 6:16:48:3, 293 10:20:64:3. Width by --base-channels.
@@ -18,9 +18,9 @@ from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pool
 @dataclass(frozen=True)
 class ResNetConf:
     block: str = opt("basic", "kind of block: basic or bottleneck")
-    blocks: tuple[int, ...] = opt((3, 4, 6, 3), "number of blocks in each of the four stages")
+    blocks: tuple[int, ...] = opt((3, 4, 6, 3), "numbers of blocks in the four stages")
     base_channels: int = opt(32, "channels of the first stage; each later stage has twice as many")
-    embedding_dim: int = opt(256, "size of the embedding")
+    embedding_dim: int = opt(256, "dimension of the embedding")
     embedding_layers: int = opt(1, "affine layers after the pooling: 1 as in WeSpeaker, 2 as in 3D-Speaker")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
     variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")
@@ -34,7 +34,7 @@ def conv3x3(channels: int, out: int, stride: tuple[int, int] = (1, 1)) -> nn.Con
 
 
 def make_shortcut(channels: int, out: int, stride: tuple[int, int]) -> nn.Sequential:
-    """Nothing if the shape stays, else a 1 × 1 convolution and batch norm."""
+    """The identity if the shape stays the same; otherwise a 1 × 1 convolution and batch norm."""
     if stride == (1, 1) and channels == out:
         return nn.Sequential()
     return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
@@ -94,7 +94,7 @@ class ResNet(nn.Module):
         if conf.block not in BLOCKS:
             raise ValueError(f"--block={conf.block} is not known (allowed: {' '.join(BLOCKS)})")
         if len(conf.blocks) != 4 or min(conf.blocks) < 1:
-            raise ValueError(f"--blocks={':'.join(map(str, conf.blocks))} is not four numbers from 1 up")
+            raise ValueError(f"--blocks={':'.join(map(str, conf.blocks))} is not four numbers of 1 or more")
         expansion, base = BLOCKS[conf.block].expansion, conf.base_channels
         widths = [base, 2 * base, 4 * base, 8 * base]
         self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
@@ -104,7 +104,7 @@ class ResNet(nn.Module):
         self.layer2 = make_stage(conf.block, self.stage_channels[0], widths[1], conf.blocks[1], (2, 2))
         self.layer3 = make_stage(conf.block, self.stage_channels[1], widths[2], conf.blocks[2], (2, 2))
         self.layer4 = make_stage(conf.block, self.stage_channels[2], widths[3], conf.blocks[3], (2, 2))
-        bands = -(-feat_dim // 8)  # three times halved, rounded up
+        bands = -(-feat_dim // 8)  # halved three times, rounded up
         self.pooling = make_pooling(conf.pooling, self.stage_channels[3] * bands, conf.variance_floor)
         self.embedding = EmbeddingLayers(self.pooling.dim, conf.embedding_dim, conf.embedding_layers)
 

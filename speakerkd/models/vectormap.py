@@ -1,10 +1,10 @@
 """Maps of embeddings, for systems whose vectors can't be compared directly; and their checkpoints.
 
 A map takes vectors of any length and gives vectors of length 1: normalise, g, normalise. By its kind, g is
-    identity   nothing; the space is that of this system
+    identity   e; the space is that of this system
     linear     A e without an offset, so the matrix A is the map; it is also written as Kaldi's transform.mat
     mlp        A e + W2 relu(layer_norm(W1 e)); it starts as A, since W2 starts at zero
-If A is square or adds dimensions, it starts as the identity, else with orthonormal rows.
+If A is square or adds dimensions, it starts as the identity, otherwise with orthonormal rows.
 
 A checkpoint is a plain dict that torch.load reads with weights_only=True:
     format   "speakerkd-map-1"      kind, in_dim, out_dim, hidden   see above      weights   state_dict
@@ -29,7 +29,7 @@ from speakerkd.models.base import check_weights
 
 FORMAT = "speakerkd-map-1"
 KINDS = ("identity", "linear", "mlp")
-System = dict[str, str]  # name, digest ("" where there is no checkpoint)
+System = dict[str, str]  # name, digest ("": there is no checkpoint)
 RECORDED = {"kind": str, "in_dim": int, "out_dim": int, "hidden": int, "side": str, "system": dict, "weights": dict}
 
 
@@ -41,7 +41,7 @@ class VectorMap(nn.Module):
         if kind == "identity" and in_dim != out_dim:
             raise ValueError(f"a map that changes nothing can't go from {in_dim} to {out_dim} dimensions")
         self.kind, self.in_dim, self.out_dim, self.hidden = kind, in_dim, out_dim, hidden
-        self.record: dict[str, Any] = {}  # side, system and other, of a map that was loaded
+        self.record: dict[str, Any] = {}  # of a loaded map: side, system and other
         if kind != "identity":
             self.linear = nn.Linear(in_dim, out_dim, bias=False)
             (nn.init.eye_ if out_dim >= in_dim else nn.init.orthogonal_)(self.linear.weight)
@@ -52,7 +52,7 @@ class VectorMap(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., out_dim), in single precision."""
+        """(..., in_dim) -> (..., out_dim), in float32."""
         with torch.autocast(vectors.device.type, enabled=False):
             unit = F.normalize(vectors.float(), dim=-1)
             mapped = unit if self.kind == "identity" else self.linear(unit)
@@ -91,7 +91,9 @@ def load_map(path: str | Path) -> VectorMap:
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{path}: can't be read, or is no checkpoint; give enroll.pt or test.pt of stage 7") from error
+        raise ValueError(
+            f"{path}: can't be read, or is not a checkpoint; give enroll.pt or test.pt of stage 7"
+        ) from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise ValueError(f"{path}: not a map (format '{found}', '{FORMAT}' is needed); give enroll.pt or test.pt")

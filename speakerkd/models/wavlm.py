@@ -1,7 +1,8 @@
-"""WavLM under a small ECAPA-TDNN, as UniSpeech fine-tunes it for speaker verification: the teacher of ENSKD.
+"""WavLM with a small ECAPA-TDNN on top, as UniSpeech fine-tunes it for speaker verification: the teacher of ENSKD.
 
-It takes the wave. The hidden states of all layers are averaged with learnt weights, normalised over time by channel, and go
-through an ECAPA-TDNN. WavLM itself is torchaudio's. The defaults are WavLM-Large's, and those of wavlm_large_finetune.pth.
+It takes the wave. The hidden states of all layers are averaged with learnt weights, normalised over time in each channel,
+and go through an ECAPA-TDNN. WavLM itself is torchaudio's. The defaults are those of WavLM-Large and
+wavlm_large_finetune.pth.
 """
 
 from dataclasses import dataclass
@@ -20,21 +21,21 @@ SHORTEST = 3200  # samples: the ECAPA-TDNN needs some frames of 20 ms
 
 @dataclass(frozen=True)
 class WavLMConf:
-    layers: int = opt(24, "layers of the transformer")
+    layers: int = opt(24, "number of layers of the transformer")
     size: int = opt(1024, "channels of the transformer")
     heads: int = opt(16, "attention heads of a layer")
     hidden: int = opt(4096, "channels of the feed-forward part of a layer")
-    buckets: int = opt(320, "relative positions that are told apart")
-    max_distance: int = opt(800, "frames from where on relative positions are not told apart")
+    buckets: int = opt(320, "number of relative positions that are distinguished")
+    max_distance: int = opt(800, "distance in frames above which relative positions are not distinguished")
     position_kernel: int = opt(128, "width of the convolution that encodes positions")
     position_groups: int = opt(16, "its groups")
     large: bool = opt(
-        True, "layer norms first and in each convolution, normalised waves: WavLM-Large; false: Base, Base+"
+        True, "true: layer norms first and in each convolution, normalised waves (WavLM-Large); false: Base, Base+"
     )
     channels: int = opt(512, "channels of the ECAPA-TDNN's blocks")
     joined_channels: int = opt(1536, "channels of the layer that is pooled")
-    global_context: bool = opt(False, "the attention also sees the statistics of the utterance")
-    embedding_dim: int = opt(256, "size of the embedding")
+    global_context: bool = opt(False, "true: the attention also takes the statistics of the utterance")
+    embedding_dim: int = opt(256, "dimension of the embedding")
 
 
 class WavLM(nn.Module):
@@ -42,10 +43,12 @@ class WavLM(nn.Module):
 
     def __init__(self, conf: WavLMConf, feat_dim: int) -> None:
         super().__init__()
-        from torchaudio.models.wav2vec2.model import wavlm_model  # here: other models need not wait for it
+        from torchaudio.models.wav2vec2.model import (
+            wavlm_model,
+        )  # imported here, so that other models need not wait for it
 
         if feat_dim != 1:
-            raise ValueError(f"WavLM takes waves, one value a sample, and not {feat_dim} values a frame")
+            raise ValueError(f"WavLM takes waves, one value per sample, not {feat_dim} values per frame")
         self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
         self.stage_channels: tuple[int, ...] = ()
         self.wavlm = wavlm_model(
@@ -78,7 +81,7 @@ class WavLM(nn.Module):
         self.ecapa = ECAPA(ecapa, conf.size)
 
     def hidden_states(self, waves: Tensor) -> list[Tensor]:
-        """(B, samples) -> (B, T, size) of the input of the first layer, and of the output of each."""
+        """(B, samples) -> the input of the first layer and the output of each layer, (B, T, size) each."""
         features, _ = self.wavlm.feature_extractor(waves, None)
         transformer = self.wavlm.encoder.transformer
         states = [transformer._preprocess(self.wavlm.encoder.feature_projection(features))]
@@ -86,7 +89,7 @@ class WavLM(nn.Module):
         for layer in transformer.layers:
             state, bias = layer(states[-1], None, position_bias=bias)
             states.append(state)
-        if not transformer.layer_norm_first:  # torchaudio's word for a norm behind the position encoding
+        if not transformer.layer_norm_first:  # torchaudio's word for a norm after the position encoding
             states[-1] = transformer.layer_norm(states[-1])
         return states
 

@@ -1,7 +1,7 @@
 """The x-vector: a time-delay network, statistics pooling, affine layers (Snyder et al. 2018).
 
-Layer sizes and order (convolution, ReLU, batch norm without scale and shift) are Kaldi's and WeSpeaker's: no padding,
-so a frame of the last map sees 15 input frames.
+Layer sizes and order (convolution, ReLU, batch norm without scale and shift) are Kaldi's and WeSpeaker's. There is no
+padding, so one frame of the last map depends on 15 input frames.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pooling
 
-CONTEXT = 15  # input frames that one frame of the last map sees
+CONTEXT = 15  # input frames on which one frame of the last map depends
 
 
 @dataclass(frozen=True)
 class XVectorConf:
     channels: int = opt(512, "channels of the frame layers")
     stats_channels: int = opt(1500, "channels of the layer that is pooled")
-    embedding_dim: int = opt(512, "size of the embedding")
+    embedding_dim: int = opt(512, "dimension of the embedding")
     embedding_layers: int = opt(2, "affine layers after the pooling: 2 as in WeSpeaker, 1 as in 3D-Speaker")
     pooling: str = opt("statistics", "pooling over time: statistics or attentive")
     variance_floor: float = opt(FLOOR, "floor of the variances in the pooling; published nets differ in it")

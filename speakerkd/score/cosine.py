@@ -11,7 +11,7 @@ def length_normalise(matrix: np.ndarray, scale_up: bool = False) -> np.ndarray:
     lengths = np.sqrt(np.einsum("nd,nd->n", matrix, matrix, dtype=np.float64))
     if scale_up:
         lengths /= np.sqrt(matrix.shape[1])
-    unit = np.empty_like(matrix)  # filled in place: a temporary in double precision would take twice this memory
+    unit = np.empty_like(matrix)  # filled in place: a temporary in float64 would take twice this memory
     return np.divide(matrix, np.where(lengths > 0, lengths, 1)[:, None], out=unit, casting="same_kind")
 
 

@@ -1,1 +1,1 @@
-"""A model in use: in go recordings and an exported folder, out come scores, decisions and profiles. No PyTorch."""
+"""A model in use: recordings and an exported folder go in, scores, decisions and profiles come out. No PyTorch."""

@@ -11,9 +11,9 @@ Usage: local/verify.py [options] <recording> <recording>
 
 Also: python -m speakerkd.verify, and speakerkd-verify after pip install. It does not need PyTorch.
 
-Printed are the cosine score, the log likelihood ratio (natural logarithm; positive speaks for the same speaker), and the
-decision at the operating point. Thresholds come from the model's card. They were measured on other speakers, by length of
-speech and by noise; the line says which measurement was used.
+It prints the cosine score, the log likelihood ratio (natural logarithm; positive means: more likely the same speaker), and
+the decision at the operating point. Thresholds come from the model's card. They were measured on other speakers, for
+several lengths of speech and with noise. The output says which measurement was used.
 """
 
 import logging
@@ -56,7 +56,7 @@ class Options:
 
 
 class Judge:
-    """Scores to decisions, by the conditions of the card."""
+    """Turns scores into decisions, with the conditions of the card."""
 
     def __init__(self, encoder: Encoder, options: Options) -> None:
         self._conditions = conditions_of(encoder.card)
@@ -69,7 +69,7 @@ class Judge:
         chosen = choose_condition(self._conditions, seconds, clean)
         if seconds < 0.8 * chosen.seconds:
             logging.warning(
-                "%.1f s of speech are less than any length that was measured (%.1f s); errors are more frequent",
+                "%.1f s of speech are less than the shortest length that was measured (%.1f s); expect more errors",
                 seconds, chosen.seconds,
             )  # fmt: skip
         return chosen
@@ -109,7 +109,9 @@ def enroll(encoder: Encoder, options: Options) -> None:
         shortest = min(recordings, key=lambda each: each.speech)
         condition = choose_condition(conditions_of(encoder.card), shortest.speech, True)
         if agreement < condition.threshold_of_prior(0.5):
-            logging.warning("the recordings of %s agree little (lowest score %.3f): one speaker?", name, agreement)
+            logging.warning(
+                "recordings of %s are not similar (lowest score %.3f): one speaker?", name, agreement
+            )
 
 
 def verify(encoder: Encoder, options: Options, paths: list[str]) -> None:

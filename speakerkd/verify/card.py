@@ -1,10 +1,10 @@
-"""card.json of an exported model: what the model is, how it hears, what it is worth, and its thresholds.
+"""card.json of an exported model: what the model is, its features, its error rates and its thresholds.
 
 local/export_onnx.py writes it, verify reads it. The important entries:
     format       "speakerkd-export-1"
     files        {"fp32": {"name", "sha256", "bytes"}, "int8": the same or absent}
     front_end    the options of Kaldi's fbank, and waveform_scale; min_frames is the shortest input of the model
-    conditions   a list, one entry for each length and noise that was measured: how scores become log likelihood ratios
+    conditions   a list, one entry per measured length and noise: the map from scores to log likelihood ratios, thresholds
     snr_split    recordings below this estimated signal-to-noise ratio (dB) are judged by the noisy conditions
 """
 
@@ -22,7 +22,7 @@ NEEDED = ("format", "name", "files", "front_end", "dim", "min_frames", "conditio
 
 @dataclass(frozen=True)
 class Condition:
-    """What was measured for recordings of one length, with or without noise."""
+    """The measurement for recordings of one length, with or without noise."""
 
     seconds: float  # median seconds of speech
     label: str  # 1 s, 2 s, 4 s or whole
@@ -43,13 +43,13 @@ class Condition:
         return self.scale * score + self.offset
 
     def threshold_of_prior(self, prior: float) -> float:
-        """The score above which the same speaker is the cheaper decision, errors of both kinds costing the same."""
+        """The score above which the decision "same speaker" costs less. Both kinds of errors cost the same."""
         if not 0 < prior < 1:
             raise ValueError(f"--prior={prior:g} is not between 0 and 1")
         return (-math.log(prior / (1 - prior)) - self.offset) / self.scale
 
     def threshold_of_false_accepts(self, rate: float) -> float:
-        """Between two rates that were measured, the threshold is interpolated over the rate's logarithm."""
+        """The threshold for a rate. Between two measured rates it is interpolated over the logarithm of the rate."""
         rates = [each for each, _ in self.false_accepts]
         if not rates or not min(rates) <= rate <= max(rates):
             measured = f"{min(rates):g} to {max(rates):g}" if rates else "none"
@@ -72,14 +72,16 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     """The card of an exported folder, checked."""
     path = Path(folder) / NAME
     if not path.is_file():
-        what = "has no card.json" if Path(folder).is_dir() else "is no folder"
+        what = "has no card.json" if Path(folder).is_dir() else "is not a folder"
         raise ValueError(f"{folder} {what}; give a folder that local/export_onnx.py wrote")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is damaged ({error}); export the model again") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ValueError(f"{path}: is no card of an exported model ('format' must be {FORMAT}); export the model again")
+        raise ValueError(
+            f"{path}: is not the card of an exported model ('format' must be {FORMAT}); export the model again"
+        )
     lacking = [name for name in NEEDED if name not in card]
     if lacking:
         raise ValueError(f"{path}: lacks {', '.join(lacking)}; export the model again")
@@ -97,7 +99,7 @@ def conditions_of(card: dict[str, Any]) -> list[Condition]:
 
 
 def choose_condition(conditions: list[Condition], seconds: float, clean: bool) -> Condition:
-    """The longest condition that the shorter recording reaches, else the shortest; noisy ones where there are any."""
+    """The longest condition that the shorter recording reaches, or else the shortest; noisy ones if clean is false."""
     if not conditions:
         raise ValueError("this model was exported without thresholds; export it again with --calibration-dir")
     fitting = [each for each in conditions if each.clean == clean] or conditions

@@ -8,7 +8,7 @@ from speakerkd.verify.card import conditions_of
 def markdown_of(card: dict[str, Any]) -> str:
     parts = [f"# {card['name']}", "", *_facts(card), "", "## Error rates", "", *_rates(card)]
     parts += ["", "## Thresholds", "", *_thresholds(card), "", "## How it hears", ""]
-    front, mean = card["front_end"], card.get("mean", "")  # cards that were made earlier have no mean
+    front, mean = card["front_end"], card.get("mean", "")  # older cards have no mean
     parts += [
         f"`model.onnx` takes `feats`, float32 of shape (batch, frames, {card['feat_dim']}): {front['type']} features at "
         f"{front['sample_frequency']:g} Hz, scaled by {front.get('waveform_scale', 1):g}, without dither. "

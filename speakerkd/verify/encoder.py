@@ -53,7 +53,7 @@ class Encoder:
         self.folder, self.card = Path(folder), read_card(folder)
         files = self.card["files"]
         if precision not in files:
-            raise ValueError(f"{folder}: holds no {precision} model (it holds {' '.join(files)})")
+            raise ValueError(f"{folder}: has no {precision} model (it has {' '.join(files)})")
         path = self.folder / files[precision]["name"]
         if not path.is_file():
             raise ValueError(f"{path}: no such file; export the model again")
@@ -74,7 +74,7 @@ class Encoder:
         return unit(self.embed(self.features(wave)[None])[0])
 
     def embed(self, feats: np.ndarray) -> np.ndarray:
-        """(B, T, F) -> (B, D); what is too short for the model is repeated."""
+        """(B, T, F) -> (B, D). An input that is too short for the model is repeated."""
         least = int(self.card["min_frames"])
         if feats.shape[1] < least:
             feats = np.tile(feats, (1, -(-least // max(feats.shape[1], 1)), 1))[:, :least]

@@ -17,7 +17,7 @@ from speakerkd.verify.recording import speech_of
 
 LENGTHS = (1.0, 2.0, 4.0, 0.0)  # seconds; 0 is the whole recording
 RATES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
-LEAST_ACCEPTS = 10  # a rate is measured if it means this many false accepts
+LEAST_ACCEPTS = 10  # a false-acceptance rate is measured only with this many false accepts
 Wave = Callable[[str], np.ndarray]
 Change = Callable[[np.ndarray, str], np.ndarray]
 
@@ -32,7 +32,7 @@ class Heard(NamedTuple):
 def hear(
     encoder: Encoder, ids: Sequence[str], wave_of: Wave, change: Change | None, seconds: float, seed: int
 ) -> Heard:
-    """Embeddings of a stretch of each recording, from a place that the seed draws; shorter recordings are left out."""
+    """Embeddings of one stretch of each recording, at a random place (by seed). Shorter recordings are left out."""
     vectors = np.zeros((len(ids), encoder.dim), np.float32)
     present, speech, snr = np.zeros(len(ids), bool), np.zeros(len(ids)), np.zeros(len(ids))
     size = round(seconds * encoder.rate)
@@ -57,9 +57,9 @@ def hear(
 def measure(
     encoder: Encoder, trials: Trials, speakers: Speakers, wave_of: Wave, noises: dict[str, Change | None], seed: int
 ) -> tuple[list[dict[str, Any]], float]:
-    """The conditions of a card, and the signal-to-noise ratio that lies between the clean and the noisy recordings.
+    """The conditions of a card, and the signal-to-noise ratio that separates the clean from the noisy recordings.
 
-    Both sides of a trial have the same length and noise. A length for which fewer than half of the trials are left is
+    Both sides of a trial have the same length and noise. If fewer than half of the trials are left for a length, it is
     not measured.
     """
     ids = sorted({*trials.enroll_ids, *trials.test_ids})

@@ -27,7 +27,7 @@ class Profile:
 
 def check_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w .@-]{0,99}", name) or name != name.strip():
-        raise ValueError(f"'{name}' can't name a profile: letters, digits, blanks and _.@- are allowed, 100 at most")
+        raise ValueError(f"'{name}' can't name a profile: letters, digits, spaces and _.@- are allowed, at most 100")
     return name
 
 
@@ -49,7 +49,7 @@ def write_profile(folder: str | Path, profile: Profile) -> Path:
 
 
 def read_profile(path: Path, model: str, dim: int) -> Profile:
-    """A profile that was made with this very model; any other is refused."""
+    """Reads a profile. A profile made with another model is refused."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
@@ -57,7 +57,7 @@ def read_profile(path: Path, model: str, dim: int) -> Profile:
         vectors = np.array(record["vectors"], np.float32)
         profile = Profile(str(record["name"]), str(record["model"]), vectors, float(record["speech"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no profile, or is damaged ({error}); enrol again") from error
+        raise ValueError(f"{path}: is not a profile, or is damaged ({error}); enrol again") from error
     if profile.model != model:
         raise ValueError(f"{path}: was made with another model; enrol {profile.name} again with this one")
     if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors) or not np.isfinite(vectors).all():

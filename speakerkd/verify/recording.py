@@ -1,4 +1,4 @@
-"""A recording as verification needs it: one channel at the model's rate, and how much speech it holds."""
+"""A recording for verification: one channel at the model's rate, and how much speech it has."""
 
 import logging
 import shutil
@@ -14,8 +14,8 @@ from speakerkd.verify.resample import resample
 
 SHORTEST = 0.5  # seconds of speech; less is refused
 SILENT = -60.0  # dB below full scale; a recording whose loud frames are softer is refused
-CLIPPED = 0.01  # share of the samples at full scale from which on a recording is called clipped
-FLAT = 6.0  # dB between loud and soft frames; with less there are no pauses to be told from speech
+CLIPPED = 0.01  # a recording is called clipped if at least this share of its samples is at full scale
+FLAT = 6.0  # dB between loud and soft frames; with less, pauses can't be told from speech
 LIMIT = 3600.0  # seconds
 
 
@@ -36,10 +36,10 @@ def levels_of(wave: np.ndarray, rate: int) -> np.ndarray:
 
 
 def speech_of(wave: np.ndarray, rate: int) -> tuple[float, float]:
-    """(seconds of speech, estimated signal-to-noise ratio in dB), from the levels alone.
+    """(seconds of speech, estimated signal-to-noise ratio in dB), computed from the levels only.
 
-    Loud is the level that 5 % of the stretches exceed, soft the one that 10 % stay below. Speech is what lies above four
-    tenths of the way from soft to loud.
+    The loud level is the one that 5 % of the stretches exceed. 10 % of them are below the soft level. Stretches count as
+    speech if their level is above soft + 0.4 · (loud - soft).
     """
     levels = levels_of(wave, rate)
     soft, loud = np.percentile(levels, [10, 95])
@@ -50,7 +50,7 @@ def speech_of(wave: np.ndarray, rate: int) -> tuple[float, float]:
 
 
 def read_recording(path: str | Path, rate: int) -> Recording:
-    """Any rate and number of channels (their mean); too short, silent or unreadable is a ValueError, clipped a warning."""
+    """Takes any rate and number of channels (their mean). Too short, silent or unreadable: ValueError; clipped: warning."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file" if not path.exists() else f"{path}: is not a regular file")
@@ -67,7 +67,7 @@ def read_recording(path: str | Path, rate: int) -> Recording:
     if np.percentile(levels_of(wave, rate), 95) < SILENT:
         raise ValueError(f"{path}: is silent (its loud parts are below {SILENT:.0f} dB of full scale)")
     if speech < SHORTEST:
-        raise ValueError(f"{path}: holds {speech:.2f} s of speech; {SHORTEST} s are needed at least")
+        raise ValueError(f"{path}: holds {speech:.2f} s of speech; at least {SHORTEST} s are needed")
     if clipped > CLIPPED:
         logging.warning("%s: %.0f %% of the samples are clipped; the score is less reliable", path, 100 * clipped)
     return Recording(str(path), wave, speech, snr)
