@@ -1,8 +1,8 @@
-"""Options: a dataclass beside its class holds the defaults, a Kaldi conf file or the command line changes them.
+"""Options: a dataclass holds the defaults; a Kaldi conf file or the command line changes them.
 
-A conf file is Kaldi's: a line `--num-mel-bins=80  # comment` an option; `--name` alone is true. Names are written with
-hyphens or underscores. A number may be a fraction: --warmup=6/150. Later wins: dataclass, conf file, command line. A name
-that is not a field is an error that lists the fields.
+A conf file is as in Kaldi: one option per line, such as `--num-mel-bins=80  # comment`. `--name` alone means true. Names
+are written with hyphens or underscores. A number may be a fraction: --warmup=6/150. The conf file overrides the dataclass,
+and the command line overrides both. A name that is not a field is an error that lists the fields.
 
 A stage script is
     @dataclass
@@ -59,7 +59,7 @@ def read_conf(path: str | Path) -> dict[str, str]:
 
 
 def build(cls: type[T], pairs: dict[str, str], where: str) -> T:
-    """Make the dataclass from texts; `where` names their source in errors."""
+    """Makes the dataclass from texts; `where` names their source in errors."""
     return update(cls(), pairs, where)
 
 
@@ -83,7 +83,7 @@ def update(conf: T, pairs: dict[str, str], where: str) -> T:
 
 
 def typed_conf(path: str | Path, table: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """A conf file that names a class by --type=name -> (name, table[name], its Conf with the file's departures)."""
+    """A conf file that names a class by --type=name -> (name, table[name], its Conf with the file's options)."""
     pairs = read_conf(path)
     allowed = " ".join(sorted(table))
     name = pairs.pop("type", "")
@@ -114,7 +114,7 @@ def _value(kind: Any, text: str) -> Any:
     raise TypeError(f"options of type {kind} are not supported")
 
 
-# Python would also read 1_000 and the digits of other scripts.
+# Python's int() would also accept 1_000 and digits of other scripts.
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -139,7 +139,7 @@ def _number(text: str) -> float:
 
 
 def require_least(conf: Any, least: int, *names: str) -> None:
-    """Each of these fields, a number or a tuple of them, must be at least so large. For a dataclass's __post_init__."""
+    """Each of these fields, a number or a tuple of numbers, must be at least `least`. For a dataclass's __post_init__."""
     for name in names:
         value = getattr(conf, name)
         if min(value if isinstance(value, tuple) else (value,), default=least) < least:
@@ -172,7 +172,7 @@ def from_json(cls: type[T], text: str, where: str) -> T:
 
 
 def parse_args(cls: type[T], argv: Sequence[str], usage: str | None, num_args: int | None = 0) -> tuple[T, list[str]]:
-    """Options and positional arguments of a script; --config file is read first; --help prints the usage.
+    """The options and positional arguments of a script. --config files are read first; --help prints the usage.
 
     num_args is how many positional arguments there must be (None: any number).
     """
@@ -202,7 +202,7 @@ def parse_args(cls: type[T], argv: Sequence[str], usage: str | None, num_args: i
         conf = update(conf, read_conf(path), path)
     conf = update(conf, pairs, "command line")
     if num_args is not None and len(rest) != num_args:
-        raise ValueError(f"{num_args} argument(s) are needed, {len(rest)} given: {' '.join(rest)} (see --help)")
+        raise ValueError(f"needs {num_args} argument(s), got {len(rest)}: {' '.join(rest)} (see --help)")
     return conf, rest
 
 
@@ -216,10 +216,10 @@ def _help(cls: Any, usage: str | None) -> str:
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Call main(arguments). An error in the input, the files or the memory is a line on stderr, and the exit status is 1."""
+    """Calls main(arguments). An error in input, files or memory becomes one line on stderr, and the exit status is 1."""
     name = Path(sys.argv[0]).name
     logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr)
-    # Ended by a job runner: leave as after Ctrl-C, so that temporary files are removed.
+    # A job runner ends the script: leave as after Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Whether weights and states are finite. What is not is neither saved nor loaded."""
+"""Checks that weights and states are finite. Others are neither saved nor loaded."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ def not_finite(state: Any) -> list[str]:
     for name, tensor in _tensors(state, ""):
         flags.setdefault(tensor.device, {})[name] = tensor.isfinite().all()
     found: list[str] = []
-    for named in flags.values():  # one look at each device, since each look makes a GPU wait
+    for named in flags.values():  # one check per device, because each check makes a GPU wait
         finite = torch.stack(list(named.values())).tolist()
         found += [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
     return found

@@ -1,4 +1,4 @@
-"""One process or several: what torchrun says in the environment, and on which device this one works."""
+"""One process or several, as torchrun's environment says, and the device of this process."""
 
 import contextlib
 import ctypes
@@ -22,14 +22,14 @@ class World:
         return self.rank == 0
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """Over the processes."""
+        """The mean over the processes."""
         if self.size > 1:
             value = value.clone()
             torch.distributed.all_reduce(value)
         return value / self.size
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Is a flag set in any process? For decisions that all must take alike. It does not wait for GPUs."""
+        """Is a flag set in any process? For decisions that must be the same in all. It does not wait for GPUs."""
         if self.size == 1:
             return flags
         tensor = torch.tensor(flags, dtype=torch.int32)
@@ -45,11 +45,13 @@ class World:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
             if self.device.type == "cpu":
-                time.sleep(1)  # gloo's threads end a little later; a process that ends before them is aborted (7 of 20)
+                time.sleep(
+                    1
+                )  # gloo's threads end a little later; a process that ends before them is aborted (7 in 20)
 
 
 def start(device: str = "auto") -> World:
-    """device: auto (a GPU for each process where there are GPUs), cpu, or cuda."""
+    """device: auto (a GPU for each process if there are GPUs), cpu, or cuda."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device={device} is not one of: auto cpu cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -60,7 +62,7 @@ def start(device: str = "auto") -> World:
         local = int(os.environ.get("LOCAL_RANK", 0))
         if local >= torch.cuda.device_count():
             raise ValueError(
-                f"process {local} of this machine has no GPU of its own ({torch.cuda.device_count()} there)"
+                f"process {local} of this machine has no GPU of its own (there are {torch.cuda.device_count()})"
             )
         torch.cuda.set_device(local)
     if size > 1:
@@ -69,10 +71,10 @@ def start(device: str = "auto") -> World:
 
 
 def keep_memory() -> None:
-    """Have glibc keep what tensors free for the next ones, where it would give it back and have the kernel clear it anew.
+    """Makes glibc keep freed memory for the next tensors. Otherwise it goes back to the kernel, which clears it again.
 
-    For training on CPUs only: a step of skdfe on a small ResNet takes about a fifth less time, but the process keeps the
-    most memory that it ever had. Results don't change.
+    For training on CPUs only. A step of skdfe on a small ResNet takes about a fifth less time, but the process keeps the
+    largest amount of memory that it ever had. Results don't change.
     """
     settings = {-3: 1 << 30, -1: -1, -2: 1 << 26}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD (never), M_TOP_PAD of malloc.h
     with contextlib.suppress(OSError, AttributeError):  # a C library without mallopt
@@ -82,28 +84,28 @@ def keep_memory() -> None:
 
 
 def gather_rows(rows: torch.Tensor, same_loss: bool = True) -> torch.Tensor:
-    """The rows of all processes, in the order of their ranks; equally many of each.
+    """The rows of all processes, in the order of their ranks. Each process gives the same number of rows.
 
-    DistributedDataParallel takes the mean of the processes' gradients. The gradient is right for the mean of the
-    processes' losses if, with same_loss, every process makes the same loss of the rows: each then knows the gradient of
-    its own. Without it each process may make a loss of its own; then the gradients are summed over the processes.
+    DistributedDataParallel takes the mean of the processes' gradients. With same_loss, every process must compute the same
+    loss from the rows; each then knows the gradient of its own rows. Without it, each process may compute its own loss, and
+    the gradients are summed over the processes. Both give the gradient of the mean of the processes' losses.
     """
     return _Gather.apply(rows, same_loss) if _several() else rows
 
 
 def own_rows(count: int) -> slice:
-    """Where the `count` rows of this process are among those of gather_rows."""
+    """The position of this process's `count` rows among those of gather_rows."""
     first = torch.distributed.get_rank() * count if _several() else 0
     return slice(first, first + count)
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """With a gradient that is right under the same conditions."""
+    """The mean over the processes; its gradient is right under the same conditions."""
     return _Mean.apply(value) if _several() else value
 
 
 def own_share(rows: torch.Tensor) -> torch.Tensor:
-    """Those of gather_rows that this process gave."""
+    """The rows of gather_rows that this process gave."""
     if not _several():
         return rows
     return rows.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]

@@ -1,4 +1,4 @@
-"""Work shared out to processes: in order, and with an error where one of them dies."""
+"""Distributes work over processes. Results come in order; if a process dies, there is an error."""
 
 import signal
 from collections.abc import Callable, Iterable
@@ -16,7 +16,9 @@ def in_processes(work: Callable[[Item], Result], items: Iterable[Item], number: 
         with ProcessPoolExecutor(number, initializer=_leave_interrupts_to_the_parent) as pool:
             return list(pool.map(work, items))
     except BrokenProcessPool as error:
-        raise ValueError(f"a process died; is there memory for --nj={number} of them? Try a smaller --nj") from error
+        raise ValueError(
+            f"a process died. The memory may be too small for --nj={number}; try a smaller --nj"
+        ) from error
 
 
 def _leave_interrupts_to_the_parent() -> None:

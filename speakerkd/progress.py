@@ -1,11 +1,11 @@
-"""A line of a job's log now and then, which people and scripts can read: done, of how many, speed, time left."""
+"""Progress lines in a job's log, for people and scripts: number done, total, speed, time left."""
 
 import logging
 import time
 
 
 class Progress:
-    """`add` what has been done; a line is logged at most every `every` seconds."""
+    """Call `add` for what has been done. At most one line is logged per `every` seconds."""
 
     def __init__(self, total: int, every: float = 10.0) -> None:
         self.total, self.every = total, every

@@ -1,8 +1,9 @@
-"""Schedules: what changes while a run goes on, such as the learning rate, the margin and the weight of a distance.
+"""Schedules: values that change during a run, such as the learning rate, the margin and the weight of a distance.
 
-All have one unit, the part of the run that is done, from 0 to 1. Conf files may write it as a fraction: 6/150 is 6 of 150
-epochs. A run of a third of the epochs then has the same curves. Each curve equals that of the official code at every step:
-WeSpeaker and ENSKD (exponential decay, rise of the margin), DINO and SDPN (cosine, momentum, temperature).
+The unit of all schedules is the part of the run that is done, from 0 to 1. Conf files may give it as a fraction: 6/150
+means 6 of 150 epochs. A run with a third of the epochs then has the same curves. Each curve equals that of the official
+code at every step: WeSpeaker and ENSKD (exponential decay, rise of the margin), DINO and SDPN (cosine, momentum,
+temperature).
 """
 
 import math
@@ -13,10 +14,10 @@ ROUNDING = 1e-9  # parts such as 39/150 are rounded; a step is far more than thi
 
 
 def require_part(name: str, value: float) -> None:
-    """`name` is the option as it is written, such as --warmup."""
+    """The value must be a part of the run. `name` is the option as the user writes it, such as --warmup."""
     if not 0 <= value <= 1:
         raise ValueError(
-            f"{name}={value:g}: not a part of the run, which is from 0 to 1; for 6 of 150 epochs write {name}=6/150"
+            f"{name}={value:g}: not a part of the run, from 0 to 1; for 6 of 150 epochs write {name}=6/150"
         )
 
 
@@ -29,11 +30,11 @@ def require_parts_in_order(first: tuple[str, float], second: tuple[str, float]) 
 
 
 def learning_rate(decay: str, peak: float, final: float, warmup: float, step: int, steps: int) -> float:
-    """The rate of step number `step`, from 0, of `steps`.
+    """The learning rate of step number `step` (from 0) of `steps`.
 
-    exponential   falls from the first step on, and is multiplied by a linear rise over the warm-up. The highest rate is
-                  therefore a little below `peak`.
-    cosine        rises linearly to `peak` over the warm-up, then falls in a half cosine over the rest of the run.
+    exponential   falls from the first step on, and is multiplied by a linear rise over the warm-up. So the highest rate
+                  is a little below `peak`.
+    cosine        rises linearly to `peak` over the warm-up, then falls as half a cosine over the rest of the run.
     """
     rising = round(warmup * steps)
     if decay == "exponential":
@@ -52,7 +53,7 @@ def half_cosine(first: float, last: float, part: float) -> float:
 def rise(part: float, start: float, end: float, shape: str = "linear") -> float:
     """0 up to `start`, 1 from `end` on.
 
-    exponential   1 - 0.001^r, with r from 0 to 1 between the two: half of the rise is over after a tenth of the way
+    exponential   1 - 0.001^r, with r from 0 to 1 between the two. Half of the rise is done after a tenth of the way
     """
     if part >= end - ROUNDING:
         return 1.0
@@ -63,12 +64,12 @@ def rise(part: float, start: float, end: float, shape: str = "linear") -> float:
 
 
 def rise_in_epochs(epoch: int, num_epochs: int, end: float) -> float:
-    """1/n in epoch 0, 2/n in epoch 1, ..., where the part `end` of the run is n epochs; then 1."""
+    """1/n in epoch 0, 2/n in epoch 1, ..., then 1. n is the number of epochs in the part `end` of the run."""
     rising = round(end * num_epochs)
     return 1.0 if rising < 1 else min((epoch + 1) / rising, 1.0)
 
 
 def line_in_epochs(epoch: int, num_epochs: int, first: float, last: float, end: float) -> float:
-    """`first` in epoch 0, in equal steps to `last` in the last epoch of the part `end` of the run; then `last`."""
+    """`first` in epoch 0, then equal steps to `last` in the last epoch of the part `end` of the run, then `last`."""
     rising = int(end * num_epochs + ROUNDING)
     return last if epoch >= rising - 1 else first + (last - first) * epoch / (rising - 1)

@@ -159,7 +159,7 @@ def test_dither_is_seeded_and_of_the_size_said() -> None:
         ({"high_freq": 9000.0}, "don't fit 0 to 8000"),
         ({"low_freq": -1.0}, "don't fit"),
         ({"num_mel_bins": 300}, "300 is too many here"),
-        ({"num_mel_bins": 2}, "3 or more"),
+        ({"num_mel_bins": 2}, "at least 3 are needed"),
         ({"frame_shift": 0.0}, "can't be made"),
         ({"frame_length": 24.9375, "round_to_power_of_two": False}, "needs an even frame; it has 399"),
     ],

@@ -277,7 +277,7 @@ def test_features_of_another_width_are_refused(recipe: Path, data: Path, sh: Run
 def test_speakers_of_one_utterance_are_counted(recipe: Path, data: Path, sh: Run) -> None:
     write_table(data / "utt2spk", {f"s{i}-{j}": f"s{i}-{j}" if i == 0 else f"s{i}" for i in range(6) for j in range(8)})
     done = sh(*command("exp/a", "--valid-speakers", 0, "--num-epochs", 1, "--average", 1))
-    assert "8 speaker(s) have one utterance only" in done.stderr
+    assert "8 speaker(s) have only one utterance" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_damaged_files_are_named_with_the_remedy(recipe: Path, data: Path, sh: R
     whole = damage("epoch.4.pt")
     assert refused().endswith("exp/a/epoch.4.pt: damaged. Remove it and last.pt; training then begins anew")
     (recipe / "exp/a/epoch.4.pt").unlink()
-    assert "exp/a/epoch.4.pt is missing, and the result is made of it. Remove exp/a/last.pt; training" in refused()
+    assert "exp/a/epoch.4.pt is missing, but the result needs it. Remove exp/a/last.pt; training" in refused()
     (recipe / "exp/a/epoch.4.pt").write_bytes(whole)
     whole = damage("conf.json")
     assert "exp/a/conf.json: damaged. Remove it, and training goes on from last.pt; whether the options" in refused()

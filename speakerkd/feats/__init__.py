@@ -1,1 +1,1 @@
-"""Waves to features: in goes a wave, out comes a matrix of frames by filters, or the speech decision of each frame."""
+"""Features: a wave goes in; a matrix of frames by filters comes out, or the speech decision of each frame."""

@@ -3,9 +3,9 @@
 torchaudio.compliance.kaldi computes the same values. Here the window and the mel matrix are made once, not for each
 utterance, and the power spectrum is summed inside the product with the mel matrix: several times as fast.
 
-How close to Kaldi's compute-fbank-feats, on its own output for speech (float32 on both sides): 99 % of the values differ by
-less than 1.4e-4. A filter 30 nepers below the frame's loudest holds only rounding; there the difference is up to 0.2 (from
-the same computed in float64, ours is 0.073 away at most, Kaldi's 0.130).
+Measured against the output of Kaldi's compute-fbank-feats for speech (both in float32): 99 % of the values differ by less
+than 1.4e-4. A filter 30 nepers below the frame's loudest one holds only rounding errors. There the difference is up to 0.2.
+(From the value in float64, ours is at most 0.073 away, Kaldi's 0.130.)
 """
 
 import math
@@ -17,13 +17,13 @@ import torch
 
 from speakerkd.conf import opt
 
-LOG_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi floors energies at it before the logarithm
-BLOCK = 256  # frames computed at a time
+LOG_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's floor of the energies before the logarithm
+BLOCK = 256  # number of frames computed together
 
 
 @dataclass(frozen=True)
 class FbankConf:
-    """Kaldi's options, by Kaldi's names and with Kaldi's defaults, so that compute-fbank-feats reads the same file."""
+    """Kaldi's options with Kaldi's names and defaults. compute-fbank-feats reads the same file."""
 
     sample_frequency: float = opt(16000.0, "rate of the features in Hz; recordings of other rates are resampled")
     frame_length: float = opt(25.0, "milliseconds")
@@ -32,26 +32,28 @@ class FbankConf:
         1.0, "standard deviation of the noise added to 16-bit samples, seeded by the utterance; 0: none"
     )
     preemphasis_coefficient: float = opt(0.97, "coefficient of the pre-emphasis")
-    remove_dc_offset: bool = opt(True, "subtract each frame's mean")
-    window_type: str = opt("povey", "povey, hamming, hanning, sine, rectangular or blackman")
+    remove_dc_offset: bool = opt(True, "true: subtract each frame's mean")
+    window_type: str = opt("povey", "window: povey, hamming, hanning, sine, rectangular or blackman")
     blackman_coeff: float = opt(0.42, "constant of the generalised Blackman window")
-    round_to_power_of_two: bool = opt(True, "pad frames to a power of two")
-    snip_edges: bool = opt(True, "only whole frames; false: one frame a shift, reflected at the ends")
+    round_to_power_of_two: bool = opt(True, "true: pad frames to a power of two")
+    snip_edges: bool = opt(
+        True, "true: only whole frames; false: one frame per shift, with the wave reflected at its ends"
+    )
     num_mel_bins: int = opt(23, "number of filters")
     low_freq: float = opt(20.0, "lower edge of the lowest filter, Hz")
     high_freq: float = opt(0.0, "upper edge of the highest filter; 0 or less: relative to half the rate")
-    use_energy: bool = opt(False, "add the frame's log energy as the first column")
-    energy_floor: float = opt(0.0, "floor of that energy, absolute; 0: none")
-    raw_energy: bool = opt(True, "take that energy before pre-emphasis and window")
-    htk_compat: bool = opt(False, "put the energy last")
-    use_log_fbank: bool = opt(True, "take the logarithm")
-    use_power: bool = opt(True, "power instead of magnitude")
-    channel: int = opt(-1, "channel of a recording with several, from 0; -1: the first, with a warning")
-    min_duration: float = opt(0.0, "shorter utterances are left out, seconds")
+    use_energy: bool = opt(False, "true: add the frame's log energy as the first column")
+    energy_floor: float = opt(0.0, "floor of this energy, absolute; 0: none")
+    raw_energy: bool = opt(True, "true: compute this energy before pre-emphasis and window")
+    htk_compat: bool = opt(False, "true: the energy is the last column")
+    use_log_fbank: bool = opt(True, "true: take the logarithm")
+    use_power: bool = opt(True, "true: power spectrum; false: magnitude")
+    channel: int = opt(-1, "channel to take, counted from 0; -1: the first, with a warning if there are several")
+    min_duration: float = opt(0.0, "shortest duration of an utterance in seconds; shorter ones are left out")
 
 
 class Fbank:
-    """wave -> (frames, bins); one object for many utterances, one thread at a time."""
+    """wave -> (frames, bins). One object serves many utterances, but only one thread at a time."""
 
     def __init__(self, conf: FbankConf) -> None:
         self.conf = conf
@@ -66,7 +68,7 @@ class Fbank:
         if self.padded % 2:
             raise ValueError(f"--round-to-power-of-two=false needs an even frame; it has {self.length} samples")
         self.window = window(conf, self.length)
-        # Each row twice: it meets the squares of the real and of the imaginary part, and the product sums them.
+        # Each row occurs twice, for the squares of the real and of the imaginary part; the product sums them.
         self.mel = (
             mel_matrix(conf, self.padded).repeat_interleave(2, 0) if conf.use_power else mel_matrix(conf, self.padded)
         )
@@ -90,7 +92,7 @@ class Fbank:
 
     @torch.inference_mode()
     def raw_log_energy(self, wave: np.ndarray, seed: int = 0) -> np.ndarray:
-        """(frames,): the energy that Kaldi's VAD takes by default, of the frame before pre-emphasis and window.
+        """(frames,): the energy that Kaldi's VAD uses by default: that of the frame before pre-emphasis and window.
 
         It is the first column of features with --use-energy=true --raw-energy=true and no floor, without the filters.
         """
@@ -102,7 +104,8 @@ class Fbank:
     def _blocks(self, wave: np.ndarray, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
         """(first frame, samples of at most BLOCK frames), with the dither."""
         samples = torch.from_numpy(wave)
-        if self.conf.dither:  # of the wave, not of each frame as in Kaldi: the same noise, drawn 2.5 times less often
+        # Kaldi adds dither to each frame. Here it is added once to the wave: the same noise, 2.5 times fewer random numbers.
+        if self.conf.dither:
             noise = torch.randn(len(wave), generator=torch.Generator().manual_seed(seed))
             samples = samples + noise * (self.conf.dither / 32768)
         count = self.num_frames(len(wave))
@@ -112,14 +115,14 @@ class Fbank:
                 yield first, frames[first : first + BLOCK]
 
     def _scaled(self, samples: torch.Tensor) -> torch.Tensor:
-        """In the range of 16-bit integers, without each frame's mean; in a buffer."""
+        """The samples in the range of 16-bit integers, minus each frame's mean, in a buffer."""
         frames = torch.mul(samples, 32768, out=self._frame_buffer[: len(samples)])
         if self.conf.remove_dc_offset:
             frames -= frames.mean(1, keepdim=True)
         return frames
 
     def _compute(self, samples: torch.Tensor, features: torch.Tensor) -> None:
-        """At most BLOCK frames, in buffers that stay in the processor's cache; new memory would cost more than the sums."""
+        """Computes at most BLOCK frames, in buffers that stay in the processor's cache. New memory would take longer."""
         conf, count = self.conf, len(samples)
         padded, spectrum = self._padded_buffer[:count], self._spectrum_buffer[:count]
         frames = self._scaled(samples)
@@ -145,7 +148,7 @@ class Fbank:
     def _frames(self, samples: torch.Tensor, count: int) -> torch.Tensor:
         if self.conf.snip_edges:
             return samples.unfold(0, self.length, self.shift)
-        # The first frame's middle lies half a shift into the wave; what lies outside is reflected, repeatedly if need be.
+        # The middle of the first frame is half a shift into the wave. Outside, the wave is reflected, also repeatedly.
         before = self.length // 2 - self.shift // 2
         position = torch.arange(-before, (count - 1) * self.shift + self.length - before)
         position = position.remainder(2 * len(samples))
@@ -176,7 +179,7 @@ def mel_matrix(conf: FbankConf, padded: int) -> torch.Tensor:
     if not 0 <= conf.low_freq < high <= nyquist:
         raise ValueError(f"--low-freq={conf.low_freq} --high-freq={conf.high_freq} don't fit 0 to {nyquist} Hz")
     if conf.num_mel_bins < 3:
-        raise ValueError(f"--num-mel-bins={conf.num_mel_bins}: 3 or more are needed")
+        raise ValueError(f"--num-mel-bins={conf.num_mel_bins}: at least 3 are needed")
 
     def mel(frequency: torch.Tensor) -> torch.Tensor:
         return 1127 * torch.log1p(frequency / 700)
@@ -187,11 +190,11 @@ def mel_matrix(conf: FbankConf, padded: int) -> torch.Tensor:
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     weights = torch.minimum((at - left) / (centre - left), (right - at) / (right - centre)).clamp_min(0)
     if conf.htk_compat:
-        weights[0] = 0  # HTK leaves out the constant part
+        weights[0] = 0  # HTK leaves out the constant component
     empty = int((weights.sum(0) == 0).sum())
     if empty:
         raise ValueError(
-            f"--num-mel-bins={conf.num_mel_bins} is too many here: {empty} filters would meet no frequency"
+            f"--num-mel-bins={conf.num_mel_bins} is too many here: {empty} filters would have no frequency bin"
         )
     return torch.nn.functional.pad(weights, (0, 0, 0, 1)).float()
 

@@ -1,7 +1,8 @@
-"""Front ends: from a wave to what a model was trained to hear. A conf file describes one, its --type names the class.
+"""Front ends: from a wave to a model's features. A conf file describes a front end; its --type names the class.
 
-A checkpoint records the front end of its training as info["front_end"], and extraction honours it: features on disk serve
-where they are the model's own, else the model's features are computed from the recordings (speakerkd/feats/source.py).
+A checkpoint records the front end of its training as info["front_end"], and extraction uses it. If the features on disk
+are the model's own, they are taken. Otherwise the model's features are computed from the recordings
+(speakerkd/feats/source.py).
 """
 
 import dataclasses
@@ -24,13 +25,13 @@ MEANS = ("utterance", "none")
 
 @dataclass(frozen=True)
 class Reading:
-    """What is done to features when a model reads them: options that every front end has."""
+    """What is done to features when a model reads them. Every front end has these options."""
 
     mean: str = opt("utterance", "what is subtracted from the features: the utterance's mean, or none")
     window_frames: int = opt(
         0, "0: whole utterances; n: windows of n frames, whose vectors' mean is scaled to length 1"
     )
-    window_shift: int = opt(0, "frames from window to window; 0: as many as they are long")
+    window_shift: int = opt(0, "frames from window to window; 0: the length of a window")
 
     rows_per_frame: ClassVar[int] = 1  # rows of features for 10 ms
 
@@ -60,7 +61,7 @@ class KaldiConf(Reading, FbankConf):
 
 
 class KaldiFrontEnd:
-    """Kaldi's fbank. The scale moves all log energies alike, and so decides what lies under their floor."""
+    """Kaldi's fbank. The scale shifts all log energies equally, so it decides which ones are below the floor."""
 
     Conf: ClassVar[type] = KaldiConf
 
@@ -80,7 +81,7 @@ class SpeechBrainConf(Reading):
     num_mel_bins: int = opt(80, "number of filters")
     low_freq: float = opt(0.0, "lower edge of the lowest filter, Hz")
     high_freq: float = opt(0.0, "upper edge of the highest filter; 0: half the rate")
-    top_db: float = opt(80.0, "values are raised to this many decibels below the utterance's largest")
+    top_db: float = opt(80.0, "floor of the values, in decibels below the utterance's largest value")
 
 
 class SpeechBrainFrontEnd:
@@ -109,17 +110,17 @@ class ResemblyzerConf(Reading):
     frame_length: float = opt(25.0, "milliseconds")
     frame_shift: float = opt(10.0, "milliseconds")
     num_mel_bins: int = opt(40, "number of filters")
-    level: float = opt(-30.0, "softer recordings are raised to this power, decibels below full scale")
-    coverage: float = opt(0.75, "a last window of which less than this part is speech is left out")
+    level: float = opt(-30.0, "softer recordings are amplified to this power, in decibels below full scale")
+    coverage: float = opt(0.75, "the last window is left out if less than this part of it is speech")
     mean: str = opt("none", "what is subtracted from the features: the utterance's mean, or none")
-    window_frames: int = opt(160, "frames of a window")
+    window_frames: int = opt(160, "number of frames in a window")
     window_shift: int = opt(77, "frames from window to window: 1.3 windows a second")
 
 
 class ResemblyzerFrontEnd:
-    """Resemblyzer's mel power, not logarithmic; silence up to the end of the last window.
+    """Resemblyzer's mel power without logarithm; silence up to the end of the last window.
 
-    Resemblyzer also cuts out pauses beforehand, by WebRTC's detector, which is not done here.
+    Resemblyzer also removes pauses beforehand, with WebRTC's detector. That is not done here.
     """
 
     Conf: ClassVar[type] = ResemblyzerConf
@@ -143,7 +144,7 @@ class ResemblyzerFrontEnd:
         return self._power(np.pad(louder, (0, max(0, frames * self._shift - len(wave)))))[:frames].numpy()
 
     def num_frames(self, num_samples: int) -> int:
-        """Up to the end of the last window."""
+        """The number of frames up to the end of the last window."""
         window, step = self.conf.window_frames, self.conf.window_shift
         frames = -(-(num_samples + 1) // self._shift)
         count = max(1, -(-(frames - window + step + 1) // step))
@@ -207,15 +208,17 @@ def front_end_type(front_end: FrontEnd) -> str:
 
 
 def front_end_of(info: Mapping[str, Any], where: str) -> FrontEnd | None:
-    """The front end of a checkpoint's info; None where it holds none.
+    """The front end of a checkpoint's info; None: there is none.
 
-    local/train.py writes {"fbank": options of conf/fbank.conf, "cmn": "utterance"}, the options empty where it saw no file.
+    local/train.py writes {"fbank": options of conf/fbank.conf, "cmn": "utterance"}; without that file there are no options.
     """
     options = dict(info.get("front_end") or {})
     if options:
         name = options.pop("type", "")
         if name not in FRONT_ENDS:
-            raise ValueError(f"{where}: a front end '{name}', which isn't known here (known: {' '.join(FRONT_ENDS)})")
+            raise ValueError(
+                f"{where}: has a front end '{name}', which isn't known here (known: {' '.join(FRONT_ENDS)})"
+            )
         return FRONT_ENDS[name](from_json(FRONT_ENDS[name].Conf, json.dumps(options), where))
     if not info.get("fbank"):
         return None

@@ -1,4 +1,4 @@
-"""Fixed crops of the utterances of a data directory, as a model's own front end makes them of exactly the crops' samples."""
+"""Fixed crops of the utterances of a data directory. A model's own front end makes them from exactly the crops' samples."""
 
 import zlib
 from pathlib import Path
@@ -15,7 +15,7 @@ Piece = tuple[str, np.ndarray]  # (name, (T, F) raw features)
 
 
 def piece_name(utterance: str, start: int, frames: int) -> str:
-    """As Kaldi names its uniform subsegments: the first frame, and the frame after the last one."""
+    """Named as Kaldi names uniform subsegments: with the first frame, and the frame after the last one."""
     return f"{utterance}-{start:08d}-{start + frames:08d}"
 
 

@@ -1,7 +1,7 @@
 """Mel spectrograms as SpeechBrain and librosa compute them, for encoders that were trained on those.
 
-Both take centred frames: the wave is padded with zeros by half a frame at either end, so there is a frame for each shift
-and one more. The window is periodic. They differ from each other, and from Kaldi's, in the mel scale and its triangles.
+Both use centred frames: the wave is padded with half a frame of zeros at each end. So there is one frame per shift, and
+one more. The window is periodic. The mel scales and triangles of both differ from each other and from Kaldi's.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 1024  # frames transformed at a time
+BLOCK = 1024  # number of frames transformed together
 
 
 class MelPower:
@@ -28,7 +28,7 @@ class MelPower:
 
 
 def speechbrain_mel(length: int, rate: int, filters: int, low: float, high: float) -> Tensor:
-    """(frequency bins, filters): triangles as wide to the right as to the left, at centres even in 2595 log10(1 + f / 700).
+    """(frequency bins, filters): symmetric triangles, with centres evenly spaced in 2595 log10(1 + f / 700).
 
     The width is the distance to the centre below, so that a triangle ends before the next centre.
     """
@@ -40,9 +40,9 @@ def speechbrain_mel(length: int, rate: int, filters: int, low: float, high: floa
 
 
 def slaney_mel(length: int, rate: int, filters: int) -> Tensor:
-    """(frequency bins, filters): triangles of area one on Slaney's scale, up to half the rate; librosa's default.
+    """(frequency bins, filters): triangles of area 1 on Slaney's scale, up to half the rate; librosa's default.
 
-    Slaney's scale is linear, 200/3 Hz a mel, up to 1000 Hz, and from there logarithmic, 27 mels for a factor of 6.4.
+    Slaney's scale is linear up to 1000 Hz (200/3 Hz per mel) and logarithmic above (27 mels for a factor of 6.4).
     """
     knee, step = 1000.0, math.log(6.4) / 27
     top = 15 + math.log(rate / 2 / knee) / step if rate / 2 > knee else rate / 2 * 3 / 200

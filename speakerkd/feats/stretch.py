@@ -1,4 +1,4 @@
-"""Which samples a stretch of frames takes: what a front end must be given so that it makes these frames and no others."""
+"""The samples that belong to a stretch of frames: given these samples, a front end makes exactly these frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class FrameGrid:
         return 0 if num_samples < self.length else 1 + (num_samples - self.length) // self.shift
 
     def samples(self, frames: int) -> int:
-        """Of a stretch of so many frames."""
+        """The number of samples for a stretch of so many frames."""
         return (frames - 1) * self.shift + self.length
 
     def crop(self, read: Read, num_samples: int, start: int, frames: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Kaldi's energy rule for speech activity, and the log energies that it is applied to.
 
-Kaldi's compute-vad reads the first column of the features, in its recipes the raw log energy of MFCCs: that of a frame
-before pre-emphasis and window. Filterbank features have no such column unless they were made with --use-energy=true, and
-what the filters hold does not replace it: it is the energy after pre-emphasis. So it is computed from the recordings.
+Kaldi's compute-vad reads the first column of the features. In Kaldi's recipes that is the raw log energy of MFCCs: the
+energy of a frame before pre-emphasis and window. Filterbank features have such a column only with --use-energy=true. The
+filters can't replace it: they have the energy after pre-emphasis. So the energy is computed from the recordings.
 """
 
 import zlib
@@ -24,18 +24,23 @@ from speakerkd.files.tables import read_lines, read_table
 
 @dataclass(frozen=True)
 class VadConf:
-    """Kaldi's options and defaults, so that compute-vad reads the same file."""
+    """Kaldi's options and defaults. compute-vad reads the same file."""
 
     vad_energy_threshold: float = opt(5.0, "constant part of the threshold on the log energy")
-    vad_energy_mean_scale: float = opt(0.5, "the utterance's mean log energy times this is added to the threshold")
-    vad_frames_context: int = opt(0, "frames on either side that vote")
+    vad_energy_mean_scale: float = opt(
+        0.5, "factor on the utterance's mean log energy, which is added to the threshold"
+    )
+    vad_frames_context: int = opt(0, "number of frames on each side that vote")
     vad_proportion_threshold: float = opt(
         0.6, "share of the voting frames above the threshold that makes a frame speech"
     )
 
     def __post_init__(self) -> None:
         if self.vad_energy_mean_scale < 0 or self.vad_frames_context < 0 or not 0 < self.vad_proportion_threshold < 1:
-            raise ValueError("vad: mean scale and context can't be negative, the proportion lies between 0 and 1")
+            raise ValueError(
+                "--vad-energy-mean-scale and --vad-frames-context can't be negative, "
+                "--vad-proportion-threshold must be between 0 and 1"
+            )
 
 
 def energy_vad(log_energy: np.ndarray, conf: VadConf) -> np.ndarray:
@@ -101,7 +106,7 @@ class RecordedEnergy:
                 f"{self._folder}: '{utterance}' has features, but its recording {error}; bring the recording back, or take "
                 "the utterance out (utils/fix_data_dir.sh)"
             ) from error
-        energy = self._fbank.raw_log_energy(wave, zlib.crc32(utterance.encode()))  # the seed that its features have
+        energy = self._fbank.raw_log_energy(wave, zlib.crc32(utterance.encode()))  # the seed of its features
         if len(energy) != (expected := self._rows(utterance)):
             raise ValueError(
                 f"{self._folder}: '{utterance}' has features of {expected} frames, its recording gives {len(energy)}: "
@@ -117,7 +122,7 @@ class RecordedEnergy:
 
 
 def energy_of(folder: str | Path, listed: str | Path) -> Energy:
-    """Where the log energies of the utterances of feats.scp, or of a part of it, come from."""
+    """The source of the log energies for the utterances of feats.scp, or of a part of it."""
     folder = Path(folder)
     path = feature_conf(folder)
     if path is None:

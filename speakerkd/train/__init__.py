@@ -1,1 +1,1 @@
-"""The training loop: in go a method and batches, out come a run's folder with weights and logs, and comparisons of runs."""
+"""The training loop: a method and batches go in; a folder with weights and logs comes out, and comparisons of runs."""

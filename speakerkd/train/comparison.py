@@ -53,7 +53,7 @@ class Cell:
 
 
 def difference(one: Cell, other: Cell, num_speakers: int) -> tuple[list[int], Estimate]:
-    """The seeds that both have, and the difference of the two EERs, seed by seed and draw by draw."""
+    """The seeds that both have, and the difference of the two EERs for each seed and each draw of the speakers."""
     seeds = sorted(set(one.seeds) & set(other.seeds))
     pairs = [(one.seeds.index(seed), other.seeds.index(seed)) for seed in seeds]
     points = [one.points[i][0] - other.points[j][0] for i, j in pairs]
@@ -104,11 +104,12 @@ def add(
 
 
 def check_alike(systems: list[Path]) -> None:
-    """What was scored in an earlier call is not trained again: it must have been trained with the same options.
+    """Systems scored in an earlier call are not trained again. They must have been trained with the same options.
 
-    Those of optimisation, data and classifier are the same in all systems, a model's in all of a student, a method's in all
-    of a method and teacher. A file that is learnt from, such as a teacher, has one content in all systems. Model, method,
-    classifier and these files are what they were.
+    The options of optimisation, data and classifier must be the same in all systems. The options of the model must be the
+    same for all systems of a student, those of the method for all systems of a method and teacher. A file that is learnt
+    from, such as a teacher, must have the same content in all systems. Model, method, classifier and these files must be
+    unchanged since then.
     """
     firsts: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
     for system in systems:
@@ -134,18 +135,18 @@ def check_alike(systems: list[Path]) -> None:
             found = flat(options[name], name)
             first, before = firsts.setdefault((name, *group), (system, found))
             compare(system, first.name, found, before)
-        for path, content in options["files"].items():  # two teachers of one name, whatever learns from them
+        for path, content in options["files"].items():  # a file of the same name must have the same content everywhere
             first, before = firsts.setdefault(("file", path), (system, {path: content}))
             compare(system, first.name, {path: content}, before)
 
 
 def command_of(conf: dict[str, Any]) -> list[str]:
     command = conf["run"]["command"]
-    return command.split() if isinstance(command, str) else command  # a string in runs of earlier versions
+    return command.split() if isinstance(command, str) else command  # earlier versions stored a string
 
 
 def as_the_files_are_now(command: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Model, method, classifier and what was learnt from, as far as the files are still there."""
+    """The model, the method, the classifier and the files that were learnt from, if they still exist."""
     given = {word: path for word, path in pairwise(command) if Path(path).is_file()}
     before = options.get("files") or {}
     found: dict[str, dict[str, Any]] = {

@@ -27,7 +27,7 @@ Cells = dict[tuple[str, str, str], Cell]
 
 
 def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A tabular of booktabs' lines; the first four columns are text."""
+    """A tabular with the rules of booktabs; the first four columns are text."""
     special = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "<": "$<$"}
     lines = [
         " & ".join("".join(special.get(letter, letter) for letter in cell) for cell in row) + r" \\"

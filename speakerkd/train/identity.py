@@ -1,7 +1,7 @@
-"""What makes a run what it is. A folder that holds another run is refused, and so is a comparison of unlike ones.
+"""What identifies a run. A folder with another run is refused, and so is a comparison of runs with different options.
 
-Files count by their content, not by their name: another teacher under the same name is another run, and so are vectors of
-the same utterances by another extractor.
+Files are compared by content, not by name. Another teacher under the same name makes another run. So do vectors of the same
+utterances from another extractor.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from speakerkd.conf import read_conf
 from speakerkd.feats.source import feature_conf
 from speakerkd.train.options import TrainConf
 
-TABLES = ("utt2spk", "utt2uniq", "utt2num_frames", "utt2aug")  # of a data directory, as far as they are there
+TABLES = ("utt2spk", "utt2uniq", "utt2num_frames", "utt2aug")  # of a data directory, if they exist
 BLOCK = 1 << 20
 
 
@@ -25,7 +25,7 @@ def named_files(text: str) -> dict[str, str]:
 
 
 def options_of(conf: TrainConf) -> dict[str, Any]:
-    """Those of TrainConf alone, where conf has more."""
+    """The options of TrainConf only; conf may have more."""
     return {field.name: getattr(conf, field.name) for field in fields(TrainConf)}
 
 
@@ -48,7 +48,7 @@ def describe_data(data: Utterances) -> dict[str, Any]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """Of a file's content; of an scp's ids and all that its archives hold, wherever they lie."""
+    """A digest of a file's content. For an scp: of its ids and its archives' contents, not of the paths."""
     digest = hashlib.sha256()
     if not str(path).endswith(".scp"):
         _add(digest, path)

@@ -31,7 +31,9 @@ def train(
     settings: LoopSettings,
     validate: Validate | None = None,
 ) -> float:
-    """From wherever the folder's last.pt stands to the end; then the method holds the averaged weights. Returns seconds."""
+    """Trains to the end, from the folder's last.pt on if there is one. The method then has the averaged weights.
+
+    Returns the seconds that it took."""
     run = Run(method, batches, conf, folder, world, settings, validate)
     try:
         run.to_the_end()
@@ -41,7 +43,7 @@ def train(
 
 
 class Run:
-    """A run at work: what was built for it, and the step where it is."""
+    """A run in progress: what was built for it, and its current step."""
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Run:
         self.log.add(outcome.losses, outcome.metrics)
 
     def _after_step(self, saves: bool) -> None:
-        """Lines of the log, validation, checkpoints. Nothing is written that isn't finite; all processes see the same."""
+        """Log lines, validation, checkpoints. Nothing that isn't finite is written. All processes decide the same."""
         step, per_epoch = self.step, self.batches.per_epoch
         ends = step % per_epoch == 0
         if step % self.settings.log_interval == 0 or ends or saves:
@@ -134,11 +136,11 @@ class Run:
         except NotFiniteError as error:
             problem = str(error)
         if self.world.any(bool(problem))[0]:
-            self.step -= 1  # that of the last step that was begun, for the message
+            self.step -= 1  # the last step that was begun, for the message
             raise NotFiniteError(problem or "another process has found a loss or a gradient that is not finite")
 
     def what_is_saved(self) -> str:
-        """For the message of a run that had to stop."""
+        """What is saved, as text for the message of a run that had to stop."""
         if self.step == 0:
             return (
                 "No weight has changed yet, so the cause is the features, the teacher or --init, not the learning rate"
@@ -148,7 +150,7 @@ class Run:
         return f"{self.folder.path}/last.pt holds the state after step {self.saved}, which is finite"
 
     def finish(self) -> float:
-        """The method gets the averaged weights."""
+        """Gives the method the averaged weights."""
         if self.world.first:
             self.method.load_state_dict(
                 self.folder.average(epochs_of_result(self.conf, self.log, self.conf.num_epochs))
@@ -190,7 +192,7 @@ def synchronised(conf: TrainConf, method: Distiller, world: World) -> bool:
 
 
 def epochs_of_result(conf: TrainConf, log: TrainLog, epoch: int) -> list[int]:
-    """The epochs whose weights would make the result if the run ended after this one."""
+    """The epochs whose weights would be in the result if the run ended after this epoch."""
     judged = [row for row in log.rows if "valid_eer_percent" in row]
     if conf.select and judged:
         return [round(min(judged, key=lambda row: row["valid_eer_percent"])["epoch"])]
@@ -198,7 +200,7 @@ def epochs_of_result(conf: TrainConf, log: TrainLog, epoch: int) -> list[int]:
 
 
 def loader(batches: Batches, start: int, end: int, workers: int, seed: int, world: World) -> Iterator[Batch]:
-    """Batches start to end; made in other processes where there are workers, which changes nothing in them."""
+    """The batches from start to end. Workers are other processes that make them; the batches are the same."""
     return iter(
         torch.utils.data.DataLoader(
             batches,
@@ -208,6 +210,6 @@ def loader(batches: Batches, start: int, end: int, workers: int, seed: int, worl
             pin_memory=world.device.type == "cuda",
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=leave_signals_to_the_trainer,
-            generator=torch.Generator().manual_seed(seed),  # the global one is the method's alone, and is saved
+            generator=torch.Generator().manual_seed(seed),  # only the method uses the global generator, which is saved
         )
     )

@@ -1,4 +1,4 @@
-"""A run that finds too little memory ends with one line that says what to change."""
+"""If the memory is too small, the run ends with one line that says what to change."""
 
 import contextlib
 from collections.abc import Iterator

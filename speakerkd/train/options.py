@@ -10,31 +10,37 @@ from speakerkd.train.precision import AMP
 
 @dataclass(frozen=True)
 class TrainConf:
-    num_epochs: int = opt(20, "each goes once through the training utterances")
-    batch_size: int = opt(64, "utterances of a step, over all processes")
-    num_frames: int = opt(200, "frames of a crop")
+    num_epochs: int = opt(20, "number of epochs; an epoch uses each training utterance once")
+    batch_size: int = opt(64, "number of utterances in a step, over all processes")
+    num_frames: int = opt(200, "number of frames in a crop")
     mask_frames: int = opt(0, "SpecAugment: up to this many frames of a crop are hidden")
     mask_bins: int = opt(0, "SpecAugment: up to this many filters of a crop are hidden")
-    optimizer: str = opt("sgd", "sgd or adamw")
+    optimizer: str = opt("sgd", "optimiser: sgd or adamw")
     lr: float = opt(0.1, "peak learning rate")
     final_lr: float = opt(5e-5, "learning rate at the end")
     schedule: str = opt("exponential", "how the learning rate falls: exponential or cosine")
     warmup: float = opt(0.05, "part of the run in which the learning rate rises from 0: 6/150 for 6 of 150 epochs")
     momentum: float = opt(0.9, "SGD momentum")
-    nesterov: bool = opt(True, "SGD momentum is Nesterov's")
+    nesterov: bool = opt(True, "true: Nesterov momentum for SGD")
     weight_decay: float = opt(1e-4, "weight decay")
-    weight_decay_on: str = opt("matrices", "what is decayed: matrices (and filters), or all (biases and norms too)")
-    clip: float = opt(0.0, "largest norm of the gradient; 0: it is not clipped")
-    clip_each: bool = opt(False, "--clip holds for each parameter's gradient by itself, not for the whole gradient")
-    average: int = opt(1, "the result is the average of the weights after this many last epochs")
-    select: bool = opt(False, "the result is the weights after the epoch of the lowest EER of the speakers held out")
+    weight_decay_on: str = opt(
+        "matrices", "parameters that decay: matrices (and filters), or all (also biases and norms)"
+    )
+    clip: float = opt(0.0, "largest norm of the gradient, above which it is clipped; 0: no clipping")
+    clip_each: bool = opt(
+        False, "true: --clip holds for each parameter's gradient separately, not for the whole gradient"
+    )
+    average: int = opt(1, "number of last epochs whose weights are averaged for the result")
+    select: bool = opt(
+        False, "true: the result is the weights after the epoch with the lowest EER of the held-out speakers"
+    )
     amp: str = opt("auto", f"mixed precision: {' '.join(AMP)}; see speakerkd/train/precision.py")
     sync_batch_norm: str = opt(
         "auto", "batch norm over all GPUs: auto (as the method's authors have it), true or false"
     )
     seed: int = opt(0, "random seed of weights, order and crops")
-    valid_speakers: int = opt(0, "speakers held out, with their copies at other speeds, whose trials' EER is logged")
-    valid_interval: int = opt(1, "epochs between these EERs")
+    valid_speakers: int = opt(0, "number of held-out speakers (with their copies at other speeds); their EER is logged")
+    valid_interval: int = opt(1, "number of epochs between two EERs of --valid-speakers")
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -53,7 +59,7 @@ class TrainConf:
                 "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
             )
         if self.select and (self.average > 1 or self.valid_speakers < 2 or self.valid_interval > self.num_epochs):
-            raise ValueError("--select=true needs --valid-speakers and one epoch of theirs, and goes with --average=1")
+            raise ValueError("--select=true needs --valid-speakers, at least one epoch with their EER, and --average=1")
         if (
             not (0 < self.lr < math.inf and 0 < self.final_lr < math.inf)
             or self.average > self.num_epochs

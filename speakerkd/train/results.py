@@ -9,7 +9,7 @@ from speakerkd.train.runfolder import RunFolder
 
 
 def save_results(method: Distiller, folder: RunFolder, vectors: Mapping[str, str]) -> None:
-    """vectors: the files that were given by --vectors; maps record whose they are."""
+    """vectors: the files given by --vectors; maps record which systems these belong to."""
     exports = method.exports()
     assert tuple(exports) == method.results, f"{type(method).__name__}.results doesn't name what exports() gives"
     for name, module in exports.items():

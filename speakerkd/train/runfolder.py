@@ -1,10 +1,10 @@
-"""The folder of a training run: who works in it, with which options it was begun, and how far it got.
+"""The folder of a training run: its lock, the options of the run, and its state.
 
 conf.json     the resolved options, and the command, commit and versions of the last start
 last.pt       all that is needed to go on: weights, optimiser, random states, the next step, the lines of log.tsv
 epoch.N.pt    the weights after the last epochs, for their average
 log.tsv       a line per interval: step, epoch, losses, metrics, learning rate
-final.pt      the result, written last: it says that the run is complete. Methods without a net have other names:
+final.pt      the result. It is written last, so it marks the run as complete. Methods without a net have other names:
               enroll.pt and test.pt
 """
 
@@ -28,16 +28,16 @@ from speakerkd.finite import not_finite
 
 
 class RunFolder:
-    """Made by the first process of a run; the others only need the path."""
+    """The first process of a run makes the folder; the others only need the path."""
 
     def __init__(self, path: str | Path, results: Iterable[str] = ("final",)) -> None:
-        """results: the names, without .pt, of what the method exports."""
+        """results: the names (without .pt) of the files that the method exports."""
         self.path = Path(path)
         self.results = [f"{name}.pt" for name in results]
         self._record: dict[str, Any] = {}
 
     def open(self, options: Mapping[str, Any]) -> None:
-        """Claim the folder for a run with these options; refuses a folder of another run, or one in use."""
+        """Claims the folder for a run with these options. A folder of another run, or one in use, is refused."""
         try:
             (self.path / "log").mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "w")  # noqa: SIM115  # held until the process ends, however it ends
@@ -57,17 +57,17 @@ class RunFolder:
             )
         if (self.path / "conf.json").exists() and any(
             self.path.glob("*.pt")
-        ):  # without weights there is nothing to mix
+        ):  # without weights nothing of two runs can be mixed
             self._compare(self._read_record()["options"], options)
         self._record = {"options": options, "run": circumstances()}
         self._write_record()
 
     def close(self) -> None:
-        """Let others work here; the end of the process does the same."""
+        """Releases the folder. The end of the process does the same."""
         self._lock.close()
 
     def note(self, **facts: Any) -> None:
-        """Add to what conf.json says of the run."""
+        """Adds to the facts about the run in conf.json."""
         self._record["run"].update(facts)
         self._write_record()
 
@@ -99,7 +99,7 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} holds a run with other options:\n"
                 + "\n".join(changed)
-                + "\nChoose another folder, remove this one, or go on with the options it was begun with."
+                + "\nChoose another folder, remove this one, or continue with the options of its first start."
             )
 
     @property
@@ -113,7 +113,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def load(self, name: str) -> Any:
-        """None where there is no such file yet."""
+        """None: there is no such file yet."""
         path = self.path / name
         if not path.exists():
             return None
@@ -124,20 +124,20 @@ class RunFolder:
             raise ValueError(f"{path}: damaged. Remove {which}; training then begins anew") from error
 
     def keep_epochs(self, epochs: Iterable[int]) -> None:
-        """Remove the weights of the epochs that the average will not need."""
+        """Removes the weights of epochs that the average does not need."""
         wanted = {f"epoch.{number}.pt" for number in epochs}
         for path in self.path.glob("epoch.*.pt"):
             if path.name not in wanted:
                 path.unlink()
 
     def average(self, epochs: Iterable[int]) -> dict[str, torch.Tensor]:
-        """The mean of the weights after these epochs; counters are those of the last."""
+        """The mean of the weights after these epochs. Counters are taken from the last epoch."""
         states = []
         for number in epochs:
             state = self.load(f"epoch.{number}.pt")
             if state is None:
                 raise ValueError(
-                    f"{self.path}/epoch.{number}.pt is missing, and the result is made of it. Remove {self.path}/last.pt; "
+                    f"{self.path}/epoch.{number}.pt is missing, but the result needs it. Remove {self.path}/last.pt; "
                     "training then begins anew"
                 )
             states.append(state)
@@ -154,7 +154,7 @@ class RunFolder:
 
 
 def flat(value: Any, name: str = "") -> dict[str, str]:
-    """Options within options -> part.name: its text."""
+    """Flattens nested options: part.name -> text."""
     if isinstance(value, dict):
         return {
             key: text for part in value for key, text in flat(value[part], f"{name}.{part}" if name else part).items()

@@ -1,4 +1,4 @@
-"""A step of the optimiser: losses, gradient, clipping, update. Without a finite gradient there is no update."""
+"""A step of the optimiser: losses, gradient, clipping, update. If the gradient is not finite, there is no update."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,9 +11,8 @@ from speakerkd.kd.base import Clock, Distiller, Outcome
 from speakerkd.train.options import TrainConf
 from speakerkd.train.precision import autocast_dtype
 
-FIRST_SCALE = (
-    2.0**12
-)  # of the loss in fp16; it is halved for each gradient that is not finite, and doubled after 2,000 others
+# Scale of the loss in fp16. It is halved for each gradient that is not finite, and doubled after 2,000 finite ones.
+FIRST_SCALE = 2.0**12
 LEAST_SCALE = 2.0**-10
 
 
@@ -39,8 +38,8 @@ def make_optimizer(conf: TrainConf, method: Distiller) -> torch.optim.Optimizer:
 class Stepper:
     """stepper(batch, clock, rate) makes one step.
 
-    On CPUs each gradient is looked at before the update. On GPUs a look would make the GPU wait, so what it would see is
-    kept in `spoilt`, and require_good_gradients looks at it before a line of the log and before anything is saved.
+    On CPUs each gradient is checked before the update. On GPUs this check would make the GPU wait. So its result stays in
+    `spoilt` on the GPU, and require_good_gradients reads it before a log line and before anything is saved.
     """
 
     def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer, conf: TrainConf, device: torch.device) -> None:
@@ -64,7 +63,7 @@ class Stepper:
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimizer)
             self._regularise(outcome, batch)
-            self.scaler.step(self.optimizer)  # left out if the gradient is not finite
+            self.scaler.step(self.optimizer)  # skipped if the gradient is not finite
             self.scaler.update()
         return outcome
 
@@ -72,7 +71,7 @@ class Stepper:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
     def _regularise(self, outcome: Outcome, batch: Batch) -> None:
-        """Look at the gradient, then clip it."""
+        """Checks the gradient, then clips it."""
         gradients = [_gradients(group["params"]) for group in self.optimizer.param_groups]
         norms = [torch._foreach_norm(each) if each else [] for each in gradients]
         whole = total_norm([norm for each in norms for norm in each])
@@ -115,7 +114,7 @@ def total_norm(norms: list[Tensor]) -> Tensor:
 
 
 def clip_gradients(gradients: list[Tensor], norms: list[Tensor], most: float, each: bool) -> None:
-    """Scale gradients of these norms to a norm of at most `most`: each by itself, or all as one."""
+    """Scales gradients with these norms to a norm of at most `most`: each separately, or all as one."""
     if not gradients:
         return
     if each:
@@ -128,7 +127,7 @@ REMEDY = "Try a lower --lr, a longer --warmup, --clip 5 or --amp none, in anothe
 
 
 def complaint(outcome: Outcome, batch: Batch) -> str:
-    """What is not finite, and what may mend it."""
+    """Says what is not finite, and what may help."""
     values = ", ".join(f"{name} {float(value.detach()):.3g}" for name, value in outcome.losses.items())
     finite = all(bool(value.isfinite()) for value in outcome.losses.values())
     what = "gradient is not finite, although the loss is" if finite else "loss is not finite"

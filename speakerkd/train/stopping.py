@@ -10,13 +10,13 @@ EXIT_STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
 class StopSignal:
-    """`number` is that of the signal that came, else None."""
+    """`number` is the number of the signal that came; None: none came."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:  # a second time: at once
+        if self.number is not None:  # a second signal ends the run at once
             raise SystemExit(EXIT_STATUS[signal.Signals(number)])
         self.number = number
         logging.info("%s: the state is saved after this step", signal.Signals(number).name)
@@ -24,7 +24,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def listening() -> Iterator[StopSignal]:
-    """While it is open, a signal only sets a mark. What the shell has the process ignore stays ignored."""
+    """While this is active, a signal only sets a mark. Signals that the shell made the process ignore stay ignored."""
     stop = StopSignal()
     before = {number: signal.getsignal(number) for number in EXIT_STATUS}
     try:
@@ -38,6 +38,6 @@ def listening() -> Iterator[StopSignal]:
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
-    """For processes that make batches: a signal to the whole group must not end them before the step is finished."""
+    """For the processes that make batches: a signal to the whole group must not end them before the step is finished."""
     for number in EXIT_STATUS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What is said before a run begins: the size of data and model, and what is odd about them."""
+"""The messages before a run begins: the size of data and model, and warnings about them."""
 
 import logging
 
@@ -19,15 +19,15 @@ def require_speakers(data: Utterances, entries: np.ndarray) -> None:
         raise ValueError(f"{data.folder}: {len(data.speakers)} speaker to train on; a classifier needs two or more")
     alone = speakers_with_one_utterance(data.labels[entries], data.group_of[entries])
     if alone:
-        logging.warning("%d speaker(s) have one utterance only: little is learnt of what varies in them", alone)
+        logging.warning("%d speaker(s) have only one utterance; the model learns little about their variation", alone)
 
 
 def speakers_with_one_utterance(labels: np.ndarray, groups: np.ndarray) -> int:
-    """groups: of each entry, the number of the recording that it is a copy of."""
+    """groups: for each entry, the number of the recording that it is a copy of."""
     if len(labels) == 0:
         return 0
     width = int(groups.max()) + 1
-    pairs = np.unique(labels.astype(np.int64) * width + groups)  # each speaker with each of its recordings, once
+    pairs = np.unique(labels.astype(np.int64) * width + groups)  # each pair of speaker and recording once
     return int((np.bincount(pairs // width) == 1).sum())
 
 
@@ -35,7 +35,7 @@ def log_summary(
     method: Distiller, data: Utterances, entries: np.ndarray, batches: Batches, world: World, amp: str
 ) -> None:
     student = getattr(method, "student", method)
-    net = getattr(student, "net", student)  # the student of methods without labels has a head round it
+    net = getattr(student, "net", student)  # in methods without labels, the student is wrapped in a head
     size = sum(each.numel() for each in getattr(net, "encoder", net).parameters())
     labels = f"{len(data.speakers)} speakers" if data.speakers else "no labels"
     hours = f"{data.frames[entries].sum() / 360000:.1f} h; encoder" if data.audio else "no audio; maps"

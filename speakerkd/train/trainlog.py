@@ -1,4 +1,4 @@
-"""What a training run tells: a line now and then for people, log.tsv for programs, a picture of the curves."""
+"""The log of a training run: lines for people, log.tsv for programs, a picture of the curves."""
 
 import logging
 import sys
@@ -31,7 +31,7 @@ class TrainLog:
         self._bar = tqdm(total=total_steps, initial=start, unit="step", disable=not on_terminal)
 
     def state(self, world: World) -> dict[str, object]:
-        """The sums since the last line are the mean of all processes': each goes on with these."""
+        """The sums since the last line, averaged over the processes. Each process goes on with these."""
         sums = {name: world.mean(value).cpu() for name, value in self.sums.items()}
         return {"rows": self.rows, "sums": sums, "count": self.count, "seconds": self.seconds}
 
@@ -41,7 +41,7 @@ class TrainLog:
 
     @property
     def seconds(self) -> float:
-        """Of training, over all starts of the run."""
+        """The seconds of training, over all starts of the run."""
         return self._before + time.monotonic() - self._started
 
     def add(self, losses: dict[str, Tensor], metrics: dict[str, Tensor]) -> None:
@@ -58,7 +58,7 @@ class TrainLog:
             raise NotFiniteError(f"a loss or a metric has not been finite since the last line (now {parts}). {REMEDY}")
 
     def line(self, step: int, epoch: float, num_epochs: int, rate: float, world: World) -> None:
-        """Close the interval: a row of means over its steps and over the processes, and a line on the log."""
+        """Closes the interval: a row of means over its steps and the processes, and a log line."""
         row = {"step": step, "epoch": round(epoch, 4)}
         row |= {name: float(world.mean(value)) / self.count for name, value in self.sums.items()}
         row["lr"] = rate

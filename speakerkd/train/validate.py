@@ -1,4 +1,4 @@
-"""The EER of speakers held out, while a net is trained: what the losses on the training speakers do not tell."""
+"""The EER of held-out speakers during training. The losses on the training speakers do not show it."""
 
 from collections.abc import Mapping
 
@@ -13,8 +13,8 @@ from speakerkd.parallel import gather_rows
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.metrics import eer, roc
 
-LONGEST = 1000  # frames that are read of an utterance
-READ = 64  # utterances that are held in memory at a time
+LONGEST = 1000  # frames that are read of an utterance, at most
+READ = 64  # utterances in memory at the same time
 
 
 class Validation:
@@ -32,7 +32,7 @@ class Validation:
             raise ValueError("the speakers held out make no trials of both kinds; take more --valid-speakers, or none")
 
     def __call__(self, exports: Mapping[str, nn.Module]) -> float:
-        """All processes call it; each makes the vectors of its share, and all get the same figure."""
+        """All processes call this. Each makes the vectors of its share, and all get the same EER."""
         net = exports["final"]
         assert isinstance(net, SpeakerNet)
         net.eval()
@@ -44,10 +44,12 @@ class Validation:
         """(entries, D), in the order of the entries."""
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
-        if several:  # on CPUs each process has batch norms of its own; those of the first go into the checkpoint
+        if several:  # on CPUs each process has its own batch norms; the checkpoint has those of the first process
             for buffer in net.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        share = np.resize(self.entries, -(-len(self.entries) // size) * size)[rank::size]  # equally many for each
+        share = np.resize(self.entries, -(-len(self.entries) // size) * size)[
+            rank::size
+        ]  # the same number for each process
         encode = NetEncoder(net, self.device)
         rows: list[np.ndarray] = []
         for start in range(0, len(share), READ):
@@ -58,7 +60,7 @@ class Validation:
 
 
 class CrossValidation:
-    """Where there is no audio: enrolments by one model against tests by another, all pairs of different utterances."""
+    """For methods without audio: enrolments by one model, tests by another, all pairs of different utterances."""
 
     def __init__(
         self, data: Utterances, entries: np.ndarray, speakers: np.ndarray, device: torch.device, most: int = 20
@@ -78,5 +80,5 @@ class CrossValidation:
 
 
 def some_of_each(speakers: np.ndarray, most: int) -> np.ndarray:
-    """Up to `most` places of each speaker."""
+    """The indices of up to `most` utterances of each speaker."""
     return np.concatenate([np.flatnonzero(speakers == speaker)[:most] for speaker in np.unique(speakers)])

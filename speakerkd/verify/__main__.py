@@ -109,9 +109,7 @@ def enroll(encoder: Encoder, options: Options) -> None:
         shortest = min(recordings, key=lambda each: each.speech)
         condition = choose_condition(conditions_of(encoder.card), shortest.speech, True)
         if agreement < condition.threshold_of_prior(0.5):
-            logging.warning(
-                "recordings of %s are not similar (lowest score %.3f): one speaker?", name, agreement
-            )
+            logging.warning("recordings of %s are not similar (lowest score %.3f): one speaker?", name, agreement)
 
 
 def verify(encoder: Encoder, options: Options, paths: list[str]) -> None:
