@@ -45,9 +45,7 @@ class World:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
             if self.device.type == "cpu":
-                time.sleep(
-                    1
-                )  # gloo's threads end a little later; a process that ends before them is aborted (7 in 20)
+                time.sleep(1)  # gloo's threads end a little later; a process that ends before them is aborted (7 in 20)
 
 
 def start(device: str = "auto") -> World:

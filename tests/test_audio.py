@@ -52,7 +52,7 @@ def test_wav_in_an_archive(tmp_path: Path) -> None:
     (tmp_path / "wav.ark").write_bytes(b"a " + first + b"b " + second)
     assert len(read_audio(f"{tmp_path}/wav.ark:2")[0]) == 1600
     assert len(read_audio(f"{tmp_path}/wav.ark:{4 + len(first)}")[0]) == 3200
-    with pytest.raises(AudioError, match="no WAV stands at this offset"):
+    with pytest.raises(AudioError, match="there is no WAV at this offset"):
         read_audio(f"{tmp_path}/wav.ark:7")
 
 

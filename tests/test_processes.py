@@ -23,5 +23,5 @@ def test_results_come_in_order() -> None:
 
 
 def test_a_process_that_is_killed_is_an_error_and_not_a_wait() -> None:
-    with pytest.raises(ValueError, match="a process died. The memory may be too small for --nj=2"):
+    with pytest.raises(ValueError, match=r"a process died\. The memory may be too small for --nj=2"):
         in_processes(die_at_three, range(10), 2)

@@ -1,1 +1,1 @@
-"""Recordings to waves: in goes a line of wav.scp with its segment and augmentation, out comes a mono wave at one rate."""
+"""Waves: a line of wav.scp goes in, with its segment and augmentation; a mono wave at one rate comes out."""

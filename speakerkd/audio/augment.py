@@ -2,25 +2,25 @@
 
 A line is `<utterance> <operation> <operation> ...`; the operations are applied from left to right:
 
-  speed=F                                  F times as fast, in tempo and pitch; two decimals at most: speed=0.9
+  speed=F                                  F times as fast, in tempo and pitch; at most two decimals: speed=0.9
   reverb=SOURCE                            in a room, by its impulse response
-  noise=SOURCE[@START[-END]]:snr=DB        noise behind the whole utterance: SOURCE from START to END seconds (without
-                                           them from 0, to its end), repeated where that is shorter than the utterance
-  noise=SOURCE[@START[-END]]:snr=DB:at=T   noise in the foreground: that stretch once, from T seconds on
+  noise=SOURCE[@START[-END]]:snr=DB        noise behind the whole utterance: SOURCE from START to END seconds (default:
+                                           all of it), repeated if that is shorter than the utterance
+  noise=SOURCE[@START[-END]]:snr=DB:at=T   noise in the foreground: this stretch once, from T seconds on
   telephone                                over a land line: 300 to 3,400 Hz, 8 kHz, mu-law (telephone.py)
 
-SOURCE is an id of aug.scp, whose lines are those of wav.scp (a file or a pipe), or it is generated: `pink#17` (white,
-pink, brown, band, hum, clicks, surge, music; the number is the seed) for noise, `room#17:rt60=0.45` for reverb. A line:
+SOURCE is an id of aug.scp, which has lines like wav.scp (a file or a pipe). Or it is generated: `pink#17` for noise (white,
+pink, brown, band, hum, clicks, surge, music; the number is the seed), `room#17:rt60=0.45` for reverb. An example:
 
   id1-a-reverb+noise reverb=rirs-smallroom-Room001-00032 noise=musan-noise-free-sound-0042@1.25:snr=10:at=0
 
-All that is random was drawn when the line was written, so the same line gives the same wave.
+All random choices were made when the line was written. So the same line always gives the same wave.
 
-As in Kaldi's wav-reverberate: a room leaves the speech in its place (--shift-output=true; the strongest tap of the
-response is the direct path), as long and as loud as it was; a noise in the foreground is scaled by its own power, one
-in the background by its power over the utterance; each of several noises in a row has its SNR against the wave before
-the first of them. Unlike there, the sum is not scaled back to the power of the speech. Silence as speech or as noise
-has no SNR: nothing is added.
+As in Kaldi's wav-reverberate, a room does not shift the speech and keeps its length and power (--shift-output=true; the
+strongest tap of the response is the direct path). A noise in the foreground is scaled by its own power, one in the
+background by its power over the utterance. If several noises follow each other, the SNR of each refers to the wave before
+the first of them. Unlike in Kaldi, the sum is not scaled back to the power of the speech. If speech or noise is silent,
+there is no SNR and nothing is added.
 """
 
 import re
@@ -65,7 +65,7 @@ class Noise:
     snr: float
     start: float = 0.0
     end: float | None = None  # None: to the end of the source
-    at: float | None = None  # None: behind the whole utterance
+    at: float | None = None  # None: noise behind the whole utterance
 
     def __str__(self) -> str:
         stretch = f"@{number(self.start)}" + ("" if self.end is None else f"-{number(self.end)}")
@@ -95,14 +95,14 @@ def parse(text: str) -> list[Operation]:
     """The operations of a line of utt2aug."""
     operations = [_operation(word, text) for word in text.split()]
     if not operations:
-        raise ValueError("utt2aug: no operation stands after an utterance; leave the line out for an unchanged one")
+        raise ValueError("utt2aug: an utterance has no operation; for an unchanged utterance leave the line out")
     return operations
 
 
 def _operation(word: str, text: str) -> Operation:
     if match := _SPEED.fullmatch(word):
         if not 0.5 <= float(match[1]) <= 2:
-            raise ValueError(f"utt2aug: '{word}' in '{text}': a speed lies between 0.5 and 2")
+            raise ValueError(f"utt2aug: '{word}' in '{text}': a speed must be between 0.5 and 2")
         return Speed(float(match[1]))
     if match := _REVERB.fullmatch(word):
         return Reverb(match[1])
@@ -125,16 +125,14 @@ def _operation(word: str, text: str) -> Operation:
 
 
 class Augmenter:
-    """augmenter(wave, text) -> what the text makes of the wave, (samples,) float32 at rate, which is left as it is."""
+    """augmenter(wave, text) -> the wave changed as the text says, (samples,) float32. The input does not change."""
 
     def __init__(self, sources: Mapping[str, str], rate: int, cache_bytes: int = 256 << 20) -> None:
         self._sources, self._rate = sources, rate
-        self._cache = Cache(
-            cache_bytes
-        )  # of what takes longer than reading a file: pipes, resampling, what is generated
+        self._cache = Cache(cache_bytes)  # for sounds that take longer than reading a file: pipes, resampled, generated
 
     def __call__(self, wave: np.ndarray, text: str) -> np.ndarray:
-        speech_power: float | None = None  # of the wave before the first of several noises in a row
+        speech_power: float | None = None  # power of the wave before the first of several noises
         for operation in parse(text):
             if isinstance(operation, Noise):
                 if speech_power is None:
@@ -143,7 +141,7 @@ class Augmenter:
                 continue
             speech_power = None
             if isinstance(operation, Speed):
-                # Hundredths instead of rates: 0.9 x 11025 Hz is not a whole number, 90 : 100 is, whatever the rate.
+                # The ratio is in hundredths, since 0.9 x 11025 Hz is not a whole number; 90 : 100 works for every rate.
                 wave = resample(wave, round(operation.factor * 100), 100)
             elif isinstance(operation, Telephone):
                 wave = telephone(wave, self._rate)
@@ -158,7 +156,7 @@ class Augmenter:
         return reverberate(wave, response)
 
     def _add(self, wave: np.ndarray, noise: Noise, speech_power: float) -> None:
-        """In place."""
+        """Adds the noise in place."""
         background = noise.at is None
         first = 0 if noise.at is None else round(noise.at * self._rate)
         if first >= len(wave):
@@ -176,7 +174,7 @@ class Augmenter:
         wave[first : first + len(heard)] += np.float32(gain) * heard
 
     def _stretch(self, noise: Noise, needed: int | None) -> np.ndarray:
-        """The source from start to end, or as many of these samples as are needed."""
+        """The samples of the source from start to end, but no more than are needed."""
         seconds = np.inf if noise.end is None else noise.end - noise.start
         if needed is not None:
             seconds = min(seconds, needed / self._rate)
@@ -186,11 +184,11 @@ class Augmenter:
             first = round(noise.start * self._rate)
             piece = whole[first:] if np.isinf(seconds) else whole[first : first + max(1, round(seconds * self._rate))]
         if len(piece) == 0:
-            raise AudioError(f"{noise.source}: ends before {number(noise.start)} s, from where on it is to be added")
+            raise AudioError(f"{noise.source}: ends before {number(noise.start)} s, where the noise should start")
         return piece
 
     def _part_of_file(self, noise: Noise, seconds: float) -> np.ndarray | None:
-        """None: it is not a file of the rate that is needed."""
+        """Reads the samples from the file. None: it is not a file, or its rate is another one."""
         source = self._sources.get(noise.source, "")
         if noise.source in self._cache or not source or source.endswith("|") or not Path(source).is_file():
             return None
@@ -224,7 +222,7 @@ class Augmenter:
 
 
 class Cache:
-    """The arrays used last, up to a number of bytes."""
+    """The arrays that were used last, up to a number of bytes."""
 
     def __init__(self, num_bytes: int) -> None:
         self._left = num_bytes

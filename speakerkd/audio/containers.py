@@ -1,7 +1,7 @@
-"""How many bytes of samples a sound file should have, by its own header.
+"""How many bytes of samples a sound file should have according to its own header.
 
-libsndfile reads what is there of a truncated file, and says nothing. The containers below are known here. FLAC, Ogg and MP3
-have no such length; libsndfile counts their samples.
+If a file is truncated, libsndfile reads what is there and does not complain. This module knows the containers below. FLAC,
+Ogg and MP3 have no such length; libsndfile counts their samples.
 """
 
 import io
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
-STREAMED = 0x7FFFF000  # lengths from here on are those that programs write into a pipe, not knowing them
+STREAMED = 0x7FFFF000  # programs that write into a pipe don't know the length; they write values from here on
 W64_RIFF, W64_WAVE, W64_DATA = (
     bytes.fromhex(text)
     for text in (
@@ -29,7 +29,7 @@ class Samples(NamedTuple):
 
 
 def declared(file: IO[bytes]) -> Samples | None:
-    """What the header at the start of the file says; None if it is of no known format, or damaged."""
+    """What the header at the start of the file says. None: the format is not known, or the header is damaged."""
     head = file.read(40)
     for recognises, samples in FORMATS:
         if recognises(head):
@@ -114,6 +114,6 @@ FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[IO[bytes], bytes], Sampl
 
 
 def with_length(data: bytes, start: int) -> IO[bytes]:
-    """A WAV whose writer could not seek back, with the length that it has; its samples begin at `start`."""
+    """A WAV whose writer could not seek back, with its true length. Its samples begin at `start`."""
     length = struct.pack("<I", len(data) - start)
     return io.BytesIO(data[:4] + struct.pack("<I", len(data) - 8) + data[8 : start - 4] + length + data[start:])

@@ -16,17 +16,19 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class DrawConf:
-    """What is drawn from."""
+    """What is drawn from: folders, rooms, and ranges of signal-to-noise ratios."""
 
     musan: str = opt(
-        "", "folder with noise/, music/ and speech/; empty: generated, and babble of the source's speakers"
+        "", "folder with noise/, music/ and speech/; empty: sounds are generated, and the source's speakers babble"
     )
-    rirs: str = opt("", "folder RIRS_NOISES; empty: simulated rooms")
+    rirs: str = opt("", "folder RIRS_NOISES; empty: rooms are simulated")
     rooms: tuple[str, ...] = opt(("smallroom", "mediumroom"), f"rooms of --rirs: any of {' '.join(RIR_FOLDERS)}")
-    noise_snrs: tuple[float, ...] = opt((15.0, 10.0, 5.0, 0.0), "dB, drawn for each noise")
+    noise_snrs: tuple[float, ...] = opt((15.0, 10.0, 5.0, 0.0), "SNRs in dB; one is drawn for each noise")
     music_snrs: tuple[float, ...] = opt((15.0, 10.0, 8.0, 5.0), "dB")
-    babble_snrs: tuple[float, ...] = opt((20.0, 17.0, 15.0, 13.0), "dB, drawn for each of those who babble")
-    babble_speakers: tuple[int, ...] = opt((3, 4, 5, 6, 7), "how many babble")
+    babble_snrs: tuple[float, ...] = opt(
+        (20.0, 17.0, 15.0, 13.0), "SNRs in dB; one is drawn for each speaker of babble"
+    )
+    babble_speakers: tuple[int, ...] = opt((3, 4, 5, 6, 7), "numbers of speakers in babble")
 
 
 def check_draws(options: DrawConf, kinds: Sequence[str]) -> None:
@@ -41,7 +43,7 @@ def check_draws(options: DrawConf, kinds: Sequence[str]) -> None:
             raise ValueError(f"--{name.replace('_', '-')}: nothing to draw from")
     for snr in (*options.noise_snrs, *options.music_snrs, *options.babble_snrs):
         if not math.isfinite(snr):
-            raise ValueError(f"--noise-snrs, --music-snrs, --babble-snrs: {snr} is not a number of dB")
+            raise ValueError(f"--noise-snrs, --music-snrs, --babble-snrs: {snr} is not a number in dB")
     if min(options.babble_speakers) < 1:
         raise ValueError("--babble-speakers must be 1 or more")
     for room in options.rooms:
@@ -50,7 +52,7 @@ def check_draws(options: DrawConf, kinds: Sequence[str]) -> None:
 
 
 def pick(draw: random.Random, items: Sequence[Item]) -> Item:
-    """Like draw.choice; this one is promised to stay the same in every version of Python."""
+    """Like draw.choice, but the same in every version of Python."""
     return items[int(draw.random() * len(items))]
 
 
@@ -67,14 +69,14 @@ def draw_telephone(
 
 
 def draw_noise(draw: random.Random, seconds: float, talker: str, sources: SoundSources, options: DrawConf) -> list[str]:
-    """Recorded noises one after the other, as Kaldi's --fg-interval 1; a generated one behind the whole utterance."""
+    """Recorded noises follow each other, as with Kaldi's --fg-interval 1. A generated one is behind the whole utterance."""
     if not options.musan:
         return [background(draw, pick(draw, sources.noises), seconds, options.noise_snrs)]
     words: list[str] = []
     at = 0.0
     while not words or at < seconds:
         sound = pick(draw, sources.noises)
-        start = draw.random() * max(0.0, sound.seconds - (seconds - at))  # Kaldi starts at 0, so never hears the rest
+        start = draw.random() * max(0.0, sound.seconds - (seconds - at))  # Kaldi starts at 0: the rest is never used
         words.append(str(Noise(sound.name, pick(draw, options.noise_snrs), start, at=at)))
         at += sound.seconds - start + FOREGROUND_GAP
     return words
@@ -90,7 +92,7 @@ def draw_babble(
     count = pick(draw, options.babble_speakers)
     distinct = min(count, len(sources.talkers) - (talker in sources.speech))
     chosen: list[str] = []
-    while len(chosen) < count:  # each of another speaker, as far as there are so many
+    while len(chosen) < count:  # all of different speakers, if there are enough
         name = pick(draw, sources.talkers)
         if name != talker and (name not in chosen or len(chosen) >= distinct):
             chosen.append(name)

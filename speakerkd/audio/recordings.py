@@ -1,4 +1,4 @@
-"""Read recordings as wav.scp names them: a file in any format that libsndfile knows, `wavs.ark:1234`, or a pipe `cmd |`."""
+"""Reads recordings as wav.scp names them: a file in any format of libsndfile, `wavs.ark:1234`, or a pipe `cmd |`."""
 
 import io
 import os
@@ -51,7 +51,7 @@ def read_audio(source: str) -> tuple[np.ndarray, int]:
 
 
 def mono(samples: np.ndarray, channel: int = -1) -> np.ndarray:
-    """(samples,) of one channel; -1 is Kaldi's 'there is only one', for which it takes the first if there are more."""
+    """(samples,) of one channel. -1 is Kaldi's 'there is only one'; if there are more, it takes the first."""
     if channel >= samples.shape[1]:
         raise AudioError(f"has {samples.shape[1]} channel(s), --channel={channel} was asked for")
     return np.ascontiguousarray(samples[:, max(channel, 0)])
@@ -63,10 +63,10 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
         return wave
     if len(wave) == 0:
         return wave
-    import torch  # here, since whoever reads at one rate need not wait seconds for it
+    import torch  # imported here: it takes seconds, and is needed only for other rates
     import torchaudio
 
-    # An odd rate such as 44099 Hz would need a filter of gigabytes; a ratio of small numbers is within 1e-4 of it.
+    # A rate such as 44099 Hz would need a filter of gigabytes. A ratio of small numbers is within 1e-4 of it.
     ratio = Fraction(new_rate, rate).limit_denominator(1000)
     resampled = torchaudio.functional.resample(
         torch.from_numpy(wave),
@@ -80,7 +80,7 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 def _decode(file: IO[bytes], size: int) -> tuple[np.ndarray, int]:
-    """The sound file of `size` bytes that begins where this one does."""
+    """Decodes the sound file of `size` bytes that begins at the current position."""
     streamed = check_length(file, size)
     file.seek(0)
     if streamed and file.read(4) == b"RIFF":
@@ -96,14 +96,14 @@ def _decode(file: IO[bytes], size: int) -> tuple[np.ndarray, int]:
         reason = getattr(error, "error_string", "").strip() or type(error).__name__
         raise AudioError(f"is not audio that libsndfile reads ({reason})") from error
     except (MemoryError, OverflowError) as error:
-        raise AudioError("asks for more memory than there is: it is damaged") from error
+        raise AudioError("needs more memory than there is: it is damaged") from error
     if not 1000 <= rate <= 1_000_000:
         raise AudioError(f"has a rate of {rate} Hz")
     if len(samples) < expected < UNKNOWN and not streamed:
         raise AudioError(f"is truncated: {len(samples)} of {expected} samples")
     if len(samples) == 0:
         raise AudioError("holds no samples")
-    # The sum is NaN or infinite when any sample is; it costs a tenth of looking at each.
+    # The sum is NaN or infinite if any sample is. This takes a tenth of the time of checking each sample.
     with np.errstate(invalid="ignore"):
         total = samples.sum(dtype=np.float64)
     if not np.isfinite(total):
@@ -112,9 +112,9 @@ def _decode(file: IO[bytes], size: int) -> tuple[np.ndarray, int]:
 
 
 def check_length(file: IO[bytes], size: int) -> int:
-    """Compares the header's length of the samples with the file's size; a cut file is an AudioError.
+    """Compares the header's length of the samples with the file's size. A truncated file is an AudioError.
 
-    Returns where the samples start if their writer could not seek back to put the length there; else 0.
+    Returns where the samples start if the writer could not seek back to write the length; otherwise 0.
     """
     found = declared(file)
     if found is None:
@@ -125,7 +125,7 @@ def check_length(file: IO[bytes], size: int) -> int:
 
 
 def _all_of(audio: soundfile.SoundFile) -> np.ndarray:
-    """In blocks, since a damaged header may promise a terabyte."""
+    """Reads in blocks, because a damaged header may announce a terabyte."""
     block = max(1, BLOCK // audio.channels)
     parts = [audio.read(min(audio.frames, block), dtype="float32", always_2d=True)]
     while len(parts[-1]) == block:
@@ -134,10 +134,10 @@ def _all_of(audio: soundfile.SoundFile) -> np.ndarray:
 
 
 def _riff_bytes(file: IO[bytes]) -> bytes:
-    """One WAV out of an archive of them."""
+    """One WAV file of an archive."""
     head = file.read(8)
     if head[:4] != b"RIFF":
-        raise AudioError("no WAV stands at this offset of the archive")
+        raise AudioError("there is no WAV at this offset of the archive")
     (length,) = struct.unpack("<I", head[4:])
     body = file.read(min(length, os.fstat(file.fileno()).st_size))
     if len(body) < length:

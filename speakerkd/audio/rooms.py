@@ -1,7 +1,7 @@
-"""Rooms and their effect on speech; rooms, noises and music made from a seed, for those without MUSAN and RIRS_NOISES.
+"""Rooms and their effect on speech. Rooms, noises and music generated from a seed, for users without MUSAN and RIRS_NOISES.
 
-They are named in utt2aug: `pink#17` is the pink noise of seed 17, `room#17:rt60=0.45` a room that takes 0.45 s to fall
-by 60 dB. A noise lasts ten seconds (and is repeated); its level means nothing, for it is scaled to the SNR asked for.
+utt2aug names them: `pink#17` is the pink noise of seed 17, `room#17:rt60=0.45` a room whose sound falls by 60 dB in
+0.45 s. A noise lasts ten seconds and is repeated. Its level has no meaning: it is scaled to the given SNR.
 """
 
 import math
@@ -16,7 +16,7 @@ NOISE_SECONDS = 10.0
 
 
 def noise(name: str, rate: int) -> np.ndarray | None:
-    """`<kind>#<seed>` -> (samples,) float32 of unit power; None where it is not of this form."""
+    """`<kind>#<seed>` -> (samples,) float32 of unit power; None: the name has another form."""
     match = re.fullmatch(r"([a-z]+)#(\d+)", name)
     if not match or match[1] not in NOISES:
         return None
@@ -26,7 +26,7 @@ def noise(name: str, rate: int) -> np.ndarray | None:
 
 
 def response(name: str, rate: int) -> np.ndarray | None:
-    """`room#<seed>:rt60=<seconds>` -> the impulse response; None where it is not of this form."""
+    """`room#<seed>:rt60=<seconds>` -> the impulse response; None: the name has another form."""
     match = re.fullmatch(r"room#(\d+):rt60=(\d+(?:\.\d+)?)", name)
     if not match or not 0.05 <= float(match[2]) <= 5:
         return None
@@ -38,7 +38,7 @@ def power(wave: np.ndarray) -> float:
 
 
 def reverberate(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """In the room: aligned with the wave, of its length and power."""
+    """The wave in the room, aligned with the wave, with the same length and power."""
     direct = int(np.argmax(np.abs(response)))
     wet = convolve(wave, response)[direct : direct + len(wave)]
     before, after = power(wave), power(wet)
@@ -46,7 +46,7 @@ def reverberate(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def convolve(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """The full convolution, by FFTs of blocks that the processor's cache holds."""
+    """The full convolution, by FFTs of blocks that fit into the processor's cache."""
     length = len(wave) + len(response) - 1
     size = 1 << (min(length, max(1 << 15, 4 * len(response))) - 1).bit_length()
     step = size - len(response) + 1
@@ -77,7 +77,7 @@ def shoebox(seed: int, rt60: float, rate: int, early: float = 0.04) -> np.ndarra
     horizon = direct + early * SOUND_SPEED
     distance, order = images(size, talker, microphone, horizon)
     delay = np.rint(distance / SOUND_SPEED * rate).astype(int)
-    # Alternating signs, as from soft walls: with equal signs the low frequencies would pile up.
+    # Alternating signs, as from soft walls. With equal signs the low frequencies would add up.
     taps = np.bincount(delay, (-reflection) ** order / np.maximum(distance, 0.1))
 
     start = round(horizon / SOUND_SPEED * rate)
@@ -93,11 +93,11 @@ def shoebox(seed: int, rt60: float, rate: int, early: float = 0.04) -> np.ndarra
 def images(
     size: np.ndarray, talker: np.ndarray, microphone: np.ndarray, horizon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(distance to the microphone, number of reflections) of the mirror images of the talker within the horizon."""
+    """(distance to the microphone, number of reflections) of the talker's mirror images within the horizon."""
     offsets, orders = [], []
     for axis in range(3):
         room = np.arange(-int(horizon / (2 * size[axis])) - 1, int(horizon / (2 * size[axis])) + 2)
-        # Image rooms 2n hold the talker as it is (|2n| reflections), rooms 2n - 1 its mirror image (|2n - 1|).
+        # Image rooms 2n have the talker unmirrored (|2n| reflections), rooms 2n - 1 mirrored (|2n - 1| reflections).
         at = np.concatenate([2 * room * size[axis] + talker[axis], 2 * room * size[axis] - talker[axis]])
         offsets.append(at - microphone[axis])
         orders.append(np.concatenate([np.abs(2 * room), np.abs(2 * room - 1)]))
@@ -114,7 +114,7 @@ def shaped(random: np.random.Generator, length: int, gain: np.ndarray) -> np.nda
 
 
 def frequencies(length: int, rate: int) -> np.ndarray:
-    return np.maximum(np.fft.rfftfreq(length, 1 / rate), 20.0)  # Hz; nothing grows below 20
+    return np.maximum(np.fft.rfftfreq(length, 1 / rate), 20.0)  # Hz; constant below 20 Hz
 
 
 def white(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
@@ -130,7 +130,7 @@ def brown(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
 
 
 def band(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
-    """As of a fan or a tap: noise round a frequency, on a faint pink floor."""
+    """Like a fan or a tap: noise around one frequency, on a faint pink floor."""
     centre, octaves = 10 ** random.uniform(2.3, math.log10(0.4 * rate)), random.uniform(0.2, 1.0)
     frequency = frequencies(length, rate)
     gain = np.exp(-0.5 * (np.log2(frequency / centre) / octaves) ** 2)
@@ -138,7 +138,7 @@ def band(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
 
 
 def hum(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
-    """As of the mains or a motor: a tone that drifts a little, its harmonics, and a faint pink floor."""
+    """Like the mains or a motor: a tone that drifts slightly, its harmonics, and a faint pink floor."""
     tone = random.choice([50.0, 60.0, random.uniform(40, 200)])
     time = np.arange(length) / rate
     phase = 2 * math.pi * tone * (time + 0.01 * random.random() * np.sin(2 * math.pi * random.uniform(0.1, 0.5) * time))
@@ -151,7 +151,7 @@ def hum(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
 
 
 def clicks(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
-    """As of keys, steps and plates: now and then something is struck and rings."""
+    """Like keys, steps and plates: from time to time something is struck and rings."""
     total = 0.01 * random.standard_normal(length)
     for first in random.integers(0, length, random.poisson(random.uniform(1, 6) * length / rate)):
         decay = 10 ** random.uniform(-2.7, -1.0)  # s
@@ -162,14 +162,14 @@ def clicks(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
 
 
 def surge(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
-    """As of traffic and wind: coloured noise that swells and falls."""
+    """Like traffic and wind: coloured noise that swells and falls."""
     colour = frequencies(length, rate) ** -random.uniform(0.3, 1.2)
     swell = shaped(random, length, np.fft.rfftfreq(length, 1 / rate) < random.uniform(0.3, 3.0))
     return unit(shaped(random, length, colour)) * np.exp(random.uniform(0.5, 1.2) * unit(swell))
 
 
 def music(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
-    """Chords of a scale and a melody over them, of notes whose harmonics die away."""
+    """Chords of a scale with a melody over them; the harmonics of each note decay."""
     scale = np.array([0, 2, 4, 5, 7, 9, 11] if random.random() < 0.5 else [0, 2, 3, 5, 7, 8, 10])  # major or minor
     key, beat = random.uniform(110, 220), random.uniform(0.3, 0.7)  # Hz, s
     slope, decay = random.uniform(0.8, 2.0), random.uniform(0.2, 1.0)  # of the instrument
@@ -184,7 +184,7 @@ def music(random: np.random.Generator, length: int, rate: int) -> np.ndarray:
             sound, harmonic = np.zeros(len(time), np.float32), wave.copy()
             for order in range(1, min(10, int(0.45 * rate / pitch)) + 1):
                 sound += order**-slope * harmonic.imag
-                harmonic *= wave  # the next: so many times the pitch, dying away so many times as fast
+                harmonic *= wave  # the next harmonic: its pitch and its decay are so many times as high
             total[start : start + len(time)] += random.uniform(0.5, 1) * np.minimum(time / 0.01, 1) * sound
     return total
 

@@ -1,16 +1,16 @@
-"""The telephone band: what a call over a land line leaves of speech."""
+"""The telephone band: speech as it sounds over a land line."""
 
 import numpy as np
 
 from speakerkd.audio.recordings import resample
 
-RATE = 8000  # samples a second of the line
-STOP_LOW, LOW, HIGH, STOP_HIGH = 200.0, 300.0, 3400.0, 3800.0  # Hz: nothing, everything, everything, nothing
+RATE = 8000  # samples per second on the line
+STOP_LOW, LOW, HIGH, STOP_HIGH = 200.0, 300.0, 3400.0, 3800.0  # Hz: gain 0, 1, 1, 0
 MU = 255.0  # ITU-T G.711, the mu-law of North America and Japan
 
 
 def telephone(wave: np.ndarray, rate: int) -> np.ndarray:
-    """(samples,) float32 at rate: 300 to 3,400 Hz at 8 kHz, in the 8 bits of the mu-law, and back at the same rate."""
+    """(samples,) float32 at rate: resampled to 8 kHz, 300 to 3,400 Hz, 8 bits of mu-law, and back to the same rate."""
     if len(wave) == 0:
         return wave
     line = band(resample(wave.astype(np.float32, copy=False), rate, RATE), RATE)
@@ -19,7 +19,7 @@ def telephone(wave: np.ndarray, rate: int) -> np.ndarray:
 
 
 def band(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Half a cosine leads from nothing to everything at both ends of the band."""
+    """A band filter whose gain rises and falls as half a cosine at the ends of the band."""
     hertz = np.fft.rfftfreq(len(wave), 1 / rate)
     rise = np.clip((hertz - STOP_LOW) / (LOW - STOP_LOW), 0, 1)
     fall = np.clip((STOP_HIGH - hertz) / (STOP_HIGH - HIGH), 0, 1)

@@ -1,4 +1,4 @@
-"""Kaldi's wave archives: behind each key stands a whole WAV file, here always mono with 16 bits a sample."""
+"""Kaldi's wave archives: each key is followed by a whole WAV file, here always mono with 16 bits per sample."""
 
 import struct
 
@@ -10,7 +10,7 @@ from speakerkd.files.kaldi import ArkWriter
 
 
 class WaveArkWriter(ArkWriter):
-    """Writes prefix.ark and prefix.scp of waves. `quieter` counts those that 16 bits could not hold at their level."""
+    """Writes prefix.ark and prefix.scp of waves. `quieter` counts the waves that were scaled down to fit into 16 bits."""
 
     def __init__(self, prefix: str, rate: int) -> None:
         super().__init__(prefix)
@@ -28,8 +28,8 @@ class WaveArkWriter(ArkWriter):
 
 
 def sixteen_bits(wave: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(samples as 16-bit integers, whether the wave was scaled down to fit). A scale does not matter to log filterbanks
-    minus their mean; clipped samples would.
+    """(samples as 16-bit integers, whether the wave was scaled down to fit). Scaling does not change log filterbanks
+    minus their mean. Clipping would change them.
     """
     peak = float(np.abs(wave).max(initial=0))
     if not np.isfinite(peak):
