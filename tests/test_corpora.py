@@ -96,7 +96,7 @@ def test_voxceleb_lost_recordings_are_told(tmp_path: Path) -> None:
 
 def test_voxceleb_train_and_test_must_not_share_speakers(tmp_path: Path) -> None:
     one, _ = make_voxceleb(tmp_path / "corpora", speakers=2)
-    with pytest.raises(ValueError, match="id10001, id10002: to train and to test on"):
+    with pytest.raises(ValueError, match="id10001, id10002: in the training and in the test set"):
         voxceleb.main([str(one), str(one / "dev"), str(tmp_path / "data")])
 
 

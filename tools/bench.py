@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the speed of the parts, each beside what it is compared with, in one run.
+"""Measures the speed of the parts, each next to something that it is compared with, in one run.
 
 Usage: tools/bench.py [options] [section ...]
   tools/bench.py fbank load index
@@ -18,9 +18,9 @@ Sections:
   stage1  egs/voxceleb's stage 1 on a made-up tree of 1.2 million empty files, and its split over 64 jobs: seconds, memory
   stage6  egs/voxceleb's stage 6 on made-up vectors and lists as long as VoxCeleb1-E and H: seconds, memory
   stage7  its stage 7, maps between two made-up systems, trained and tried on lists as long: seconds, memory
-  gpu     what only a GPU can show (tests/gpu.sh); only when it is named
+  gpu     measurements that need a GPU (tests/gpu.sh); only if it is named
 
-Machines are noisy: the two sides take turns, and the ratio is the median of the turns' ratios.
+Machines are noisy, so the two sides take turns. The ratio is the median of the turns' ratios.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
-if "SPEAKERKD_BENCH" not in os.environ:  # start again, in the environment of the recipes
+if "SPEAKERKD_BENCH" not in os.environ:  # start again in the environment of the recipes
     os.environ["SPEAKERKD_BENCH"] = "started"
-    if {"--help", "-h"} & set(sys.argv[1:]):  # the help needs no package, so nothing is installed for it
+    if {"--help", "-h"} & set(sys.argv[1:]):  # the help needs no packages, so nothing is installed
         os.environ["PYTHONPATH"] = str(TOOLS.parent)
         os.execv(sys.executable, [sys.executable, __file__, *sys.argv[1:]])
     start = 'extras=dev; . "$0/env.sh" && exec python3 "$0/bench.py" "$@"'
@@ -43,7 +43,7 @@ if "SPEAKERKD_BENCH" not in os.environ:  # start again, in the environment of th
 from speakerkd.conf import parse_args, run  # noqa: E402
 from tools.benchmarks.common import Options, Row  # noqa: E402
 
-# A section's module is loaded when it is its turn: the process that measures memory shall not hold the others'.
+# A section's module is loaded only when its turn comes, so that others don't add to the memory that it measures.
 SECTIONS = {
     "fbank": "features",
     "load": "features",

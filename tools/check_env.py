@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Say what the recipes need, what of it is there, and what to do about the rest.
+"""Says what the recipes need, what of it is installed, and what to do about the rest.
 
 Usage: tools/check_env.py [--quiet true]
-Exit status 0: the recipes can run. It needs nothing but Python itself, so that it can speak when all else is missing.
+Exit status 0: the recipes can run. This script needs only Python, so it works if everything else is missing.
 """
 
 import importlib
@@ -20,7 +20,7 @@ EXTRAS = {
     "pytest": "dev: tests",
 }
 PROGRAMS = {
-    "flock": "set-ups started together wait for each other (util-linux)",
+    "flock": "set-ups that are started together wait for each other (util-linux)",
     "apt-get": "egs/mini fetches its recordings (or give it --debs)",
     "dpkg-deb": "egs/mini unpacks them",
     "ffmpeg": "egs/voxceleb reads m4a",
@@ -38,7 +38,7 @@ def pins() -> dict[str, str]:
 
 
 def check_package(name: str, wanted: str) -> tuple[bool, str]:
-    """(usable, what to say). A wrong pair of torch and torchaudio shows only when they are loaded."""
+    """(usable, text). Only loading shows whether torch and torchaudio match."""
     try:
         importlib.import_module(name)
         version = importlib.metadata.version(name)

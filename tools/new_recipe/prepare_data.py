@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Data directories of @NAME@: which recordings there are, who speaks in them, and whom to test on.
+"""Makes the data directories of @NAME@: recordings, speakers, and a test set with trials.
 
 Usage: ./prepare_data.py [options] <corpus folder> <data-dir>
  e.g.: ./prepare_data.py /corpora/@NAME@ data
 
-find_recordings() is the one function that knows the corpus. As it stands, it takes a folder with a folder for each speaker,
-in which .wav, .flac or .m4a files lie, in further folders or not: <corpus folder>/<speaker>/[...]/<name>.wav.
+Only the function find_recordings() knows the corpus. It expects a folder with a folder for each speaker. These have .wav,
+.flac or .m4a files, directly or in further folders: <corpus folder>/<speaker>/[...]/<name>.wav.
 
-Some speakers (--test-share) are kept for testing: by a hash of their names, so that speakers added later change nothing.
-Writes <data-dir>/{train,test}/{wav.scp,utt2spk,spk2utt}, and <data-dir>/test/trials: pairs of test utterances.
+Some speakers (--test-share) are kept for testing. A hash of their names decides, so speakers added later change nothing.
+It writes <data-dir>/{train,test}/{wav.scp,utt2spk,spk2utt}, and <data-dir>/test/trials: pairs of test utterances.
 """
 
 import hashlib
@@ -25,20 +25,21 @@ from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.corpus import SpeakerRecordings, audio_names, names, write_corpus, write_trials
 
 LOG = logging.getLogger("prepare_data")
-FEW_SPEAKERS = 20  # to test on: fewer, and an error rate is mostly a matter of who they are
+FEW_SPEAKERS = 20  # with fewer test speakers, the error rate depends mostly on who they are
 
 
 @dataclass
 class Options:
-    test_share: float = opt(0.1, "share of the speakers that are kept for testing; at least two are")
-    max_trials: int = opt(500000, "most trials of each label, target and nontarget; drawn at random if there are more")
+    test_share: float = opt(0.1, "share of the speakers that are kept for testing; at least two speakers are")
+    max_trials: int = opt(500000, "largest number of target and of nontarget trials; drawn at random if there are more")
     seed: int = opt(0, "random seed of this draw")
 
 
 def find_recordings(corpus: Path) -> Iterator[tuple[str, str, Path]]:
-    """(speaker, name of the recording among the speaker's, its file): FILL IN for a corpus in other folders.
+    """(speaker, name of the recording, its file). FILL IN for a corpus with other folders.
 
-    Names may hold any character: id_of() replaces those that ids can't hold. Files are not opened here.
+    The name of a recording must be unique for its speaker. Names may have any characters: id_of() replaces those that ids
+    can't have. Files are not opened here.
     """
     for speaker in names(corpus, folders=True):
         folders = [corpus / speaker]
@@ -51,8 +52,8 @@ def find_recordings(corpus: Path) -> Iterator[tuple[str, str, Path]]:
 
 
 def id_of(name: str) -> str:
-    """The name as a part of an id. The hyphen alone separates the speaker from the rest, so that utterances and speakers
-    are in the same order."""
+    """The name as a part of an id. Only the hyphen separates the speaker from the rest. So utterances and speakers have
+    the same order."""
     return re.sub(r"[^\w.]", "_", name)
 
 
@@ -82,13 +83,13 @@ def gather(corpus: Path) -> dict[str, SpeakerRecordings]:
 
 
 def choose_test(speakers: list[str], share: float) -> set[str]:
-    """Those with the smallest hashes."""
+    """The speakers with the smallest hashes."""
     by_hash = sorted(speakers, key=lambda name: hashlib.sha256(name.encode()).digest())
     return set(by_hash[: max(2, round(share * len(speakers)))])
 
 
 def draw_trials(speakers: list[SpeakerRecordings], options: Options) -> list[tuple[str, str, bool]]:
-    """All pairs, or as many of each label as wanted."""
+    """All pairs, or a random draw of --max-trials of each label."""
     draw = random.Random(options.seed)
     utterances = {each.speaker: sorted(utterance for utterance, _ in each.sources) for each in speakers}
     targets = [(a, b, True) for some in utterances.values() for a, b in combinations(some, 2)]
@@ -109,7 +110,7 @@ def draw_trials(speakers: list[SpeakerRecordings], options: Options) -> list[tup
 def main(argv: list[str]) -> None:
     options, (corpus, folder) = parse_args(Options, argv, __doc__, 2)
     if not 0 < options.test_share < 1 or options.max_trials < 1:
-        raise ValueError("--test-share must lie between 0 and 1, --max-trials must be positive")
+        raise ValueError("--test-share must be between 0 and 1, --max-trials positive")
     if not Path(corpus).is_dir():
         raise ValueError(f"{corpus}: no such folder; give the folder of the corpus")
     speakers = gather(Path(corpus))

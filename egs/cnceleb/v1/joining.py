@@ -1,4 +1,4 @@
-"""Join the short recordings of a speaker: neighbours of one genre, until they are long enough."""
+"""Joins short recordings of a speaker: neighbours of the same genre, until they are long enough."""
 
 from itertools import groupby
 from pathlib import Path
@@ -23,12 +23,12 @@ class Joined(NamedTuple):
     speaker: str
     recordings: int
     sources: list[tuple[str, str]]  # utterance, path
-    seconds: dict[str, float]  # utterance -> its length; empty where nothing was to be joined
+    seconds: dict[str, float]  # utterance -> its length; empty if nothing was to be joined
     lost: dict[str, str]
 
 
 def groups(lengths: list[tuple[str, float]], least: float) -> list[list[str]]:
-    """Neighbours in groups of `least` seconds or more; a rest that is shorter joins the group before, if there is one."""
+    """Groups neighbours to `least` seconds or more. A shorter rest joins the group before it, if there is one."""
     found: list[list[str]] = []
     rest: list[str] = []
     total = 0.0
@@ -46,7 +46,7 @@ def groups(lengths: list[tuple[str, float]], least: float) -> list[list[str]]:
 
 
 def join_short(job: Job) -> Joined:
-    """What is joined already is left as it is, so an interrupted run goes on."""
+    """Joins the recordings. Those that are joined already stay, so an interrupted run goes on."""
     recordings = audio_names(Path(job.folder))
     stems = {name: f"{job.speaker}-{name.rsplit('.', 1)[0]}" for name in recordings}
     if job.least <= 0:
@@ -59,7 +59,7 @@ def join_short(job: Job) -> Joined:
         except RuntimeError as error:
             lost[stems[name]] = f"can't be read ({str(error).splitlines()[-1]})"
     sources, seconds = [], {}
-    for _, neighbours in groupby(lengths, lambda name: name.split("-", 1)[0]):  # of a genre
+    for _, neighbours in groupby(lengths, lambda name: name.split("-", 1)[0]):  # the recordings of one genre
         for group in groups([(name, lengths[name]) for name in neighbours], job.least):
             utterance, path = stems[group[0]], f"{job.folder}/{group[0]}"
             if len(group) > 1:

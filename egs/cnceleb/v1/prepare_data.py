@@ -9,7 +9,7 @@ CN-Celeb2_flac/data. Many recordings have one or two seconds. Neighbours of one 
 have --join-seconds. They are written as FLAC into <data-dir>/joined. A shorter rest joins the recording before it. With
 0 nothing is joined. The test set is CN-Celeb_flac/eval, whose lists have the trials:
   trials_avg      an enrolment is the mean over the recordings of lists/enroll.map (in enroll_spk2utt; data/ has them)
-  trials_concat   an enrolment is the recording of eval/enroll, in which they stand one after the other
+  trials_concat   an enrolment is the recording of eval/enroll, in which they follow each other
 
 Writes <data-dir>/{train,test}/{wav.scp,utt2spk,spk2utt}, with utterance ids such as id00012-interview-01-003,
 <data-dir>/train/utt2dur where recordings are joined, <data-dir>/test/{trials_avg,trials_concat,enroll_spk2utt},
@@ -44,21 +44,21 @@ LOG = logging.getLogger("prepare_data")
 
 @dataclass
 class Options:
-    join_seconds: float = opt(5.0, "seconds of a training utterance at least, if a speaker has that much in a genre")
-    cohort_utts: int = opt(20, "utterances of a training speaker in cohort_utts")
+    join_seconds: float = opt(5.0, "shortest training utterance in seconds, if a speaker has that much in a genre")
+    cohort_utts: int = opt(20, "number of utterances of each training speaker in cohort_utts")
     seed: int = opt(0, "random seed of the choice of these utterances")
     nj: int = opt(4, "number of processes")
 
 
 class Model(NamedTuple):
-    """What a line of the lists says of an enrolment."""
+    """An enrolment, as a line of the lists describes it."""
 
     name: str  # id00800-enroll
     recordings: list[str]  # id00800/singing-01-002.flac
 
 
 def stem_of(name: str) -> str:
-    """The lists say .wav of what is .flac."""
+    """The name without its suffix: the lists have .wav, the files are .flac."""
     return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
@@ -68,7 +68,7 @@ def genre_of(utterance: str) -> str:
 
 
 def listed_speakers(root: Path, listing: str, data: Path, last_dev: str = "") -> list[str]:
-    """The speakers of a list that is there; else the folders of data, of CN-Celeb1 those before the test's."""
+    """The speakers of the list if it exists; otherwise the folders of data (in CN-Celeb1 those before the test's)."""
     there = names(data, folders=True)
     if (root / listing).is_file():
         wanted = {line.split()[0] for _, line in read_lines(root / listing)}
@@ -76,7 +76,7 @@ def listed_speakers(root: Path, listing: str, data: Path, last_dev: str = "") ->
         if absent:
             LOG.warning("%s/%s names %d speakers without a folder: %s", root, listing, len(absent), first_few(absent))
         return [name for name in there if name in wanted]
-    LOG.info("%s/%s is not there: the folders of %s are taken", root, listing, data)
+    LOG.info("%s/%s does not exist, so the folders of %s are taken", root, listing, data)
     return [name for name in there if not last_dev or name < last_dev]
 
 
@@ -110,7 +110,7 @@ def read_models(lists: Path) -> list[Model]:
     """enroll.map: `id00800-enroll id00800/singing-01-002.wav ...`."""
     path = lists / "enroll.map"
     if not path.is_file():
-        LOG.warning("%s is not there: no trials_avg, only trials_concat", path)
+        LOG.warning("%s does not exist, so there is no trials_avg, only trials_concat", path)
         return []
     models = []
     for number, line in read_lines(path):
@@ -131,7 +131,7 @@ def read_trials(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 
 def test_sources(root: Path, models: list[Model]) -> tuple[dict[str, str], dict[str, str]]:
-    """Of all test utterances the path, of those that models name and nobody has the reason."""
+    """The paths of all test utterances; the reasons for those that models name but that do not exist."""
     sources: dict[str, str] = {}
     lost: dict[str, str] = {}
     for folder in (root / "eval/enroll", root / "eval/test"):
@@ -153,7 +153,7 @@ def prepare_test(root: Path, data: Path) -> set[str]:
     """Returns its speakers."""
     lists = root / "eval/lists"
     if not (lists / "trials.lst").is_file():
-        raise ValueError(f"{lists}/trials.lst is not there; {root} must be CN-Celeb_flac as it is unpacked")
+        raise ValueError(f"{lists}/trials.lst does not exist; {root} must be the unpacked CN-Celeb_flac")
     models = read_models(lists)
     sources, lost = test_sources(root, models)
     groups = groupby(sorted(sources), lambda utterance: utterance.split("-", 1)[0])
@@ -186,7 +186,9 @@ def main(argv: list[str]) -> None:
     speakers = prepare_test(Path(cnceleb1), data / "test")
     both = sorted(speakers & {job.speaker for job in jobs})
     if both:
-        raise ValueError(f"{first_few(both)}: to train and to test on; is {cnceleb2 or cnceleb1} what it should be?")
+        raise ValueError(
+            f"{first_few(both)}: in the training and in the test set; is {cnceleb2 or cnceleb1} right?"
+        )
     prepare_train(options, jobs, data / "train")
 
 

@@ -1,7 +1,7 @@
-"""Debian packages without root: take a package from a folder or fetch it with `apt-get download`, unpack it, check it.
+"""Debian packages without root: takes a package from a folder or fetches it with `apt-get download`, then unpacks it.
 
-apt compares what it fetches with the signed index of the archive. Whatever the source, a package is checked once more
-by unpacking it: its parts are compressed with checksums, so a cut or damaged file does not unpack.
+apt compares what it fetches with the signed index of the archive. Unpacking checks every package once more, whatever its
+source: its parts are compressed with checksums, so a truncated or damaged file does not unpack.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ class DamagedError(ValueError):
 
 
 def unpack_packages(packages: Sequence[str], debs: Path | None, download: Path) -> dict[str, Path]:
-    """package -> the folder it is unpacked in (under `download`). `debs` is only read; without it, apt-get fetches."""
+    """package -> the folder (under `download`) where it is unpacked. `debs` is only read; without it, apt-get fetches."""
     source = debs or download
     if debs and not debs.is_dir():
         raise ValueError(
@@ -46,7 +46,7 @@ def unpack_packages(packages: Sequence[str], debs: Path | None, download: Path) 
 
 
 def _find(package: str, folder: Path) -> Path | None:
-    """The package's file; the names of packages hold no underscore, their files are name_version_architecture.deb."""
+    """The package's file, name_version_architecture.deb. Package names have no underscore."""
     files = sorted(folder.glob(f"{package}_*.deb"))
     if len(files) > 1:
         names = " ".join(file.name for file in files)
@@ -55,7 +55,7 @@ def _find(package: str, folder: Path) -> Path | None:
 
 
 def _unpack(deb: Path, folder: Path) -> Path:
-    """Unpack under a temporary name, so that a folder that is there is complete. A changed file gets a new folder."""
+    """Unpacks under a temporary name, so that an existing folder is complete. A changed file gets a new folder."""
     with deb.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -74,7 +74,7 @@ def _unpack(deb: Path, folder: Path) -> Path:
             _unpack_with_tar(deb, temporary)
     except subprocess.CalledProcessError as error:
         shutil.rmtree(temporary)
-        raise DamagedError(f"{deb}: this package is damaged or only a part of it is there ({_said(error)})") from error
+        raise DamagedError(f"{deb}: this package is damaged or incomplete ({_said(error)})") from error
     temporary.replace(target)
     return target
 
@@ -92,7 +92,7 @@ def _unpack_with_tar(deb: Path, folder: Path) -> None:
 
 
 def _fetch(package: str, packages: Sequence[str], download: Path) -> Path:
-    """`apt-get download`; where the machine's package lists do not have it, fetch lists of our own and try again."""
+    """Runs `apt-get download`. If the machine's package lists don't have the package, fetches own lists and tries again."""
     by_hand = (
         f"remedy: on a Debian machine, in an empty folder, apt-get update (as root) and "
         f"apt-get download {' '.join(packages)}; then give that folder as --debs"
@@ -122,7 +122,7 @@ def _fetch(package: str, packages: Sequence[str], download: Path) -> Path:
 
 
 def _apt(arguments: list[str], folder: Path, options: list[str]) -> None:
-    # apt, run by root, warns when its own user can't write to the folder; it is to fetch as whoever runs this.
+    # If root runs apt, it warns that its own user can't write to the folder. So it fetches as the user who runs this.
     # Lists that could not be fetched are an error, not a warning.
     always = ["-o", "APT::Sandbox::User=root", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=2"]
     _run(["apt-get", "-q", *always, *options, *arguments], folder)

@@ -1,4 +1,4 @@
-"""Made-up faces: vectors as a face network might give, with a quality figure each. No picture stands behind them."""
+"""Made-up faces: vectors as a face network might give them, each with a quality figure. There are no pictures."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ Vector = NDArray[np.float64]
 
 
 class Faces(NamedTuple):
-    """How to make them."""
+    """The options of the faces."""
 
     seed: int
     dim: int
@@ -31,7 +31,7 @@ def unit(vector: Vector) -> Vector:
 
 
 def identity(person: Person, faces: Faces, rng: np.random.Generator) -> Vector:
-    """A face without pose: partly what the body's traits give, the same map for all, partly the person's own."""
+    """A face without pose. One part follows from the traits (by the same map for all), one is the person's own."""
     trait_map = generator(faces.seed, voice.TRAIT_MAP).standard_normal((faces.dim, TRAITS))
     shared, own = unit(trait_map @ person.traits), unit(rng.standard_normal(faces.dim))
     return unit(np.sqrt(faces.voice_share) * shared + np.sqrt(1 - faces.voice_share) * own)
@@ -42,13 +42,13 @@ def speaker_identity(speaker: int, faces: Faces) -> Vector:
 
 
 def stranger_identity(frame: tuple[int, ...], faces: Faces) -> Vector:
-    """Someone who never speaks: drawn anew for each frame, so that it depends on no other speaker."""
+    """Someone who never speaks. It is drawn for each frame separately, so that it depends on no other speaker."""
     person = voice.draw_person(generator(faces.seed, voice.STRANGER, *frame))
     return identity(person, faces, generator(faces.seed, voice.STRANGER_FACE, *frame))
 
 
 def draw_face(speaker: int, session: int, number: int, faces: Faces) -> Face:
-    """One frame of the speaker's face: identity, pose and noise; the better the frame, the more of the identity."""
+    """One frame of the speaker's face: identity, pose and noise. The better the frame, the more of the identity."""
     frame = (speaker, session, number)
     rng = generator(faces.seed, voice.FRAME, *frame)
     quality, luck, kind = rng.beta(5, 2), rng.random(), rng.random()

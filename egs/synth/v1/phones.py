@@ -1,7 +1,7 @@
 """A made-up language: phones with their formants and noises, syllables, phrases with pauses between them.
 
-phones = draw_phones(num_frames, rate, rng)      # (frames,): a phone's number per frame
-FORMANTS[phones], LEVELS[phones]                 # (frames, 3) Hz; (frames, 5) of which the names stand in Phone
+phones = draw_phones(num_frames, rate, rng)      # (frames,): the number of the phone in each frame
+FORMANTS[phones], LEVELS[phones]                 # (frames, 3) in Hz; (frames, 5), whose columns are named in Phone
 """
 
 from typing import NamedTuple

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make up speakers: their voices, their faces, a training set, a test set and trials. Nothing is downloaded.
+"""Makes up speakers: their voices, their faces, a training set, a test set and trials. Nothing is downloaded.
 
 Usage: ./prepare_data.py [options] <data-dir>
  e.g.: ./prepare_data.py --num-train-speakers 200 --nj 4 data
@@ -8,7 +8,7 @@ Writes <data-dir>/wav/<speaker>/*.wav (16 kHz, 16 bits) and
   <data-dir>/{train,test}/{wav.scp,utt2spk,spk2utt,utt2dur,spk2gender}
   <data-dir>/{train,test}/{face.ark,face.scp}     a vector per utterance: a made-up face of its speaker
   <data-dir>/{train,test}/utt2quality             how good that face is, 0 to 1
-  <data-dir>/{train,test}/utt2face                whose face it is (another name where it is the wrong one)
+  <data-dir>/{train,test}/utt2face                whose face it is (another name if it is the wrong one)
   <data-dir>/test/trials                          <utterance> <utterance> target|nontarget
   <data-dir>/test/{trials_enroll3,enroll3_spk2utt}  models of three utterances against utterances
 README.md says how voices and faces are made.
@@ -31,7 +31,7 @@ from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import replacing, spk2utt, write_data_dir, write_table
 from speakerkd.processes import in_processes
 
-FIRST_TEST_SPEAKER = 9001  # so the test set is the same whatever the number of training speakers
+FIRST_TEST_SPEAKER = 9001  # so that the test set is the same for any number of training speakers
 ENROLL = 3  # utterances of a model
 
 
@@ -39,14 +39,14 @@ ENROLL = 3  # utterances of a model
 class Options:
     num_train_speakers: int = opt(60, "training speakers")
     num_test_speakers: int = opt(20, "test speakers")
-    utts_per_speaker: int = opt(25, "utterances of each speaker")
-    sessions: int = opt(5, "recording sessions of each speaker, which take its utterances in turn")
+    utts_per_speaker: int = opt(25, "number of utterances of each speaker")
+    sessions: int = opt(5, "number of recording sessions of each speaker; utterances go to the sessions in turn")
     seconds: tuple[float, ...] = opt((3.0, 6.0), "shortest:longest utterance")
     snr: tuple[float, ...] = opt((12.0, 28.0), "lowest:highest signal-to-noise ratio of a session, in dB")
     face_dim: int = opt(64, "dimension of the face vectors")
     face_voice_share: float = opt(0.5, "part of the face's identity that follows from the voice's traits, 0 to 1")
     bad_face_share: float = opt(0.0, "share of the faces that are a stranger's or of low quality, half each, 0 to 1")
-    seed: int = opt(0, "seed of everything")
+    seed: int = opt(0, "random seed of voices, faces, sessions and utterances")
     nj: int = opt(2, "number of processes; the result does not depend on it")
 
 
@@ -87,7 +87,7 @@ def speaker_name(speaker: int) -> str:
 
 
 def utterances(speaker: int, options: Options) -> list[Utterance]:
-    """The sessions in turn, so that more utterances leave the first ones as they are."""
+    """The sessions take turns, so that a larger number of utterances does not change the first ones."""
     listed = []
     for index in range(options.utts_per_speaker):
         session, number = index % options.sessions + 1, index // options.sessions + 1
@@ -118,7 +118,7 @@ def make_all_speech(speakers: Iterable[int], options: Options, wav_dir: Path) ->
 
 
 def pair_trials(utt2spk: dict[str, str]) -> Iterator[tuple[str, str, bool]]:
-    """Each pair once, without those of one session, which share channel and noise."""
+    """Each pair once, without pairs from one session, because these share channel and noise."""
     for enroll, test in combinations(sorted(utt2spk), 2):
         if enroll.rpartition("-")[0] != test.rpartition("-")[0]:
             yield enroll, test, utt2spk[enroll] == utt2spk[test]
@@ -178,7 +178,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"{data_dir}: this path holds white space, which an scp can't; choose another data directory")
     train = range(1, options.num_train_speakers + 1)
     test = range(FIRST_TEST_SPEAKER, FIRST_TEST_SPEAKER + options.num_test_speakers)
-    for name in ("train", "test"):  # never tables of an earlier run beside recordings of this one
+    for name in ("train", "test"):  # so that tables of an earlier run never stand beside recordings of this one
         (data_dir / name / "wav.scp").unlink(missing_ok=True)
     speech = make_all_speech([*train, *test], options, data_dir / "wav")
     write_set(data_dir / "train", train, options, speech)

@@ -1,11 +1,11 @@
-"""Made-up voices: a source (pulses, noise) filtered by a vocal tract (moving formants), then a session's channel.
+"""Synthetic voices: a source (pulses, noise), filtered by a vocal tract (moving formants), then a session's channel.
 
     voice = voice_of(seed, speaker)                                     # what stays the same in a speaker
     session = draw_session(snr, generator(seed, SESSION, speaker, 1))   # what stays the same in a session
     samples = speak(voice, session, seconds, rng)                       # random phones, int16 at 16 kHz
 
-Everything is drawn from generators keyed by seed, kind and numbers, never from a shared one: a voice depends on nothing
-but its own number. Filtering is done per frame of 12.5 ms in the frequency domain, with overlap-add.
+Each random choice has its own generator, keyed by seed, kind and numbers. So a voice depends on nothing but its own number.
+Filtering is done in the frequency domain for each frame of 12.5 ms, with overlap-add.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Session:
 
 
 def generator(seed: int, kind: int, *numbers: int) -> np.random.Generator:
-    """A kind always has the same count of numbers: numpy takes (1, 2) and (1, 2, 0) for the same key."""
+    """A kind always has the same count of numbers, because numpy treats (1, 2) and (1, 2, 0) as the same key."""
     return np.random.default_rng([seed, kind, *numbers])
 
 
@@ -121,7 +121,7 @@ def draw_session(snr: tuple[float, ...], rng: np.random.Generator) -> Session:
 
 
 def speak(voice: Voice, session: Session, seconds: float, rng: np.random.Generator) -> NDArray[np.int16]:
-    """A random utterance of that length."""
+    """A random utterance of this length."""
     num_samples = round(seconds * RATE)
     num_frames = num_samples // HOP + 2
     phones = draw_phones(num_frames, voice.rate * session.rate, rng)
@@ -165,7 +165,7 @@ def _smooth(track: NDArray[np.float64], width: int) -> NDArray[np.float64]:
 
 
 def _pulses(pitch: Floats, num_samples: int, shimmer: float, rng: np.random.Generator) -> Floats:
-    """A pulse per period, of unit power on average, between two samples where it falls between them."""
+    """One pulse per period, of unit power on average. A pulse may lie between two samples."""
     hertz = np.interp(np.arange(num_samples), np.arange(len(pitch)) * HOP, pitch)
     phase = np.cumsum(hertz / RATE) + rng.random()
     at = np.flatnonzero(np.diff(np.floor(phase)) > 0)  # the last sample before each pulse

@@ -4,13 +4,13 @@
 Usage: ./prepare_data.py [options] <VoxCeleb1 folder> <VoxCeleb2 folder> <data-dir>
  e.g.: ./prepare_data.py --nj 16 /corpora/VoxCeleb1 /corpora/VoxCeleb2 data
 
-Under the VoxCeleb1 folder are idXXXXX/<video>/00001.wav, in wav/, or in dev/wav/ and test/wav/; under the VoxCeleb2
-folder idXXXXX/<video>/00001.m4a in dev/aac/ (or .wav or .flac in dev/wav/, which is taken where there are both).
-Recordings are only listed, not opened: m4a becomes a pipe through ffmpeg in wav.scp.
+The VoxCeleb1 folder has idXXXXX/<video>/00001.wav in wav/, or in dev/wav/ and test/wav/. The VoxCeleb2 folder has
+idXXXXX/<video>/00001.m4a in dev/aac/, or .wav or .flac in dev/wav/. If it has both, dev/wav/ is taken.
+Recordings are only listed, not opened. In wav.scp, an m4a is a pipe through ffmpeg.
 The lists of trials are VoxCeleb's own, in --lists, the VoxCeleb1 folder, or its meta/:
   trials_O trials_E trials_H     veri_test2.txt list_test_all2.txt list_test_hard2.txt, the cleaned ones
   trials_{O,E,H}_original        veri_test.txt list_test_all.txt list_test_hard.txt
-Those that are there are used, and the utterances that they name are the test set.
+The lists that exist are used. The utterances that they name are the test set.
 
 Writes <data-dir>/{train,test}/{wav.scp,utt2spk,spk2utt}, with Kaldi's utterance ids (id10270-5r0dWxy17C8-00001),
 <data-dir>/test/trials_* and lost_utts, <data-dir>/train/cohort_utts (some utterances of each speaker) and
@@ -53,9 +53,9 @@ FFMPEG = "ffmpeg -v error -nostdin -i {} -f wav -acodec pcm_s16le -ac 1 -ar 1600
 @dataclass
 class Options:
     lists: str = opt("", "folder of the lists of trials; empty: the VoxCeleb1 folder and its meta/")
-    cohort_utts: int = opt(20, "utterances of a training speaker in cohort_utts")
+    cohort_utts: int = opt(20, "number of utterances of each training speaker in cohort_utts")
     seed: int = opt(0, "random seed of the choice of these utterances")
-    nj: int = opt(8, "folders that are read at the same time; waiting for the disk takes most of the time")
+    nj: int = opt(8, "number of folders that are read at the same time; most of the time is waiting for the disk")
 
 
 def utterance_of(name: str) -> str:
@@ -74,20 +74,20 @@ def source_of(path: str) -> str:
 
 
 def recordings_of(folder: Path) -> SpeakerRecordings:
-    """A speaker's: video folders with a recording for each stretch of speech."""
+    """The recordings of a speaker: a folder for each video, with a recording for each stretch of speech."""
     speaker = folder.name
     sources: list[tuple[str, str]] = []
     for video in names(folder, folders=True):
         where = f"{folder}/{video}"
         found: dict[str, str] = {}
-        for name in audio_names(Path(where)):  # .m4a stands before .wav, which takes its place
+        for name in audio_names(Path(where)):  # .m4a comes before .wav, which replaces it
             found[f"{speaker}-{video}-{name.rsplit('.', 1)[0]}"] = source_of(f"{where}/{name}")
         sources += found.items()
     return SpeakerRecordings(speaker, sources)
 
 
 def all_speakers(places: Iterable[Path], nj: int) -> Iterator[SpeakerRecordings]:
-    """In the order of their names; the folders are read ahead by threads."""
+    """All speakers in the order of their names; threads read the folders ahead."""
     folders: dict[str, Path] = {}
     for place in places:
         for name in names(place, folders=True):
@@ -98,7 +98,7 @@ def all_speakers(places: Iterable[Path], nj: int) -> Iterator[SpeakerRecordings]
 
 
 def find_lists(options: Options, voxceleb1: str) -> dict[str, Path]:
-    """name of the trials -> the list that is there."""
+    """name of the trials -> the list, if it exists."""
     places = [Path(options.lists)] if options.lists else [Path(voxceleb1), Path(voxceleb1, "meta")]
     there = {}
     for name, file in LISTS.items():
@@ -112,12 +112,12 @@ def find_lists(options: Options, voxceleb1: str) -> dict[str, Path]:
         )
     absent = [LISTS[name] for name in LISTS if name not in there]
     if absent:
-        LOG.info("lists of trials that are not there, hence not prepared: %s", " ".join(absent))
+        LOG.info("lists of trials that do not exist and are not prepared: %s", " ".join(absent))
     return there
 
 
 def read_list(path: Path) -> Iterator[tuple[str, str, bool]]:
-    """Lines `1 id10270/5r0dWxy17C8/00001.wav id10270/8jEAjG6SegY/00008.wav`, 1 where the speaker is the same."""
+    """Lines `1 id10270/5r0dWxy17C8/00001.wav id10270/8jEAjG6SegY/00008.wav`; 1: the same speaker."""
     for number, line in read_lines(path):
         words = line.split()
         if len(words) != 3 or words[0] not in ("0", "1"):
@@ -126,7 +126,7 @@ def read_list(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 
 def only(wanted: set[str], speakers: Iterable[SpeakerRecordings], seen: set[str]) -> Iterator[SpeakerRecordings]:
-    """The wanted utterances; those that are there are noted in `seen`."""
+    """The wanted utterances; those that exist are added to `seen`."""
     for speaker, sources in speakers:
         kept = [(utterance, source) for utterance, source in sources if utterance in wanted]
         seen.update(utterance for utterance, _ in kept)
@@ -175,7 +175,7 @@ def main(argv: list[str]) -> None:
     with open(data / "test" / "spk2utt", encoding="utf-8") as file:
         both = sorted(speakers & {line.split()[0] for line in file})
     if both:
-        raise ValueError(f"{first_few(both)}: to train and to test on; is {voxceleb2} VoxCeleb2?")
+        raise ValueError(f"{first_few(both)}: in the training and in the test set; is {voxceleb2} VoxCeleb2?")
 
 
 if __name__ == "__main__":

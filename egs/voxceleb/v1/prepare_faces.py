@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Which pictures show the speaker of which utterance: the faces.scp that local/extract_faces.py reads.
+"""Makes faces.scp for local/extract_faces.py: the pictures that show the speaker of each utterance.
 
 Usage: ./prepare_faces.py <faces folder> <data-dir>
  e.g.: ./prepare_faces.py /corpora/VoxCeleb2/faces data/train
 then  local/extract_faces.py --face-config conf/face.conf arcface.onnx data/train/faces.scp data/train data/train
 
-Pictures are .jpg or .png in <faces folder>/idXXXXX/<video>/00001/ (of an utterance), .../<video>/ named 00001.jpg (of an
-utterance too), or otherwise named in .../<video>/ or any folder in it (of all utterances of the video), or in idXXXXX/ (of
-the speaker). The pictures of an utterance go before those of its video, and these before the speaker's.
-Writes <data-dir>/faces.scp; an utterance without a picture has no line.
+Pictures are .jpg or .png files in <faces folder>:
+  idXXXXX/<video>/00001/, or idXXXXX/<video>/00001.jpg    pictures of one utterance
+  other files in idXXXXX/<video>/ or its folders          pictures for all utterances of the video
+  idXXXXX/                                                pictures of the speaker
+The pictures of an utterance are preferred to those of its video, and these to the speaker's.
+It writes <data-dir>/faces.scp. An utterance without a picture has no line.
 """
 
 import logging
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> None:
     _, (faces, folder) = parse_args(Options, argv, __doc__, 2)
     root, data = Path(faces).absolute(), Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; the README says how to make it of the videos")
+        raise ValueError(f"{root}: no such folder; the README says how to make it from the videos")
     total = found = 0
     with replacing(data / "faces.scp") as file:
         for _, line in read_lines(data / "spk2utt"):
