@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Put the recipes' Python, utils/ and the package on the paths. Sourced by each recipe's path.sh and by tests/run.sh.
 #
-# An active environment (venv, conda, the system's Python) that has the packages is used as it is. Without one it is
-# tools/venv, which tools/setup.sh makes when it is missing. $extras names extras of pyproject.toml that are wanted too.
+# If the active environment (venv, conda, the system's Python) has the packages, it is used. Otherwise it is tools/venv,
+# which tools/setup.sh makes if it is missing. $extras names extras of pyproject.toml that are needed too.
 
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export LC_ALL=C
 export PYTHONUNBUFFERED=1
 export PYTHONPATH=$_root${PYTHONPATH:+:$PYTHONPATH}
 
-# Finding the packages takes no time; only then are they loaded, which tells whether they fit together.
+# Looking for the packages takes no time. If they are found, they are loaded, to see whether they work together.
 _has_packages() {
   "$1" - "${extras:-}" 2>/dev/null <<'EOF' && "$1" "$_root/tools/check_env.py" --quiet true >/dev/null 2>&1
 import importlib.util, shutil, sys

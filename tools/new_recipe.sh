@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Start a recipe for a corpus of your own: egs/<name>/v1, which runs on a folder with a folder of recordings for each speaker.
+# Start a recipe for your own corpus: egs/<name>/v1. It takes a folder with a folder of recordings for each speaker.
 #
 # Usage: tools/new_recipe.sh <name>
 #   tools/new_recipe.sh mycorpus
 #   egs/mycorpus/v1/run.sh --corpus /corpora/mycorpus
 #
-# For a corpus in other folders, one function is to be filled in: find_recordings of egs/<name>/v1/prepare_data.py. The new
-# folder's README.md says what comes next. Its run.sh has the stages of egs/mini; its conf files are copies of egs/mini's.
+# If your corpus has other folders, write one function: find_recordings in egs/<name>/v1/prepare_data.py. The new folder's
+# README.md says what comes next. Its run.sh has the stages of egs/mini; its conf files are copies of egs/mini's.
 set -euo pipefail
 
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/parse_options.sh"

@@ -6,10 +6,10 @@
 #   tools/setup.sh --extras "dev plot"   # and what tests and pictures need
 # Options:
 #   --extras "a b"   extras of pyproject.toml: plot, face, onnx, app, export, dev
-#   --python x       the interpreter to use; without it the first of python3.12, 3.11, 3.10, python3 that will do
+#   --python x       the interpreter to use; default: the first of python3.12, 3.11, 3.10, python3 that is suitable
 #
-# It can be run at any time: it does nothing when the environment is complete, adds what is missing, and begins afresh
-# when an earlier run was killed. The recipes and tests/run.sh call it by themselves.
+# It can be run at any time. If the environment is complete, it does nothing. If something is missing, it adds it. If an
+# earlier run was killed, it starts again from the beginning. The recipes and tests/run.sh call it themselves.
 set -euo pipefail
 
 extras=

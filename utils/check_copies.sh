@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Look for augmented copies whose utt2aug has been lost: features made from the recordings would be the originals'.
+# Look for augmented copies whose utt2aug has been lost: their features would be computed from the unchanged recordings.
 #
 # Usage: check_copies.sh <data>
 #  e.g.: utils/check_copies.sh data/train_aug
 #
-# A copy made by local/augment_data_dir.py has the recording of its original in wav.scp, and utt2aug says what is done to
-# it. Kaldi's own copy_data_dir.sh, subset_data_dir.sh, combine_data.sh and split_data.sh don't know utt2aug and leave it
+# A copy made by local/augment_data_dir.py has the recording of its original in wav.scp, and utt2aug says how it is changed.
+# Kaldi's own copy_data_dir.sh, subset_data_dir.sh, combine_data.sh and split_data.sh don't know utt2aug and leave it
 # out; the scripts of the same names in this folder keep it.
 #
-# The exit status is 1 if there is no utt2aug and two copies of one utterance (by utt2uniq, or by a speed such as
-# sp0.9- before the id) have the same recording: then they would be the same. If each copy is the only one with its
-# recording, nothing tells whether the recording was changed beforehand; that is a warning. An empty utt2aug says that
-# the recordings are to be taken as they are.
+# The exit status is 1 if there is no utt2aug and two copies of one utterance have the same recording: they would be
+# identical. (Copies are known by utt2uniq, or by a speed such as sp0.9- before the id.) If each copy is the only one with
+# its recording, the recording may have been changed beforehand; that is a warning. An empty utt2aug means that the
+# recordings are used unchanged.
 
 . "$(dirname "$0")/data_lib.sh"
 
@@ -24,7 +24,7 @@ data=${1%/}
 if [ -e "$data/utt2aug" ] || [ ! -s "$data/wav.scp" ]; then exit 0; fi
 list=$data/wav.scp
 [ ! -s "$data/segments" ] || list=$data/segments
-# Most directories hold no copies, by their names.
+# By their names, most directories have no copies.
 if [ ! -s "$data/utt2uniq" ] && ! grep -q '^sp[0-9]*\.[0-9]*-' "$list"; then exit 0; fi
 
 found=$(data=$data list=$list awk '

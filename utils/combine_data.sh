@@ -7,9 +7,10 @@
 #   --extra-files   more files to combine, with a line for each utterance or recording
 #   --skip-fix      do not run fix_data_dir.sh on the result (default: false)
 #
-# A file is combined if all sources have it; others are left out, and named. Exceptions: utt2uniq, where a source
-# without it is taken to have originals; utt2aug and aug.scp, where it has nothing to add; segments, which are then made
-# from utt2dur. The same line in two sources is taken once; two lines for one id that differ are an error.
+# A file is combined if all sources have it. Other files are left out, and their names are printed. There are exceptions. A
+# source without utt2uniq has only originals. A source without utt2aug or aug.scp has nothing to add. If a source has no
+# segments, they are made from utt2dur. A line that two sources share is taken once. Two different lines for one id are an
+# error.
 
 . "$(dirname "$0")/data_lib.sh"
 
@@ -45,7 +46,7 @@ merge() {
     "$(key=$clash awk '$1 == ENVIRON["key"] { printf "\"%s\" ", $0 }' < "$tmp/$1")(copy_data_dir.sh --utt-prefix renames)"
 }
 
-# lines FILE SOURCE: a source's lines of a file, or what stands for them.
+# lines FILE SOURCE: a source's lines of a file, or lines made in their place.
 lines() {
   local f=$1 src=$2
   if [ -f "$src/$f" ]; then
@@ -84,7 +85,7 @@ for src in "${srcs[@]}"; do
     # shellcheck disable=SC2094
     [ ! -f "$f" ] || awk 'NF' < "$f" >> "$tmp/$(basename "$f")"
   done
-  # Sources that differ in these were made in different ways, and would not fit together.
+  # If sources differ in these, they were made in different ways and can't be combined.
   for f in $whole_files; do
     [ -e "$src/$f" ] && [ "$f" != aug.scp ] || continue
     [ ! -e "$tmp/$f" ] || diff -r "$src/$f" "$tmp/$f" > /dev/null ||

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copy a data directory, with the ids of utterances and speakers changed on the way if asked.
+# Copy a data directory; with options, change the ids of utterances and speakers.
 #
 # Usage: copy_data_dir.sh [options] <src> <dest>
 #  e.g.: utils/copy_data_dir.sh --utt-suffix -noise data/train data/train_noise
@@ -8,8 +8,8 @@
 #   --utt-prefix p  --utt-suffix s   put before or after each utterance id
 #   --validate-opts "..."            more options for validate_data_dir.sh, which checks the copy
 #
-# Recordings keep their names if there are segments. utt2uniq says which utterance each new one was. A prefix of the
-# speakers should be given to the utterances too, so that utterances still begin with their speaker.
+# If there are segments, recordings keep their names. utt2uniq has the old name of each new utterance. If you add a prefix to
+# the speakers, add it to the utterances too, so that utterances still begin with their speaker.
 
 . "$(dirname "$0")/data_lib.sh"
 

@@ -4,10 +4,10 @@
 # Usage: fix_data_dir.sh <data>
 #  e.g.: utils/fix_data_dir.sh data/train
 #
-# Of lines with the same id the first is kept; empty lines go. Recordings and speakers that no utterance needs any more
-# go, as do trials of utterances that went; spk2utt is made from utt2spk. Files that change are first copied to
-# <data>/.backup/. What no rule can mend (a line with the wrong number of fields, CR LF) is an error, as is a directory
-# of which nothing would be left: then nothing is changed.
+# If several lines have the same id, the first one is kept. It removes empty lines, recordings and speakers that no utterance
+# needs any more, and trials of removed utterances. spk2utt is made from utt2spk. Files that change are first copied to
+# <data>/.backup/. Some faults can't be fixed by a rule (a line with the wrong number of fields, CR LF). Such a fault is an
+# error, and so is a directory of which nothing would be left. In both cases nothing is changed.
 
 . "$(dirname "$0")/data_lib.sh"
 

@@ -6,15 +6,15 @@
 #  e.g.: utils/run_jobs.sh JOB=1:4 exp/log/count.JOB.log wc -l data/train/split4/JOB/utt2spk
 #        utils/run_jobs.sh exp/log/sort.log sort data/train/utt2spk '|' head '>' first
 #
-#   --max-jobs-run n   how many run at once (default: the cores of this machine by --num-threads; with --gpu, the
-#                      GPUs of this machine by --gpu)
-#   --num-threads n    how many threads a job uses (default: 1)
-#   --gpu n            how many GPUs a job needs (default: 0). Each job is given its own, by CUDA_VISIBLE_DEVICES, of
-#                      those there, or of all of the machine's where that is not set
-#   others             (--mem 4G, --time 1:00:00, -q x, -l x, ...) are for queues, and have no effect here
+#   --max-jobs-run n   number of jobs that run at the same time (default: the cores of this machine divided by
+#                      --num-threads; with --gpu, its GPUs divided by --gpu)
+#   --num-threads n    number of threads of a job (default: 1)
+#   --gpu n            number of GPUs of a job (default: 0). Each job gets its own GPUs by CUDA_VISIBLE_DEVICES. They are
+#                      taken from those in that variable; if it is not set, from all GPUs of the machine
+#   others             (--mem 4G, --time 1:00:00, -q x, -l x, ...) are for queues and have no effect here
 #
-# JOB (or any other name) is replaced in the log's name and the command. The arguments are joined and given to bash, so
-# quoted "|", ">", ";" and "&&" act there, while an argument with a space in it stays one argument.
+# JOB (or any other name) is replaced by the job's number in the log's name and in the command. The arguments are joined and
+# passed to bash. So quoted "|", ">", ";" and "&&" act there. An argument with a space in it stays one argument.
 
 . "$(dirname "$0")/job_lib.sh"
 

@@ -5,13 +5,13 @@
 # Usage: slurm_jobs.sh [options] [JOB=1:<n> | JOB=<i>] <log> <command> <argument> ...
 #  e.g.: utils/slurm_jobs.sh --mem 4G JOB=1:8 exp/log/count.JOB.log wc -l data/train/split8/JOB/utt2spk
 #
-#   --max-jobs-run n   how many run at once (default: as many as Slurm starts)
+#   --max-jobs-run n   number of jobs that run at the same time (default: as many as Slurm starts)
 #   --gpu n, --mem 4G, --num-threads n, --time 1:00:00   what each job needs
 #   --config file      what these mean to sbatch (default: conf/slurm.conf if it exists, else the lines below)
-#   -x value           (one dash, as -p long) goes to sbatch as it is; GridEngine's -V -l -q -j -sync are ignored
+#   -x value           (one dash, such as -p long) is passed to sbatch; GridEngine's -V -l -q -j -sync are ignored
 #
-# The configuration is that of Kaldi: "command" starts the sbatch command, "option name=value" or "option name=*" says
-# what an option turns into, with $0 for its value, and "default name=value" is taken where the option is not given.
+# The configuration has Kaldi's format. "command" is the start of the sbatch command. "option name=value" or "option name=*"
+# gives what an option is replaced by; $0 is its value. "default name=value" holds if the option is not given.
 #   command sbatch
 #   option time=* --time=$0
 #   option mem=0
@@ -21,7 +21,8 @@
 #   option gpu=* --gres=gpu:$0
 #
 # The jobs run in this folder and environment (path.sh is sourced if it is here), with the log that run_jobs.sh writes.
-# A job that leaves no exit status, since it or its node was killed, has failed. Slurm's own words are in q/ by the log.
+# If a job leaves no exit status because it or its node was killed, it has failed. Slurm's own messages are in q/ beside the
+# log.
 
 . "$(dirname "$0")/job_lib.sh"
 

@@ -4,8 +4,8 @@
 # Usage: spk2utt_to_utt2spk.sh [spk2utt] > utt2spk
 #  e.g.: utils/spk2utt_to_utt2spk.sh data/train/spk2utt > data/train/utt2spk
 #
-# Reads standard input where no file is given. The order is that of the input; sort it if the speakers are not
-# prefixes of their utterances.
+# Without a file it reads standard input. The order is that of the input. If the speakers are not prefixes of their
+# utterances, sort the result.
 
 . "$(dirname "$0")/data_lib.sh"
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Split a list (an scp file, utt2spk, any text with one item a line) into parts of nearly equal size.
+# Split a list (an scp file, utt2spk, any text with one item per line) into parts of nearly equal size.
 #
 # Usage: split_scp.sh [--utt2spk=<utt2spk>] <in> <out1> <out2> ...
 #    or: split_scp.sh -j <num-parts> <part> [--one-based] [--utt2spk=<utt2spk>] <in> [<out>]
 #  e.g.: utils/split_scp.sh --utt2spk=data/train/utt2spk data/train/feats.scp feats.1.scp feats.2.scp
 #        utils/split_scp.sh -j 8 3 --one-based data/train/wav.scp | head
 #
-# The order of the lines is kept: the parts are consecutive pieces of the list. With --utt2spk a speaker is never
-# cut, which needs at least as many speakers as parts. With -j only one part is written, to <out> or standard output;
-# parts count from 0, or from 1 with --one-based.
+# The order of the lines is kept: the parts are consecutive pieces of the list. With --utt2spk all lines of a speaker stay
+# in one part; there must be at least as many speakers as parts. With -j only one part is written, to <out> or standard
+# output. Parts are counted from 0, or from 1 with --one-based.
 
 . "$(dirname "$0")/data_lib.sh"
 

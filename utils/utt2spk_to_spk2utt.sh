@@ -4,8 +4,8 @@
 # Usage: utt2spk_to_spk2utt.sh [utt2spk] > spk2utt
 #  e.g.: utils/utt2spk_to_spk2utt.sh data/train/utt2spk > data/train/spk2utt
 #
-# Reads standard input where no file is given. Speakers come in the order in which they are first seen, and their
-# utterances in the order of the input.
+# Without a file it reads standard input. Speakers come in the order in which they first occur, and their utterances in the
+# order of the input.
 
 . "$(dirname "$0")/data_lib.sh"
 

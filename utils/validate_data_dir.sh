@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Check a data directory: that each file is well formed and that they agree with each other.
+# Check a data directory: is each file well formed, and do the files agree with each other?
 #
 # Usage: validate_data_dir.sh [--no-feats] [--no-wav] [--no-text] [--no-spk-sort] [--non-print] <data>
 #  e.g.: utils/validate_data_dir.sh --no-feats data/train
 #
 #   --no-feats     feats.scp may be missing (it is checked if it is there)
 #   --no-wav       the same for wav.scp
-#   --no-text      accepted for Kaldi's sake; text is never required here, and checked if it is there
+#   --no-text      accepted as in Kaldi, without effect: text is never required here, but checked if it is there
 #   --no-spk-sort  speakers need not be prefixes of their utterances
-#   --non-print    allow characters that don't print (invalid UTF-8 never is)
+#   --non-print    allow characters that don't print (but never invalid UTF-8)
 #
-# Every fault is reported with the file, the first line that has it, and the remedy; then the exit status is 1.
+# Every fault is reported with the file, the first line that has it, and the remedy. The exit status is then 1.
 
 . "$(dirname "$0")/data_lib.sh"
 
