@@ -186,9 +186,7 @@ def main(argv: list[str]) -> None:
     speakers = prepare_test(Path(cnceleb1), data / "test")
     both = sorted(speakers & {job.speaker for job in jobs})
     if both:
-        raise ValueError(
-            f"{first_few(both)}: in the training and in the test set; is {cnceleb2 or cnceleb1} right?"
-        )
+        raise ValueError(f"{first_few(both)}: in the training and in the test set; is {cnceleb2 or cnceleb1} right?")
     prepare_train(options, jobs, data / "train")
 
 
