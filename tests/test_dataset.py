@@ -178,7 +178,7 @@ def test_tables_that_do_not_fit_are_named(tmp_path: Path) -> None:
             Utterances(folder)
         (folder / name).write_text(before)
     (folder / "utt2num_frames").write_text("a-1 20\na-2 25\nb-1 20\n")
-    with pytest.raises(ValueError, match=r"'a-2': .* has 20 rows, and utt2num_frames says 25"):
+    with pytest.raises(ValueError, match=r"'a-2': .* has 20 rows, but utt2num_frames says 25"):
         for step in range(30):
             batches(Utterances(folder), num_frames=22, batch_size=3)[step]
 

@@ -326,7 +326,7 @@ def test_wrong_options_are_named(ecapa: Any, take: Bring, tmp_path: Path, bring:
     assert "those of a ecapa" in take(ecapa, "--model", tmp_path / "model.conf", fails=True)
     (tmp_path / "model.conf").write_text("--type=ecapa\n--channels=24\n")
     assert "of another shape: " in take(ecapa, "--model", tmp_path / "model.conf", fails=True)
-    assert "features a frame (of another shape: layer1.conv.weight (16, 8, 5)" in take(
+    assert "features per frame (of another shape: layer1.conv.weight (16, 8, 5)" in take(
         ecapa, "--front-end", "conf/frontend/wespeaker.conf", fails=True
     )
     assert "holds no classifier" in take(without(ecapa, "projection.weight"), "--head", "conf/head.conf", fails=True)

@@ -149,7 +149,7 @@ def test_nan_is_lost(recipe: Path, data: Path, sh: Run) -> None:
 def test_another_width_is_an_error(recipe: Path, data: Path, sh: Run) -> None:
     export(recipe / "m.onnx")
     (recipe / "f.conf").write_text("--type=kaldi\n--num-mel-bins=40\n")
-    assert "(batch, frames, 24), the front end makes 40 features a frame" in extract(sh, fails=True)
+    assert "(batch, frames, 24), the front end makes 40 features per frame" in extract(sh, fails=True)
 
 
 @needs_runtime

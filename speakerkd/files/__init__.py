@@ -1,1 +1,1 @@
-"""Files on disk: in go paths, out come tables, archives, vectors and Kaldi's back-end objects, and back again."""
+"""Files on disk: paths go in; tables, archives, vectors and Kaldi's back-end objects come out, and are written."""

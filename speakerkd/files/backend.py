@@ -15,7 +15,7 @@ from speakerkd.files.tables import read_table, replacing
 
 
 def read_arrays(path: str | Path) -> list[np.ndarray]:
-    """All vectors and matrices that stand one after another in a file, as double."""
+    """All vectors and matrices of a file, in their order, as float64."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -23,7 +23,7 @@ def read_arrays(path: str | Path) -> list[np.ndarray]:
     try:
         arrays = _binary(data) if data[:2] == b"\0B" else _text(data.decode())
     except (struct.error, ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a vector or matrix of Kaldi, or truncated ({error})") from error
+        raise ValueError(f"{path}: not a Kaldi vector or matrix, or truncated ({error})") from error
     if not arrays:
         raise ValueError(f"{path}: holds no vector or matrix")
     if not all(np.isfinite(array).all() for array in arrays):
@@ -86,13 +86,13 @@ def binary_array(array: np.ndarray) -> bytes:
 
 
 def write_text_vector(path: str | Path, vector: np.ndarray) -> None:
-    """As ivector-mean writes mean.vec."""
+    """Writes a vector as text, as ivector-mean writes mean.vec."""
     with replacing(path) as file:
         file.write(" [ " + " ".join(f"{value:.7g}" for value in vector) + " ]\n")
 
 
 def write_matrix(path: str | Path, matrix: np.ndarray) -> None:
-    """Binary, float32: as ivector-compute-lda writes transform.mat."""
+    """Writes a matrix in binary float32, as ivector-compute-lda writes transform.mat."""
     with replacing(path, "wb") as file:
         file.write(b"\0B" + binary_array(matrix.astype(np.float32)))
 

@@ -1,7 +1,7 @@
-"""Parts of a stage that are finished, and stay so: a job whose part would come out the same again keeps it.
+"""Finished parts of a stage: if a job would make the same part again, it keeps the old one.
 
-A part is <prefix>.ark and what stands beside it. <prefix>.made is written last and holds a digest of everything that decides
-the part's content, so a part that was cut short, or is of other input, is made anew.
+A part is <prefix>.ark and the files beside it. <prefix>.made is written last. It has a digest of everything that determines
+the part's content. So a part that was interrupted, or that has other input, is made again.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from speakerkd.files.tables import read_lines, read_segments, read_table, replac
 
 class Part:
     def __init__(self, prefix: str | Path, origin: str, suffixes: Sequence[str]) -> None:
-        """origin: the digest. suffixes: of the files that belong to the part beside .ark and .scp."""
+        """origin: the digest. suffixes: those of the part's files beside .ark and .scp."""
         self.prefix, self.origin = prefix, origin
         self._files = [Path(f"{prefix}.{suffix}") for suffix in ("ark", "scp", *suffixes)]
         self._made = Path(f"{prefix}.made")
 
     def kept(self) -> bool:
-        """Is it there, and made of just this? If not, it is no longer called finished."""
+        """Is the part finished, with the same digest? If not, its mark is removed."""
         try:
             same = self._made.read_text().split() == [self.origin, *self._sizes()]
         except OSError:
@@ -37,9 +37,9 @@ class Part:
 
 
 def origin_in_recordings(folder: Path, utterances: Sequence[str], options: str) -> str:
-    """Digest of what is computed from recordings: their lines in the data directory's tables, the options that matter.
+    """The digest for results computed from recordings: their lines in the data directory's tables, the relevant options.
 
-    Of a recording in a file it holds the size and the time of the last change too.
+    For a recording in a file, it includes the size and the time of the last change.
     """
     wanted = set(utterances)
     segments = read_segments(folder / "segments", wanted) if (folder / "segments").exists() else {}
@@ -59,7 +59,7 @@ def origin_in_recordings(folder: Path, utterances: Sequence[str], options: str) 
 
 
 def origin_in_archives(listed: str | Path, options: str) -> str:
-    """Digest of what is computed from the archives that an scp names: its lines, and the archives' sizes and times."""
+    """The digest for results computed from the archives of an scp: its lines, and the archives' sizes and times."""
     found = hashlib.sha256(options.encode())
     archives: set[str] = set()
     for _, line in read_lines(listed):
@@ -71,7 +71,7 @@ def origin_in_archives(listed: str | Path, options: str) -> str:
 
 
 def state_of(source: str) -> str:
-    """Size and time of the last change; '' of what is no file, such as a pipe."""
+    """Size and time of the last change; '' if it is not a file, such as a pipe."""
     try:
         state = Path(source).stat()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How many frames each matrix of an scp has, told by its header alone: archives of hundreds of gigabytes aren't read."""
+"""The number of frames of each matrix of an scp, read from the headers only: archives may have hundreds of gigabytes."""
 
 import struct
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from typing import BinaryIO
 
 from speakerkd.files.kaldi import Scp
 
-# What a matrix in an archive begins with, and where its number of rows stands.
+# The first bytes of a matrix in an archive, and the position of its number of rows.
 ROWS_AT = {b"\0BFM ": 6, b"\0BDM ": 6, b"\0BCM ": 13, b"\0BCM2 ": 14, b"\0BCM3 ": 14}
 
 
 def frames_of(scp: Scp) -> Iterator[int]:
-    """For each entry, in order. What is no such matrix, or comes from a pipe, is read whole; that may be an error."""
+    """The frames of each entry, in order. Other objects, and those from pipes, are read whole; that may be an error."""
     name = ""
     file: BinaryIO | None = None
     try:
@@ -40,7 +40,7 @@ def opened(source: str, scp: Scp, index: int) -> BinaryIO:
 
 
 def rows_at(file: BinaryIO, offset: int) -> int:
-    """0: no matrix that is known begins there."""
+    """The number of rows of the matrix at this offset; 0: no known matrix begins there."""
     file.seek(offset)
     head = file.read(18)
     at = next((place for mark, place in ROWS_AT.items() if head.startswith(mark)), None)

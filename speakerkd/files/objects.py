@@ -1,13 +1,13 @@
-"""Kaldi's vectors and matrices as bytes: packing one, and reading it or some of its rows. Only this module imports kaldiio.
+"""Kaldi's vectors and matrices as bytes: packs one, or reads it or some of its rows. Only this module imports kaldiio.
 
-In an archive an object stands behind `key `. A binary object starts with \\0B and a token (kaldi/src/matrix):
+In an archive an object follows its `key `. A binary object starts with \\0B and a token (kaldi/src/matrix):
   FV DV   \\4 <i4 dim>                                    then the values, f4 or f8
   FM DM   \\4 <i4 rows> \\4 <i4 columns>                   then the values, row by row
   CM2 CM3 <f4 min> <f4 range> <i4 rows> <i4 columns>      then u2 or u1, row by row: min + range * u / 65535 or 255
-  CM      the same header                                 then four percentiles and one byte a value, column by column
+  CM      the same header                                 then four percentiles and one byte per value, column by column
 A text object is ` [ 1 2 3 ]` (vector) or ` [` newline `1 2` newline `3 4 ]` (matrix).
 
-Nothing else is read: kaldiio would also unpickle an object that starts with PKL, and so run code from a file.
+Nothing else is read. kaldiio would also unpickle an object that starts with PKL; this can run code from a file.
 """
 
 import io
@@ -29,15 +29,15 @@ ReadAt = Callable[[int, int], bytes]  # (count, place) -> up to `count` bytes fr
 
 
 class Kind(NamedTuple):
-    """A kind of object whose values lie row by row."""
+    """A kind of object whose values are stored row by row."""
 
     first: int  # bytes from the object's start to the first value
     sizes: struct.Struct  # of the header behind the first 6 bytes
     value: np.dtype
-    top: float = 0.0  # the largest integer stands for 1; 0: plain numbers
+    top: float = 0.0  # the integer that means 1; 0: plain numbers
 
 
-# By the first 6 bytes; in Kaldi each size of a plain object stands behind a byte 4.
+# By the first 6 bytes. In Kaldi each size of a plain object follows a byte 4.
 KINDS = {
     b"\0BFV \4": Kind(10, struct.Struct("<i"), np.dtype("<f4")),
     b"\0BDV \4": Kind(10, struct.Struct("<i"), np.dtype("<f8")),
@@ -49,11 +49,11 @@ KINDS = {
 
 
 def pack(value: np.ndarray, compress: bool, where: str) -> bytes:
-    """One object as Kaldi writes it: FV, FM, or CM2 if a matrix is to be compressed."""
+    """One object in Kaldi's format: FV, FM, or CM2 if compress is set for a matrix."""
     if value.dtype != np.float32:
-        raise ValueError(f"{where}: float32 is written, not {value.dtype}")
+        raise ValueError(f"{where}: only float32 can be written, not {value.dtype}")
     if value.ndim not in (1, 2) or value.size == 0:
-        raise ValueError(f"{where}: a vector or a matrix that is not empty is written, not shape {value.shape}")
+        raise ValueError(f"{where}: only a vector or matrix that is not empty can be written, not shape {value.shape}")
     if not np.isfinite(value).all():
         raise ValueError(f"{where}: holds NaN or infinite values")
     if value.ndim == 1:
@@ -61,7 +61,7 @@ def pack(value: np.ndarray, compress: bool, where: str) -> bytes:
     rows, columns = value.shape
     if not compress:
         return b"\0BFM " + struct.pack("<bibi", 4, rows, 4, columns) + value.astype("<f4").tobytes()
-    # Kaldi's arithmetic: float32 up to the rounding, which is done in double by adding 0.499.
+    # Kaldi's arithmetic: float32, except for the rounding, which adds 0.499 in float64.
     low, high = value.min(), value.max()
     if high == low:
         high = np.float32(low + (np.float32(1) + abs(low)))
@@ -78,9 +78,9 @@ def read_object(
 ) -> np.ndarray:
     """Rows start to stop of the matrix at this place of a file of `size` bytes, or elements of a vector, as float32.
 
-    rows: how many there must be in all. An error says what is wrong, without the file's name.
+    rows: the total number that there must be. An error says what is wrong, without the file's name.
     """
-    # A whole object is often a short vector, which the first look then holds.
+    # A whole object is often a short vector, which fits into the first read.
     head = read_at(_HEADER if start or stop is not None else 4096, place)
     kind = KINDS.get(head[:6])
     if kind is None:
@@ -109,14 +109,14 @@ def read_object(
         low, span = numbers[:2]
         if not math.isfinite(low + span):
             raise ValueError(f"the header has a range that is not finite: damaged; {AGAIN}")
-        np.multiply(values, span * top, values)  # quicker than *= for the few values of a crop
+        np.multiply(values, span * top, values)  # faster than *= for the few values of a crop
         np.add(values, low, values)
     return values if len(numbers) > 1 else values[:, 0]
 
 
 def check_rows(found: int, expected: int | None) -> None:
     if expected is not None and found != expected:
-        raise ValueError(f"has {found} rows, and utt2num_frames says {expected}; {AGAIN}")
+        raise ValueError(f"has {found} rows, but utt2num_frames says {expected}; {AGAIN}")
 
 
 def _whole(read_at: ReadAt, size: int, place: int, head: bytes) -> np.ndarray:
@@ -125,7 +125,7 @@ def _whole(read_at: ReadAt, size: int, place: int, head: bytes) -> np.ndarray:
         raise ValueError(f"is past the end of the file, which has {size} bytes: truncated? {AGAIN}")
     if head[:2] != b"\0B":
         if head.lstrip()[:1] != b"[":
-            raise ValueError("no object of Kaldi stands there, neither binary (\\0B) nor text ([ ... ])")
+            raise ValueError("there is no Kaldi object, neither binary (\\0B) nor text ([ ... ])")
         return text_array(_up_to_bracket(read_at, place)).astype(np.float32)
     if head[2:5] == b"CM ":
         _, _, rows, columns = _COMPRESSED.unpack(read_at(_COMPRESSED.size, place + 5).ljust(_COMPRESSED.size, b"\0"))
@@ -134,7 +134,7 @@ def _whole(read_at: ReadAt, size: int, place: int, head: bytes) -> np.ndarray:
         (rows,), columns = struct.unpack("<i", head[3:7].ljust(4, b"\0")), 1
         length = 7 + 5 * rows
     else:
-        raise ValueError(f"an object of an unknown kind stands there: {head[2:8]!r}")
+        raise ValueError(f"the kind of the object is not known: {head[2:8]!r}")
     if rows <= 0 or columns <= 0:
         raise ValueError(f"the header says {rows} rows of {columns}: empty or damaged; {AGAIN}")
     if place + length > size:
@@ -147,7 +147,7 @@ def _whole(read_at: ReadAt, size: int, place: int, head: bytes) -> np.ndarray:
 
 
 def _up_to_bracket(read_at: ReadAt, place: int) -> str:
-    """What stands in the brackets of a text object."""
+    """The text between the brackets of a text object."""
     parts: list[bytes] = []
     while data := read_at(_BLOCK, place):
         parts.append(data.partition(b"]")[0])
@@ -158,9 +158,9 @@ def _up_to_bracket(read_at: ReadAt, place: int) -> str:
 
 
 def text_array(inside: str) -> np.ndarray:
-    """The vector or matrix whose text stands in these brackets, as double."""
+    """The vector or matrix with this text between its brackets, as float64."""
     rows = [[float(word) for word in line.split()] for line in inside.split("\n") if line.strip()]
     if len({len(row) for row in rows}) > 1:
-        raise ValueError("the rows of a text matrix are not of one length")
+        raise ValueError("the rows of a text matrix have different lengths")
     is_matrix = inside.lstrip(" ").startswith("\n") or len(rows) > 1
     return np.array(rows if is_matrix else (rows[0] if rows else []), dtype=np.float64)

@@ -1,6 +1,6 @@
-"""Files that are read at random places: a pool of open ones, and the output of a pipe.
+"""Files that are read at random places: a pool of open files, and the output of a pipe.
 
-os.pread takes the place with each call. So forked workers can share a descriptor, which has but one position.
+os.pread takes the place with each call. So forked workers can share a descriptor, although it has only one position.
 """
 
 import errno
@@ -17,7 +17,7 @@ MOST = 4096
 def open_regular(path: str | Path) -> int:
     """A descriptor of a regular file. FIFOs, devices and folders are refused: the first two can hang or never end."""
     try:
-        # O_NONBLOCK: open() would wait for a FIFO's writer. It has no effect on regular files.
+        # Without O_NONBLOCK, open() would wait for a FIFO's writer. It has no effect on regular files.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise ValueError("there is no such file") from error
@@ -29,7 +29,7 @@ def open_regular(path: str | Path) -> int:
 
 
 class OpenFile:
-    """A regular file: read_at(count, place) gives bytes. It is closed when nobody holds it any more."""
+    """A regular file: read_at(count, place) gives bytes. It is closed when nothing refers to it any more."""
 
     def __init__(self, path: str | Path) -> None:
         self._descriptor = -1
@@ -41,7 +41,7 @@ class OpenFile:
         self.scattered = False
 
     def expect_random_places(self) -> None:
-        """From now on the system reads what is asked for and nothing ahead."""
+        """Tells the system not to read ahead from now on."""
         self.scattered = True
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
@@ -51,9 +51,9 @@ class OpenFile:
 
 
 class OpenFiles(dict[str, OpenFile]):
-    """Those of the files opened last, by path; up to half of the descriptors that the process may have.
+    """The files that were opened last, by path: files.get(path) or files.open(path).
 
-    files.get(path) or files.open(path)
+    It holds at most half of the descriptors that the process may have.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class OpenFiles(dict[str, OpenFile]):
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            self.most = max(1, len(self) // 2)  # others in this process need descriptors too
+            self.most = max(1, len(self) // 2)  # other parts of this process need descriptors too
             self.clear()
             try:
                 self[path] = OpenFile(path)
@@ -81,7 +81,7 @@ class OpenFiles(dict[str, OpenFile]):
 
 
 def pipe_output(command: str) -> bytes:
-    """What a shell command writes. Only the user's own wav.scp and feats.scp may name commands."""
+    """The output of a shell command. Only the user's own wav.scp and feats.scp may name commands."""
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()

@@ -1,1 +1,1 @@
-"""Networks from elsewhere and for elsewhere: in go checkpoints and ONNX files, out come models of ours, and ONNX of them."""
+"""Networks from and for other toolkits: checkpoints and ONNX files go in, our models and ONNX of them come out."""

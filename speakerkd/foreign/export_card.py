@@ -1,4 +1,4 @@
-"""What the card of an exported system says by itself: its size, its speed, how it was trained."""
+"""The parts of an exported system's card that need no test set: its size, its speed, how it was trained."""
 
 import json
 import shlex
@@ -21,7 +21,7 @@ SECONDS = 10.0  # of speech, for multiply-accumulates and the real-time factor
 
 
 def about(net: SpeakerNet, front_end: FrontEnd, path: Path) -> dict[str, Any]:
-    """What is known of a system before anything is measured."""
+    """The facts about a system that are known without scoring anything."""
     training = path.parent / "conf.json"
     run_of = json.loads(training.read_text()) if training.is_file() else {"run": {}, "options": {}}
     teacher = run_of["options"].get("teacher") or run_of["options"].get("files", {}).get("teacher", "")

@@ -1,4 +1,4 @@
-"""Checks of an export before anything is written: is the graph the net, and is the mean embedding the net's own?"""
+"""Checks of an export before anything is written: does the graph compute what the net does, and is the mean its own?"""
 
 import logging
 from pathlib import Path
@@ -33,12 +33,12 @@ def gate(
 
 
 def mean_embedding(file: str, net: SpeakerNet, feats: list[np.ndarray], reading: Reading) -> np.ndarray:
-    """mean.vec as the model's own mean embedding. That of another model is found by the training utterances `feats`."""
+    """Reads mean.vec. If it belongs to another model, the training utterances `feats` show it, and this is an error."""
     mean = read_vector(file).astype(np.float32)
     if len(mean) != net.dim:
         raise ValueError(f"--mean={file} has {len(mean)} dimensions, the model's embeddings have {net.dim}")
     found = np.mean([embed(net, np.asarray(each, np.float32), torch.device("cpu"), 0, reading) for each in feats], 0)
-    # A mean of another model adds an offset instead of taking one away. 1.2: these utterances are a sample.
+    # Another model's mean adds an offset instead of removing one. 1.2 allows for these utterances being a sample.
     before, after = float(np.linalg.norm(found)), float(np.linalg.norm(found - mean))
     if after > 1.2 * before:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Face images through a face network in ONNX: images as it wants them, its vectors, several of them as one."""
+"""Face images through a face network in ONNX: prepares the images, computes vectors, combines several vectors into one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from speakerkd.verify.onnxsession import open_session
 
 @dataclass(frozen=True)
 class FaceConf:
-    """What the network takes: (value - mean) · scale of values from 0 to 255. The defaults are those of ArcFace."""
+    """What the network takes: (value - mean) · scale, for values from 0 to 255. The defaults are those of ArcFace."""
 
-    size: int = opt(112, "height and width of the network's input; other images are cut square and scaled")
+    size: int = opt(112, "height and width of the network's input in pixels; other images are cut square and scaled")
     colors: str = opt("rgb", "order of the colours: rgb or bgr")
     layout: str = opt("nchw", "layout of the input: nchw or nhwc")
-    mean: tuple[float, ...] = opt((127.5,), "value that is subtracted: one, or one per colour in the network's order")
+    mean: tuple[float, ...] = opt((127.5,), "value to subtract: one, or one per colour in the network's order")
     scale: tuple[float, ...] = opt((1 / 127.5,), "factor after the subtraction: one, or one per colour")
-    output: str = opt("", "the network's output that is the vector; empty: its first")
+    output: str = opt("", "name of the network's output that is the vector; empty: the first output")
 
     def __post_init__(self) -> None:
         if self.colors not in ("rgb", "bgr") or self.layout not in ("nchw", "nhwc") or self.size < 1:
             raise ValueError("--colors must be rgb or bgr, --layout nchw or nhwc, --size 1 or more")
         if {len(self.mean), len(self.scale)} - {1, 3}:
-            raise ValueError("--mean and --scale are one number, or three")
+            raise ValueError("--mean and --scale must be one number, or three")
 
 
 class ImageError(ValueError):
-    """Of this image alone; the rest can go on."""
+    """An error that concerns one image; the others are not affected."""
 
 
 def need_packages() -> None:
@@ -48,7 +48,7 @@ def read_image(path: str | Path, conf: FaceConf) -> np.ndarray:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")
-    # SyntaxError: what Pillow raises for some broken PNGs; the bomb is an image of too many pixels
+    # Pillow raises SyntaxError for some broken PNGs; a decompression bomb is an image with too many pixels
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error).replace(str(path), "it") or type(error).__name__
         raise ImageError(f"can't be read ({reason})") from error
@@ -62,7 +62,7 @@ def read_image(path: str | Path, conf: FaceConf) -> np.ndarray:
 
 
 class FaceNet:
-    """images (B, ...) -> vectors (B, D)."""
+    """The face network: images (B, ...) -> vectors (B, D)."""
 
     def __init__(self, path: str | Path, conf: FaceConf, device: str = "cpu", threads: int = 1) -> None:
         self.session = open_session(path, threads, device)
@@ -85,7 +85,7 @@ class FaceNet:
         return (3, size, size) if self.conf.layout == "nchw" else (size, size, 3)
 
     def check_shape(self) -> None:
-        shape = self.input.shape  # names or None where any number will do
+        shape = self.input.shape  # a name or None: any number is allowed
         fixed = [want == have for want, have in zip(self.wanted, shape[1:], strict=False) if isinstance(have, int)]
         if len(shape) != 4 or not all(fixed):
             raise ValueError(
@@ -96,7 +96,7 @@ class FaceNet:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         count = self.input.shape[0] if isinstance(self.input.shape[0], int) else len(images)
         vectors = []
-        for start in range(0, len(images), count):  # some networks take a fixed number, and only that
+        for start in range(0, len(images), count):  # some networks take only a fixed number of images
             part = images[start : start + count]
             blank = np.zeros((count - len(part), *part.shape[1:]), np.float32)
             try:
@@ -115,10 +115,10 @@ class FaceNet:
 
 
 def pool(vectors: Sequence[np.ndarray], qualities: Sequence[float]) -> tuple[np.ndarray, float]:
-    """Several images of a person as one: vector and quality. Of one image both are its own.
+    """Combines several images of a person into one vector and one quality. A single image keeps its own.
 
-    The vector is the mean of the unit vectors, times the mean of their lengths, both weighted by quality; so images that
-    disagree give a shorter one. The quality is the plain mean.
+    The vector is the mean of the unit vectors, times the mean of their lengths, both weighted by quality. So images that
+    disagree give a shorter vector. The quality is the plain mean.
     """
     stacked, weights = np.stack(vectors).astype(np.float64), np.asarray(qualities, np.float64)
     weights = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))

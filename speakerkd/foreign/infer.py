@@ -1,4 +1,4 @@
-"""The options of a model, read off the shapes of its weights; and a model with weights from elsewhere."""
+"""Reads the options of a model from the shapes of its weights, and builds a model with weights from elsewhere."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ Shapes = Mapping[str, torch.Size]
 
 
 def count(shapes: Shapes, pattern: str) -> int:
-    """How many there are of what the pattern numbers."""
+    """The number of parts that the pattern numbers."""
     return len({found[1] for name in shapes if (found := re.match(pattern, name))})
 
 
@@ -117,11 +117,11 @@ def encoder_with(
     for name, (there, value) in weights.items():
         if name not in wanted:
             continue
-        # an affine layer may stand there as a convolution of width 1
+        # the other toolkit may have a convolution of width 1 as the affine layer
         given[name] = value.squeeze(-1) if value.ndim == wanted[name].ndim + 1 and value.shape[-1] == 1 else value
         if given[name].shape != wanted[name].shape:
             shapes.append(f"{there} {tuple(value.shape)} for {tuple(wanted[name].shape)}")
-    # only counts the batches, which has no effect here; some toolkits leave it out
+    # counts the batches and has no effect here; some toolkits leave it out
     missing = sorted(name for name in set(wanted) - set(given) if not name.endswith("num_batches_tracked"))
     left_over = sorted(there for name, (there, _) in weights.items() if name not in wanted)
     problems = [
@@ -131,7 +131,7 @@ def encoder_with(
     ]
     if problems:
         raise ValueError(
-            f"{where}: the weights are not those of a {model} for {feat_dim} features a frame ({'; '.join(problems)}); "
+            f"{where}: the weights are not those of a {model} for {feat_dim} features per frame ({'; '.join(problems)}); "
             "it is a variant that is not known here, or --model or --front-end don't describe it"
         )
     encoder.load_state_dict({**wanted, **given})

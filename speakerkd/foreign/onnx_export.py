@@ -24,9 +24,9 @@ from speakerkd.models.dvector import DVector
 from speakerkd.verify.onnxsession import open_session
 
 OPSET = 17
-MIN_FRAMES = 48  # half a second; shorter input must be repeated before it is given to the graph
-ALIKE = 0.99  # mean cosine of int8 to fp32 embeddings below which layers are left in fp32
-KINDS = ("Conv", "Gemm", "MatMul")  # what is quantised
+MIN_FRAMES = 48  # half a second; shorter input must be repeated before the graph gets it
+ALIKE = 0.99  # if the mean cosine of int8 to fp32 embeddings is lower, some layers stay in fp32
+KINDS = ("Conv", "Gemm", "MatMul")  # the operators that are quantised
 Feats = Sequence[np.ndarray]  # each (T, F)
 
 
@@ -70,12 +70,12 @@ def check_exportable(net: SpeakerNet, where: str) -> None:
 def write_onnx(
     net: SpeakerNet, path: Path, subtract_mean: bool, metadata: Mapping[str, str], mean: np.ndarray | None = None
 ) -> None:
-    """The net in fp32, any number of utterances of any length from MIN_FRAMES on."""
+    """Writes the net in fp32. The graph takes any number of utterances, of any length from MIN_FRAMES on."""
     onnx = need_packages()
     graph = FromRawFeatures(copy.deepcopy(net).cpu().float(), subtract_mean, mean).eval()
     example = torch.randn(2, 200, net.feat_dim, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing, which the comparison with the net checks
+        warnings.simplefilter("ignore")  # warnings of the tracing; the result is compared with the net
         torch.onnx.export(
             graph, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["feats"], output_names=["embs"],
             dynamic_axes={"feats": {0: "B", 1: "T"}, "embs": {0: "B"}},
@@ -111,7 +111,7 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def pieces(feats: Feats, lengths: Sequence[int], batch: int) -> Iterator[np.ndarray]:
-    """Batches of (batch, T, F) for each length: rows of the utterances joined, from one place to the next."""
+    """Batches of (batch, T, F) for each length, cut from the joined rows of the utterances, one after the other."""
     joined = np.concatenate(list(feats))
     joined = np.tile(joined, (-(-2 * max(lengths) // len(joined)), 1))
     place = 0
@@ -126,7 +126,7 @@ def pieces(feats: Feats, lengths: Sequence[int], batch: int) -> Iterator[np.ndar
 
 def write_int8(fp32: Path, path: Path, crops: Feats, check: Feats) -> tuple[float, list[str]]:
     """Static quantisation, per channel, calibrated on crops. Returns the mean cosine to fp32 on `check`, and the layers
-    that stay in fp32 since they cost accuracy."""
+    that stay in fp32 because they cost accuracy."""
     need_packages()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -141,7 +141,9 @@ def write_int8(fp32: Path, path: Path, crops: Feats, check: Feats) -> tuple[floa
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        logging.getLogger().setLevel(logging.ERROR)  # its hints about pre-processing are not for our users
+        logging.getLogger().setLevel(
+            logging.ERROR
+        )  # hides its hints about pre-processing, which don't concern our users
         try:
             quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
 
@@ -160,7 +162,7 @@ def write_int8(fp32: Path, path: Path, crops: Feats, check: Feats) -> tuple[floa
 
 
 def _search(prepared: Path, path: Path, quantise: Any, check: Feats) -> tuple[float, list[str]]:
-    """Leave out the layer that helps most, again and again, until the embeddings are alike enough."""
+    """Leaves out the layer that helps most, again and again, until the embeddings are similar enough."""
     layers = layers_of(prepared)
     wanted = embeddings_of(prepared, check)
 
@@ -171,7 +173,7 @@ def _search(prepared: Path, path: Path, quantise: Any, check: Feats) -> tuple[fl
     left_out: list[str] = []
     reached = likeness(left_out)
     while reached < ALIKE and len(left_out) < len(layers) // 2:
-        # The first and the last layers cost most as a rule, and all would take long in a deep net.
+        # Usually the first and the last layers cost most accuracy. Trying all layers would take long in a deep net.
         rest = [each for each in layers if each not in left_out]
         tried = rest if len(rest) <= 12 else [*rest[:3], *rest[-3:]]
         gains = {each: likeness([*left_out, each]) for each in tried}
@@ -182,12 +184,12 @@ def _search(prepared: Path, path: Path, quantise: Any, check: Feats) -> tuple[fl
 
 
 def shorten_names(path: Path) -> None:
-    """Number the nodes and inner tensors. Quantisation gives each several long names: a sixth of a small model's file."""
+    """Numbers the nodes and inner tensors. Their long names from quantisation are a sixth of a small model's file."""
     onnx = need_packages()
     model = onnx.load(str(path))
     graph = model.graph
     if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
-        return  # a graph within the graph may use the outer names
+        return  # a graph inside the graph may use the outer names
     kept = {each.name for each in (*graph.input, *graph.output)}
     names: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""A speaker encoder in ONNX: pieces (T, F) -> vectors (B, D), whatever order, rank and number type its input has."""
+"""A speaker encoder in ONNX: pieces (T, F) -> vectors (B, D), for any order, rank and number type of its input."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from speakerkd.verify.onnxsession import open_session
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-LENGTHS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}  # an input that wants the number of frames
+LENGTHS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}  # types of an input for the number of frames
 
 
 class OnnxEncoder:
@@ -17,7 +17,7 @@ class OnnxEncoder:
     frames = 1600  # of a batch
 
     def __init__(self, path: str | Path, dim: int, output: str = "", threads: int = 1) -> None:
-        """dim: features a frame; output: the name of the one that is the vector, where there are several."""
+        """dim: features per frame; output: the name of the output that is the vector, if there are several."""
         self.path = path
         self._session = open_session(path, threads)
         inputs = self._session.get_inputs()
@@ -25,19 +25,19 @@ class OnnxEncoder:
         others = [each for each in inputs if each.type not in TYPES]
         if len(feats) != 1 or any(each.type not in LENGTHS for each in others):
             raise ValueError(
-                f"{path}: takes {described(inputs)}; one input of features is known here, and their number"
+                f"{path}: takes {described(inputs)}; it may have only one input of features, and one for their number"
             )
         self._input, self._lengths = feats[0], others
         self._find_axes(list(self._input.shape), dim)
         self._output = self._choose(output)
 
     def _find_axes(self, shape: list[int | str | None], dim: int) -> None:
-        """Which axis is time. A size that the model does not fix is a name or None."""
+        """Finds the axis of time. A size that the model does not fix is a name or None."""
         what = f"{self.path}: takes {described([self._input])}"
         sizes = [size if isinstance(size, int) and size > 0 else None for size in shape]
         if len(sizes) == 4 and sizes[1] in (1, None):
-            sizes.pop(1)  # one channel of a picture
-        if len(sizes) == 2 and dim in sizes:  # where neither is the number of features, it may be waves that it takes
+            sizes.pop(1)  # the one channel of a picture
+        if len(sizes) == 2 and dim in sizes:  # if neither is the number of features, the model may take waves
             sizes.insert(0, 1)
         if len(sizes) != 3 or sizes[0] not in (1, None):
             raise ValueError(
@@ -47,7 +47,7 @@ class OnnxEncoder:
         self.fixed, features = (sizes[2], sizes[1]) if self.transposed else (sizes[1], sizes[2])
         if features not in (dim, None):
             raise ValueError(
-                f"{what}, the front end makes {dim} features a frame; --front-end must name the model's own"
+                f"{what}, the front end makes {dim} features per frame; --front-end must be the model's own"
             )
 
     def _choose(self, output: str) -> str:
@@ -58,7 +58,7 @@ class OnnxEncoder:
         return output or names[0]
 
     def check_frames(self, window_frames: int) -> None:
-        """A model of a fixed number of frames can be given windows alone."""
+        """A model with a fixed number of frames can take only windows."""
         if self.fixed is not None and self.fixed != window_frames:
             raise ValueError(
                 f"{self.path}: takes exactly {self.fixed} frames ({described([self._input])}), the front end gives "
@@ -67,7 +67,7 @@ class OnnxEncoder:
             )
 
     def __call__(self, pieces: Sequence[np.ndarray]) -> np.ndarray:
-        """(T, F) each -> (B, D), as many at a time as the model takes."""
+        """(T, F) each -> (B, D); as many at a time as the model takes."""
         feats = np.stack(pieces)
         parts = [feats] if self.batch is None else [feats[i : i + 1] for i in range(len(feats))]
         return np.concatenate([self._run(part) for part in parts])
@@ -93,5 +93,5 @@ class OnnxEncoder:
 
 
 def described(values: Any) -> str:
-    """'feats tensor(float) (batch, 200, 80), ...'"""
+    """The values as text: 'feats tensor(float) (batch, 200, 80), ...'."""
     return ", ".join(f"{v.name} {v.type} ({', '.join(str(size) for size in v.shape)})" for v in values)

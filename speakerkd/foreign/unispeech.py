@@ -1,4 +1,4 @@
-"""The weights of UniSpeech's WavLM checkpoints in the shapes that torchaudio has, and the options read off them."""
+"""The weights of UniSpeech's WavLM checkpoints in torchaudio's shapes, and the options, read from them."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ PARTS = ("q_proj", "k_proj", "v_proj")
 
 
 def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values of a layer are three matrices there, and one here."""
+    """Joins the three matrices of a layer (queries, keys and values) into the one that torchaudio has."""
     result = dict(weights)
     for name in weights:
         found = re.fullmatch(r"(.+\.self_attn\.)q_proj\.(weight|bias)", name)

@@ -1,1 +1,1 @@
-"""An experiment folder as a page: in go score files, logs and settings, out come one HTML file and figures."""
+"""An experiment folder as a page: score files, logs and settings go in, one HTML file with figures comes out."""

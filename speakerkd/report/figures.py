@@ -58,7 +58,7 @@ def cost_chart(experiment: Experiment, trials: str, scoring: str, cost: str) -> 
 
 
 def det_chart(curves: dict[str, Scores]) -> str:
-    """Miss rate against false-acceptance rate, both on the normal-deviate scale."""
+    """The miss rate against the false-acceptance rate, both on the normal-deviate scale."""
     if not curves:
         return ""
     inverse = NormalDist().inv_cdf
@@ -115,7 +115,7 @@ def curve_chart(systems: Sequence[System], column: str, title: str, factor: floa
 
 
 def noise_chart(rows: list[dict[str, str]]) -> str:
-    """EER by signal-to-noise ratio; the clean condition stands at the right end."""
+    """The EER by signal-to-noise ratio; the clean condition is at the right end."""
     levels = sorted({number(row["snr"]) for row in rows if not math.isnan(number(row["snr"]))})
     if not levels:
         return ""

@@ -1,4 +1,4 @@
-"""What an experiment folder holds: systems with their scores, settings and logs; comparisons, noise tables, maps."""
+"""Collects what an experiment folder has: systems with their scores, settings and logs; comparisons, noise tables, maps."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ class System:
 
     @property
     def family(self) -> str:
-        """The name without the seed: systems that differ in the seed alone are one family."""
+        """The name without the seed: systems that differ only in the seed are one family."""
         return SEED.sub("", self.name)
 
     @property
@@ -79,12 +79,12 @@ def gather(folder: Path) -> Experiment:
         if kind:
             getattr(experiment, kind)[str(path.relative_to(folder))] = read_tsv(path)
     if not experiment.systems and not experiment.comparisons:
-        raise ValueError(f"{folder}: holds no system with scores/metrics.tsv or final.pt; run stages 3 to 6 first")
+        raise ValueError(f"{folder}: has no system with scores/metrics.tsv or final.pt; run stages 3 to 6 first")
     return experiment
 
 
 def kind_of(path: Path) -> str:
-    """Which list of the experiment a table belongs to, by its head."""
+    """The list of the experiment that a table belongs to, according to its header."""
     with path.open() as file:
         head = file.readline().rstrip("\n").split("\t")
     if {"student", "kd_type"} <= set(head):
@@ -98,14 +98,14 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         lines = list(csv.reader(file, delimiter="\t"))
     head, seen = [], dict[str, int]()
-    for name in lines[0]:  # a table has a column p for each reference
+    for name in lines[0]:  # a table has one column p per reference
         seen[name] = seen.get(name, 0) + 1
         head.append(name if seen[name] == 1 else f"{name} {seen[name]}")
     return [dict(zip(head, line, strict=False)) for line in lines[1:]]
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
-    """Columns of log.tsv; what is no number is NaN."""
+    """The columns of log.tsv; text that is not a number is NaN."""
     if not path.exists():
         return {}
     rows = read_tsv(path)
@@ -120,7 +120,7 @@ def number(text: str) -> float:
 
 
 def measure_costs(experiment: Experiment, seconds: float, runs: int) -> None:
-    """Parameters, multiply-accumulates and real-time factor of each model that is there, by one thread."""
+    """Parameters, multiply-accumulates and the real-time factor (on one thread) of each model."""
     import torch
 
     from speakerkd.models import load_net
@@ -160,7 +160,7 @@ def labelled_scores(system: System, trials: str, scoring: str, where: Path) -> t
 
 
 def teacher_of(system: System, systems: list[System]) -> System | None:
-    """The system whose final.pt or vectors taught this one, by the files that its conf.json names."""
+    """The system whose final.pt or vectors taught this one, according to its conf.json."""
     options = system.settings.get("options", {})
     named = json.dumps([options.get("teacher", ""), options.get("files", {}), system.command])
     taught = [each for each in systems if each is not system and re.search(rf"[/ \"=]{re.escape(each.name)}/", named)]

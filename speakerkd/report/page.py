@@ -1,4 +1,4 @@
-"""The page: one HTML file with its styles and its script inside, which works without a network."""
+"""The page: one HTML file that contains its styles and its script and works without a network."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from speakerkd.report import figures
 from speakerkd.report.gather import Experiment, System, labelled_scores, number
 
 HERE = Path(__file__).resolve().parent
-MOST_CURVES = 24  # systems drawn over each other
+MOST_CURVES = 24  # systems in one picture
 
 
 def page_of(experiment: Experiment, data: Path, title: str) -> str:
@@ -41,7 +41,7 @@ def page_of(experiment: Experiment, data: Path, title: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that sorts; cells that are numbers stand at the right."""
+    """A sortable table; numbers are aligned at the right."""
     lines = [list(row) for row in rows]
     numeric = [
         any(row[column] != "-" for row in lines) and all(row[column] == "-" or leads(row[column]) for row in lines)
@@ -60,7 +60,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def leads(text: str) -> bool:
-    """Does it begin with a number?"""
+    """Does the text begin with a number?"""
     return bool(text) and not math.isnan(number(text.split()[0]))
 
 
@@ -114,7 +114,7 @@ def systems_section(experiment: Experiment) -> str:
 
 
 def conditions(experiment: Experiment) -> list[tuple[str, str]]:
-    """(trials, scoring) that have results, those of most systems first."""
+    """(trials, scoring) pairs with results, those of most systems first."""
     count: dict[tuple[str, str], int] = {}
     for system in experiment.systems:
         for row in system.results:

@@ -24,7 +24,7 @@ text { fill: #1b1f24; font: 13px system-ui, sans-serif; } .name { font-size: 12p
 
 @dataclass(frozen=True)
 class Axis:
-    """From data to the chart: low..high, on a linear or a logarithmic scale, with ticks (place, label)."""
+    """An axis from low to high, linear or logarithmic, with ticks (place, label)."""
 
     title: str
     low: float
@@ -67,7 +67,7 @@ def _step(rough: float) -> float:
 
 @dataclass
 class Chart:
-    """Axes, and marks drawn one over the other."""
+    """Two axes, and marks that are drawn on top of each other."""
 
     label: str  # what a screen reader says
     x: Axis
