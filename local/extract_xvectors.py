@@ -97,7 +97,7 @@ def device_of(name: str, job: int) -> torch.device:
 
 
 def some_pieces(source: FeatureSource, reading: Reading, dim: int) -> list[np.ndarray]:
-    """Of utterances here and there in the list, those that can be read."""
+    """The pieces of some utterances, spread over the list; those that can't be read are left out."""
     names, pieces = list(source), []
     for name in names[:: max(len(names) // SAMPLES, 1)][:SAMPLES]:
         try:

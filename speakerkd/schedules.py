@@ -46,14 +46,14 @@ def learning_rate(decay: str, peak: float, final: float, warmup: float, step: in
 
 
 def half_cosine(first: float, last: float, part: float) -> float:
-    """From the first value to the last one, slowly at both ends."""
+    """Goes from the first value to the last one, slowly at both ends."""
     return last + (first - last) * (1 + math.cos(math.pi * min(part, 1.0))) / 2
 
 
 def rise(part: float, start: float, end: float, shape: str = "linear") -> float:
     """0 up to `start`, 1 from `end` on.
 
-    exponential   1 - 0.001^r, with r from 0 to 1 between the two. Half of the rise is done after a tenth of the way
+    exponential   1 - 0.001^r, with r from 0 to 1 between the two. Half of the rise is done after a tenth of the way.
     """
     if part >= end - ROUNDING:
         return 1.0

@@ -340,7 +340,11 @@ def test_text_archives(tmp_path: Path, rng: np.random.Generator) -> None:
             assert scp.read(index).dtype == np.float32
             np.testing.assert_allclose(scp.read(index), expected, rtol=1e-5)
             np.testing.assert_allclose(scp.read(index, 1, 2), expected[1:2], rtol=1e-5)
-    for text, message in [("[ 1 2", "no closing bracket"), ("[\n1 2\n3 ]", "have different lengths"), ("[ 1 x ]", "'x'")]:
+    for text, message in [
+        ("[ 1 2", "no closing bracket"),
+        ("[\n1 2\n3 ]", "have different lengths"),
+        ("[ 1 x ]", "'x'"),
+    ]:
         (tmp_path / "one.txt").write_text(text)
         (tmp_path / "s.scp").write_text(f"a {tmp_path}/one.txt\n")
         with pytest.raises(ValueError, match=rf"s\.scp:1: 'a': .*one.txt: .*{message}"):

@@ -39,7 +39,7 @@ from speakerkd.audio.telephone import telephone
 
 
 def number(value: float) -> str:
-    """At most three decimals, without trailing zeros."""
+    """The value with at most three decimals, without trailing zeros."""
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 

@@ -44,7 +44,7 @@ def margin_ramp(conf: MarginConf, part: float) -> float:
 
 
 def require_margin_schedule(conf: MarginConf) -> None:
-    """For a run that is about to begin. A net that was trained before parts of the run were the unit is still loaded."""
+    """Checks the schedule of a new run. (Older nets, whose schedule has another unit, can still be loaded.)"""
     require_parts_in_order(("--margin-start", conf.margin_start), ("--margin-end", conf.margin_end))
 
 

@@ -122,7 +122,7 @@ class Run:
             self.folder.save(f"epoch.{epoch}.pt", self.method.state_dict())
 
     def _require_finite(self, whole_state: bool) -> None:
-        """In all processes, so that they stop together."""
+        """The state must be finite. All processes check this, so that they stop together."""
         problem = ""
         try:
             self.stepper.require_good_gradients()

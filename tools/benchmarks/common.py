@@ -1,4 +1,4 @@
-"""What the sections share: options, a row of the table, a comparison in turns."""
+"""The parts that all sections share: options, a row of the table, a comparison in turns."""
 
 import statistics
 import subprocess
@@ -11,8 +11,8 @@ from pathlib import Path
 from speakerkd.conf import opt
 
 ROOT = Path(__file__).resolve().parents[2]
-# Runs a command and says what it took. A small process of its own, since a process counts the memory of the one that
-# started it as its own until it has become another program.
+# Runs a command and prints the time and memory that it took. This is a small process of its own: until a new process becomes
+# another program, it counts the memory of the process that started it.
 WATCH = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
@@ -25,15 +25,15 @@ sys.exit(status)
 
 @dataclass
 class Options:
-    seconds: float = opt(2.0, "time for each side of a comparison, about")
+    seconds: float = opt(2.0, "approximate time in seconds for each side of a comparison")
     utterances: int = opt(40, "fbank, load, train, distill, sdpn, extract: number of utterances")
-    device: str = opt("cuda", "gpu: cuda, or cpu to try the program")
-    toy: bool = opt(False, "gpu: a small model and small batches, to try the program")
-    cold_gb: float = opt(2.0, "load: GB of archives that are read from disk, without the page cache")
-    entries: int = opt(1_100_000, "index: lines of the scp")
-    trials: int = opt(580_000, "score, asnorm: number of trials, over 5000 utterances at most")
-    cohort: int = opt(6000, "asnorm: speakers of the cohort")
-    scale: float = opt(1.0, "augment, stage1, stage6, stage7: lists as long as VoxCeleb's, times this")
+    device: str = opt("cuda", "gpu: cuda, or cpu to test the program")
+    toy: bool = opt(False, "gpu: true: a small model and small batches, to test the program")
+    cold_gb: float = opt(2.0, "load: size in GB of the archives that are read from disk, without the page cache")
+    entries: int = opt(1_100_000, "index: number of lines of the scp")
+    trials: int = opt(580_000, "score, asnorm: number of trials, over at most 5000 utterances")
+    cohort: int = opt(6000, "asnorm: number of speakers in the cohort")
+    scale: float = opt(1.0, "augment, stage1, stage6, stage7: length of the lists, relative to VoxCeleb's")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Row:
 
 
 def compare(ours: Callable[[], object], theirs: Callable[[], object], seconds: float) -> tuple[float, float, float]:
-    """Median seconds of either side and the median ratio theirs / ours, from turns."""
+    """The median seconds of both sides, and the median ratio theirs / ours; the sides take turns."""
     ours(), theirs()
     pairs: list[tuple[float, float]] = []
     until = time.perf_counter() + 2 * seconds
@@ -63,7 +63,7 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object], seconds: f
 
 
 def watched(words: Sequence[object], folder: Path) -> str:
-    """Of a command, run in this folder: seconds by the clock and of processor time, MB of its largest process."""
+    """Runs a command in this folder. Returns seconds by the clock, seconds of processor time, MB of its largest process."""
     command = [sys.executable, "-S", "-c", WATCH, *map(str, words)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:

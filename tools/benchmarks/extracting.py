@@ -1,4 +1,4 @@
-"""Vectors of utterances by a net as it is, one after the other, and by a net prepared once, in batches."""
+"""Vectors of utterances: by an unchanged net, one after the other, and by a net prepared once, in batches."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def features(prefix: Path, lengths: list[int], rng: np.random.Generator) -> Scp:
 def side_by_side(
     options: Options, what: str, net: SpeakerNet, scp: Scp, seconds: float, half: torch.dtype | None, aim: str
 ) -> Row:
-    """From the archive to vectors, on one thread."""
+    """Compares both ways from the archive to vectors, on one thread."""
     encode = NetEncoder(net, CPU, half)
 
     def ours() -> list[np.ndarray]:

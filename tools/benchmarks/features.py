@@ -90,7 +90,7 @@ def load(options: Options, folder: Path) -> list[Row]:
 
 
 def cold(options: Options, folder: Path, levels: np.ndarray) -> Row:
-    """Random crops while no page of the archives is in memory: what comes from the disk, beside what the crops need."""
+    """Random crops while no page of the archives is in memory: bytes read from the disk, beside the bytes that they need."""
     from speakerkd.files.kaldi import ArkWriter, Scp
 
     archives, frames, num_crops = 8, 200, 1000
@@ -103,7 +103,7 @@ def cold(options: Options, folder: Path, levels: np.ndarray) -> Row:
                 write.put(f"{index:08}", packed)
         lines += (folder / f"cold.{number}.scp").read_text().splitlines(keepends=True)
         with open(folder / f"cold.{number}.ark", "rb") as file:
-            os.fsync(file.fileno())  # pages that are not yet written can't be dropped
+            os.fsync(file.fileno())  # unwritten pages can't be dropped
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     (folder / "cold.scp").write_text("".join(lines))
     scp, rng = Scp(folder / "cold.scp"), np.random.default_rng(1)
@@ -129,12 +129,12 @@ def cold(options: Options, folder: Path, levels: np.ndarray) -> Row:
 
 
 def from_disk() -> int:
-    """Bytes that this process had fetched from disks so far."""
+    """The number of bytes that this process has read from disks so far."""
     return int(re.findall(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0])
 
 
 def index(options: Options, folder: Path) -> list[Row]:
-    """In a process of its own, which holds nothing but Python, numpy and the index."""
+    """Runs in a process of its own, which has only Python, numpy and the index."""
     path = folder / "long.scp"
     with open(path, "w", encoding="utf-8") as file:
         for number in range(options.entries):
@@ -157,7 +157,7 @@ def index(options: Options, folder: Path) -> list[Row]:
 
 
 def _memory(pids: list[int]) -> float:
-    """MB that these processes hold together: pages that several share are counted once (PSS)."""
+    """The memory of these processes together in MB. Pages that several share are counted once (PSS)."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

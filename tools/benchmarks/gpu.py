@@ -1,6 +1,6 @@
-"""What only a GPU can show: its training and vectors are the CPU's within tolerance, and the loader keeps up with it.
+"""Checks that need a GPU: training and vectors equal the CPU's within tolerance, and the loader keeps up with the GPU.
 
-With --device cpu everything is run on the CPU, which shows that the code works and nothing else.
+With --device cpu everything runs on the CPU. That only shows that the code works.
 """
 
 import contextlib
@@ -41,9 +41,11 @@ LOSSES = {
     "none": 0.01,
     "bf16": 0.05,
     "fp16": 0.05,
-}  # --amp: how far a loss may be from the CPU's, in parts of the largest
-PLAIN = MarginConf(type="softmax")  # a margin at scale 32 makes so few utterances a chaotic task: rounding soon grows
-STARVED = 0.95  # of the bare steps' speed; below this the loader is what waits
+}  # by --amp: largest difference of a loss from the CPU's, relative to the largest loss
+PLAIN = MarginConf(
+    type="softmax"
+)  # with a margin at scale 32 so few utterances are a chaotic task: rounding errors grow fast
+STARVED = 0.95  # part of the bare steps' speed; below it, the GPU waits for the loader
 WORKERS = 8
 
 
@@ -72,7 +74,7 @@ def supervised(data: Utterances, model: Path = SMALL, head: MarginConf | None = 
 
 
 def trained(method: Distiller, data: Utterances, folder: Path, world: World, amp: str = "none") -> list[float]:
-    """The losses of each step; the method is what comes out."""
+    """Trains, and returns the losses of each step."""
     run = RunFolder(folder)
     if world.first:
         run.open({"amp": amp})
@@ -134,7 +136,7 @@ def farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 
 class Means(Distiller):
-    """No batch norm: it would see a process's share only."""
+    """A net without batch norm, which would see only one process's share."""
 
     def __init__(self, dim: int, speakers: int) -> None:
         super().__init__(None, None)  # type: ignore[arg-type]
@@ -147,7 +149,7 @@ class Means(Distiller):
 
 
 def one_of_two(rank: int, folder: str, device: str) -> None:
-    """A process of two on the same device. NCCL refuses that, gloo does not."""
+    """One of two processes on the same device. NCCL refuses that, gloo does not."""
     store = f"file://{folder}/rendezvous"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     data = Utterances(Path(folder) / "data")
@@ -186,7 +188,7 @@ def same_vectors(data: Utterances, device: torch.device) -> Iterator[Row]:
 
 
 def speed(options: Options, data: Utterances, model: str, device: torch.device) -> Row:
-    """Crops a second from archives, beside the same batch again and again. A batch that is too large is halved."""
+    """Crops per second from archives, beside the same batch again and again. If the batch is too large, it is halved."""
     size = 8 if options.toy else 256
     path = SMALL if options.toy else MODELS / f"{model}.conf"
     while True:
@@ -219,7 +221,7 @@ def rates(data: Utterances, path: Path, size: int, device: torch.device, seconds
 def measured(
     source: Iterator[Batch], step: Callable[..., Outcome], device: torch.device, size: int, seconds: float
 ) -> float:
-    """Crops a second, after five steps that do not count."""
+    """Crops per second, after five steps that are not counted."""
 
     def wait() -> None:
         if device.type == "cuda":

@@ -1,6 +1,6 @@
 """Stages 1, 6 and 7 of egs/voxceleb on lists as long as the real ones: seconds, and the memory of the largest process.
 
-Recordings are empty files and vectors are made up, of 256 dimensions: what is measured is the work on the lists.
+Recordings are empty files. Vectors are made up and have 256 dimensions. Only the work on the lists is measured.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ VOXCELEB2 = (5994, 145_569, 1_092_009)
 LISTS = {"O": (40, 4_708, 37_611), "E": (1251, 145_160, 579_818), "H": (1190, 137_924, 550_894)}
 FILES = {"O": "veri_test2.txt", "E": "list_test_all2.txt", "H": "list_test_hard2.txt"}
 JOBS = 64
-DIM, OF_SPEAKERS = 256, 32  # dimensions of a vector, and of what tells speakers apart
+DIM, OF_SPEAKERS = 256, 32  # dimensions of a vector, and of the part that differs between speakers
 COHORT = 20  # utterances of each speaker
 
 
@@ -29,7 +29,7 @@ def small(sizes: tuple[int, int, int], scale: float) -> tuple[int, int, int]:
 
 
 def recordings(sizes: tuple[int, int, int], first: int) -> Iterator[str]:
-    """id00012/<video>/00001.wav, as many of each speaker and video as can be."""
+    """Recordings id00012/<video>/00001.wav, distributed evenly over speakers and videos."""
     speakers, videos, utterances = sizes
     for video in range(videos):
         name = f"id{first + video * speakers // videos:05}/{hashlib.sha256(b'%d' % video).hexdigest()[:11]}"
@@ -50,7 +50,7 @@ def make_tree(folder: Path, names: Iterator[str]) -> list[str]:
 
 
 def pairs(speakers: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many pairs of different utterances, whose speakers come one after the other; every other one is of one speaker."""
+    """`count` pairs of different utterances; the speakers take turns. Every second pair is from one speaker."""
     rng = np.random.default_rng(seed)
     one = rng.integers(len(speakers), size=count)
     starts, sizes = np.unique(speakers, return_index=True)[1], np.bincount(speakers)
@@ -120,7 +120,7 @@ def write_list(path: Path, names: list[str], speakers: np.ndarray, count: int, s
 
 
 def stage6(options: Options, folder: Path) -> list[Row]:
-    """local/score.py as run.sh calls it, with intervals and pictures."""
+    """Calls local/score.py as run.sh does, with intervals and pictures."""
     speakers = small(VOXCELEB2, options.scale)[0]
     tested = small(VOXCELEB1, options.scale)
     scores, cohort, test = (
@@ -152,7 +152,7 @@ def stage6(options: Options, folder: Path) -> list[Row]:
 
 
 def stage7(options: Options, folder: Path) -> list[Row]:
-    """local/align.sh as run.sh calls it: the maps are trained for the first list, and are there for the second."""
+    """Calls local/align.sh as run.sh does: the maps are trained for the first list; the second list uses them again."""
     from speakerkd.files.kaldi import ArkWriter, Scp
 
     old, new = folder / "old", folder / "new"

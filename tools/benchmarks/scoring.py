@@ -49,7 +49,7 @@ def score(options: Options, folder: Path) -> list[Row]:
 
     rows = []
     loops = {"numpy": numpy_loop, "torch": torch_loop}
-    if importlib.util.find_spec("sklearn"):  # not among the packages: pip install scikit-learn to see this row
+    if importlib.util.find_spec("sklearn"):  # not one of our packages; for this row: pip install scikit-learn
         loops["sklearn"] = sklearn_loop
     for name, loop in loops.items():
         mine, theirs, ratio = compare(ours, loop, options.seconds)

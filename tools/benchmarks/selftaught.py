@@ -1,4 +1,4 @@
-"""A whole SDPN step beside the forward and backward passes that it cannot do without."""
+"""A whole SDPN step beside the forward and backward passes that it needs in any case."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CONF = MODEL.parents[1] / "kd/sdpn.conf"
 
 
 def sdpn(options: Options, folder: Path) -> list[Row]:
-    """Losses, targets, watch, optimiser and moving average, against student forward and backward and teacher forward."""
+    """Compares the whole step (losses, targets, watch, optimiser, moving average) with the passes of student and teacher."""
     method = SDPN(typed_conf(CONF, METHODS)[2], Components(make_net(MODEL, 80), ())).train()
     size = min(64, options.utterances // 2 * 2)
     views = method.needs_of(method.conf).views

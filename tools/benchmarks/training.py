@@ -27,12 +27,12 @@ STEPS = 53  # an epoch of egs/mini
 
 
 def train(options: Options, folder: Path) -> list[Row]:
-    """An epoch with its checkpoint, against as many steps on batches that lie in memory."""
+    """Compares an epoch with its checkpoint with the same number of steps on batches in memory."""
     data = features(folder / "data", options.utterances)
     conf = TrainConf(num_epochs=1, batch_size=min(64, options.utterances // 2 * 2), warmup=0, lr=1e-3, final_lr=1e-3)
     entries = np.repeat(np.arange(len(data)), 1)
     batches = Batches(data, [View()], conf.num_frames, conf.batch_size, 0, entries)
-    batches.per_epoch = STEPS  # of the few utterances again and again
+    batches.per_epoch = STEPS  # the few utterances are used again and again
     batches.num_groups = STEPS * conf.batch_size
     batches._permutation, batches._epoch = np.tile(np.arange(len(data)), 1 + STEPS * conf.batch_size // len(data)), 0
     memory: list[Batch] = [batches[step] for step in range(STEPS)]

@@ -1,4 +1,4 @@
-"""Crops of waves with their features, beside the chain that other toolkits use: read the file, cut, torchaudio's fbank."""
+"""Crops of waves with features, beside the steps of other toolkits: read the file, cut it, torchaudio's fbank."""
 
 import time
 from pathlib import Path
@@ -79,7 +79,7 @@ def crops(options: Options, folder: Path) -> list[Row]:
         began = time.process_time()
         for _ in range(5):
             ours(source)
-        of_processor = 5 * CROPS / (time.process_time() - began)  # which others' work on the machine changes less
+        of_processor = 5 * CROPS / (time.process_time() - began)  # other work on the machine changes this less
         beside = f"whole file, cut, torchaudio {CROPS / other:.0f} crops/s"
         figure = f"{CROPS / mine:.0f} crops/s, {of_processor:.0f} by processor time"
         rows.append(Row("crops", what, figure, beside, f"{ratio:.1f}", aim))

@@ -63,7 +63,7 @@ def stem_of(name: str) -> str:
 
 
 def genre_of(utterance: str) -> str:
-    """id00012-interview-01-003 -> id00012-interview-01: speaker, genre and session"""
+    """id00012-interview-01-003 -> id00012-interview-01: speaker, genre and session."""
     return utterance.rsplit("-", 1)[0]
 
 

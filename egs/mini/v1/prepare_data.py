@@ -71,7 +71,7 @@ def read_speakers(path: str) -> list[Speaker]:
 
 
 def find_files(speaker: Speaker, root: Path) -> list[str]:
-    """In the order of their names. Says so where there are not as many as the table has."""
+    """The files of a speaker, sorted by name. If their number differs from the table's, a warning says so."""
     found: set[Path] = set()
     for glob in speaker.globs.split():
         matching = {path for path in root.glob(glob.removeprefix("!")) if path.is_file()}

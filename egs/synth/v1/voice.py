@@ -179,7 +179,7 @@ def _pulses(pitch: Floats, num_samples: int, shimmer: float, rng: np.random.Gene
 
 
 def _resonance(formants: NDArray[np.floating], bandwidths: NDArray[np.floating]) -> NDArray[np.complex64]:
-    """Response at FREQUENCIES of resonators in cascade, unit gain at 0 Hz. (frames, n) -> (frames, bins)"""
+    """Response at FREQUENCIES of resonators in cascade, unit gain at 0 Hz: (frames, n) -> (frames, bins)."""
     response = np.ones((len(formants), len(FREQUENCIES)), np.complex64)
     for hertz, width in zip(formants.T[..., None], bandwidths.T[..., None], strict=True):
         squares = (FREQUENCIES / hertz.astype(np.float32)) ** 2

@@ -59,7 +59,7 @@ class Options:
 
 
 def utterance_of(name: str) -> str:
-    """id10270/5r0dWxy17C8/00001.wav -> id10270-5r0dWxy17C8-00001"""
+    """id10270/5r0dWxy17C8/00001.wav -> id10270-5r0dWxy17C8-00001."""
     return name.rsplit(".", 1)[0].replace("/", "-")
 
 
