@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What runs the jobs. run_jobs.sh: here and now. On a cluster: "utils/slurm_jobs.sh --mem 4G", or Kaldi's own run.pl,
-# queue.pl or slurm.pl with its options.
+# What runs the jobs. run_jobs.sh runs them on this machine. On a cluster use "utils/slurm_jobs.sh --mem 4G", or Kaldi's own
+# run.pl, queue.pl or slurm.pl with their options.
 export train_cmd="utils/run_jobs.sh"
 export cuda_cmd="utils/run_jobs.sh"
