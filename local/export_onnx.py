@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A trained system for use elsewhere: ONNX in fp32 and int8, thresholds, and a card that says what it is worth.
+"""Exports a trained system for use elsewhere: ONNX in fp32 and int8, thresholds, and a card with its error rates.
 
 Usage: local/export_onnx.py [options] <exp-dir or final.pt> <out-dir>
   local/export_onnx.py exp/xvector_tiny_none_s0 exp/xvector_tiny_none_s0/export
   local/export_onnx.py --train-dir data/train_all --test-dir data/open_test --trials data/open_test/trials_ocean \
     --calibration-dir data/open_dev --calibration-trials data/open_dev/trials_ocean exp/student exp/student/export
 
-Written are
+It writes
   model.onnx         input feats (B, T, F): raw features, as the card's front_end says; output embs (B, D), minus --mean
   model.int8.onnx    the same, quantised; layers that cost accuracy stay in fp32
   card.json, card.md what it is: teacher, data, licences, size, speed, error rates, thresholds
@@ -56,17 +56,17 @@ NOISES = ("white", "pink", "brown", "band", "music")
 
 @dataclass
 class Options:
-    train_dir: str = opt("data/train_all", "training features, to calibrate int8 and to compare with PyTorch")
+    train_dir: str = opt("data/train_all", "data directory of training features, for the calibration of int8 and the checks")
     test_dir: str = opt("data/test", "test set of the card's error rates")
     trials: str = opt("", "trials of these error rates; default: trials in --test-dir")
     calibration_dir: str = opt(
         "", "recordings of speakers that were not trained on, for thresholds; default: --test-dir"
     )
-    calibration_trials: str = opt("", "their trials; default: trials in --calibration-dir")
-    mean: str = opt("", "mean.vec that the model shall subtract from its embeddings, as score.py --mean does")
+    calibration_trials: str = opt("", "trials of --calibration-dir; default: trials in that folder")
+    mean: str = opt("", "mean.vec; the model then subtracts it from its embeddings, as score.py --mean does")
     noise_snr: float = opt(10.0, "signal-to-noise ratio in dB of the noisy thresholds; generated noise is added")
-    int8: bool = opt(True, "write model.int8.onnx as well")
-    taught_by: str = opt("", "what taught it, for the card; default: the teacher of its conf.json")
+    int8: bool = opt(True, "true: also write model.int8.onnx")
+    taught_by: str = opt("", "teacher of the model, for the card; default: the teacher of its conf.json")
     data: str = opt("", "training data and their licences, for the card")
     licence: str = opt("", "licence of the exported model, for the card")
     language: str = opt("", "language of the training data, for sherpa-onnx")
@@ -129,7 +129,7 @@ def export(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path, f
         logging.info(
             "int8: mean cosine to fp32 %.4f on training crops; in fp32 stay: %s", alike, ", ".join(kept) or "none"
         )
-    write_card(card, folder)  # the encoder below reads it
+    write_card(card, folder)  # written first, because the encoder below reads it
     if front_end.rate and type(front_end).__name__ == "KaldiFrontEnd":
         add_thresholds(options, card, folder)
     else:

@@ -154,7 +154,7 @@ def log_model(net: SpeakerNet, checkpoint: str, exp_dir: str, options: Options) 
     if net.head and not net.speakers:
         logging.warning("without --speakers nobody knows whose rows the classifier has: it can't teach by its logits")
     if not options.licence:
-        logging.warning("--licence is not given: whoever is handed this model will want to know")
+        logging.warning("--licence is not given; users of this model will want to know its licence")
     logging.info("%s/final.pt is ready", exp_dir)
 
 

@@ -42,7 +42,7 @@ def by_net(path: str, vectors: Vectors, any_system: bool) -> np.ndarray:
         if same_system(other, given):
             side = "test" if net.record["side"] == "enroll" else "enroll"
             raise ValueError(f"{what}; {vectors.path} is of {given['name']}: that is the {side} side")
-        why = "trained anew since" if mine["name"] == given["name"] else f"but these are of {given['name']}"
+        why = "trained again since" if mine["name"] == given["name"] else f"but these are of {given['name']}"
         raise ValueError(
             f"{what}, {why} ({vectors.path}); train a map for it (local/align.sh), or, if you are sure: --any-system true"
         )

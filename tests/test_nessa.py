@@ -213,7 +213,7 @@ def test_maps_are_saved_and_the_wrong_side_is_refused(tmp_path: Path, capsys: py
     (tmp_path / "test/final.pt").write_bytes(b"now trained")
     trained = {**SYSTEMS, "test": {"name": "test", "digest": "0" * 16}}
     save_map(tmp_path / "old.pt", linear, "test", trained)
-    with pytest.raises(ValueError, match="trained anew since"):
+    with pytest.raises(ValueError, match="trained again since"):
         map_vectors.main([str(tmp_path / "old.pt"), scps["test"], str(tmp_path / "no")])
     wide = {f"u{i}": rng.standard_normal(7) for i in range(6)}
     wide_scp = str(write_vectors(tmp_path / "test/xvectors_wide/xvector", wide))

@@ -220,22 +220,22 @@ def test_damaged_files_are_named_with_the_remedy(recipe: Path, data: Path, sh: R
     good = weights(recipe / "exp/a/final.pt")
     damage("final.pt")
     assert re.search(
-        "exp/a/final.pt: .*remove it and start its training again, which makes it anew from last.pt", refused()
+        "exp/a/final.pt: .*remove it and start its training again, which makes it from last.pt", refused()
     )
     (recipe / "exp/a/final.pt").unlink()
     whole = damage("epoch.4.pt")
-    assert refused().endswith("exp/a/epoch.4.pt: damaged. Remove it and last.pt; training then begins anew")
+    assert refused().endswith("exp/a/epoch.4.pt: damaged. Remove it and last.pt; training then starts from the beginning")
     (recipe / "exp/a/epoch.4.pt").unlink()
     assert "exp/a/epoch.4.pt is missing, but the result needs it. Remove exp/a/last.pt; training" in refused()
     (recipe / "exp/a/epoch.4.pt").write_bytes(whole)
     whole = damage("conf.json")
     assert "exp/a/conf.json: damaged. Remove it, and training goes on from last.pt; whether the options" in refused()
     (recipe / "exp/a/conf.json").unlink()
-    assert "is ready" in sh(*command("exp/a", "--valid-speakers", 0)).stderr, "made anew from last.pt"
+    assert "is ready" in sh(*command("exp/a", "--valid-speakers", 0)).stderr, "makes it from last.pt"
     assert same(good, weights(recipe / "exp/a/final.pt"))
     (recipe / "exp/a/final.pt").unlink()
     damage("last.pt")
-    assert refused().endswith("exp/a/last.pt: damaged. Remove it; training then begins anew")
+    assert refused().endswith("exp/a/last.pt: damaged. Remove it; training then starts from the beginning")
 
 
 def test_other_pt_files_do_not_make_a_run_complete(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ me=$0 in=$in utt2spk=$utt2spk awk '
     if (ENVIRON["utt2spk"] != "") {
       by_speaker = 1
       while ((getline < ENVIRON["utt2spk"]) > 0) speaker[$1] = $2
-      close(ENVIRON["utt2spk"])  # it may be the very file that is split
+      close(ENVIRON["utt2spk"])  # it may be the same file as the one that is split
     }
     while ((getline < in_file) > 0) {
       total++

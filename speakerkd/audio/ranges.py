@@ -166,7 +166,7 @@ def wav_layout(file: OpenFile, offset: int, archived: bool) -> Layout | None:
     if tag != 1 or bits != 16 or channels < 1:
         return None
     first = offset + place
-    if (length == 0 or length >= STREAMED) and not archived:  # whoever wrote it could not seek back
+    if (length == 0 or length >= STREAMED) and not archived:  # its writer could not seek back
         length = file.size - first
     if first + length > file.size:
         raise AudioError(f"is truncated: {max(file.size - first, 0)} of {length} bytes of samples are there")

@@ -37,7 +37,7 @@ def attach(name: str, path: str | Path, keys: list[str], uniq: list[str], missin
     """Vectors of an scp, or figures of a text table, for each key; else those of its original, by utt2uniq.
 
     missing: what happens where neither is there: error, zero (a vector of zeros or a figure of nan, which methods leave
-    out), or skip (the same, and whoever trains leaves the utterance out).
+    out), or skip (the same, and training leaves the utterance out).
     """
     if missing not in MISSING:
         raise ValueError(f"--missing={missing} is not one of: {' '.join(MISSING)}")
@@ -56,7 +56,7 @@ def attach(name: str, path: str | Path, keys: list[str], uniq: list[str], missin
         text = f"{path}: {len(absent)} of {len(keys)} utterances have no {name}: {first_few([keys[i] for i in absent])}"
         if missing == "error" or len(absent) == len(keys):
             raise ValueError(
-                f"{text}; make it for the very data directory that is trained on, or allow it: --missing zero or skip"
+                f"{text}; make it for the same data directory that is trained on, or allow it: --missing zero or skip"
             )
         logging.warning("%s; %s", text, "they are left out" if missing == "skip" else "the method leaves them out")
     return Attached(np.concatenate([matrix, np.full((1, matrix.shape[1]), nothing, np.float32)]), row_of)

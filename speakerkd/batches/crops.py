@@ -20,7 +20,7 @@ class Places:
     entries: np.ndarray  # (B,)
     starts: np.ndarray  # (B,)
     length: int
-    seeds: np.ndarray  # (B,) uint64: what is drawn anew for a crop, such as noise, depends on this alone
+    seeds: np.ndarray  # (B,) uint64: random choices for a crop, such as noise, depend only on this
     clean: bool = False  # nothing is added to the waves
     heard: bool = False  # teachers hear this view
 

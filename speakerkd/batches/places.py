@@ -98,7 +98,7 @@ def crop_vectors(
         text = f"{path}: {len(absent)} of {len(keys)} utterances have no {name}: {first_few(absent)}"
         if missing == "error":
             raise ValueError(
-                f"{text}; make it for the very data directory that is trained on, or allow it: --missing zero or skip"
+                f"{text}; make it for the same data directory that is trained on, or allow it: --missing zero or skip"
             )
         logging.warning("%s; %s", text, "they are left out" if missing == "skip" else "the method leaves them out")
     first_of, count_of = np.array(of_entry, np.int64).T

@@ -87,10 +87,10 @@ def open_crops(folder: Path, audio: bool, source: str) -> Crops:
 
 
 def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(entries to train on, originals of `count` other speakers, their speakers); the classes left are numbered anew.
+    """(entries to train on, originals of `count` other speakers, their speakers). The remaining classes are renumbered.
 
     Copies at other speeds, which are speakers of their own, go with their speaker: sp0.9-anna and anna are one person, and
-    whoever knows the one knows something of the other.
+    a model that knows one knows something about the other.
     """
     nothing = np.zeros(0, np.int64)
     if count and utterances.labels is None:

@@ -114,7 +114,7 @@ class ResemblyzerConf(Reading):
     coverage: float = opt(0.75, "the last window is left out if less than this part of it is speech")
     mean: str = opt("none", "what is subtracted from the features: the utterance's mean, or none")
     window_frames: int = opt(160, "number of frames in a window")
-    window_shift: int = opt(77, "frames from window to window: 1.3 windows a second")
+    window_shift: int = opt(77, "frames from window to window: 1.3 windows per second")
 
 
 class ResemblyzerFrontEnd:

@@ -83,11 +83,11 @@ class ArkWriter:
 
 
 class Scp:
-    """An scp of a million entries in flat arrays: the key and 20 bytes an entry, which forked workers share.
+    """An scp of a million entries in flat arrays: the key and 20 bytes per entry, shared by forked workers.
 
     Entry i is `key(i)`; `read(i, start, stop)` fetches rows of its object and nothing else of the file. Lines are Kaldi's:
-    `key file`, `key file:offset`, `key file:offset[2:9]`. A line `key command |` runs a command of whoever wrote the scp:
-    only where `pipes` allows it, which is for the user's own feats.scp. Vectors may come from elsewhere.
+    `key file`, `key file:offset`, `key file:offset[2:9]`. A line `key command |` runs a command that the writer
+    of the scp chose. So `pipes` must allow it, which is only for the user's own feats.scp. Vectors may come from elsewhere.
     """
 
     def __init__(self, path: str | Path, pipes: bool = False) -> None:

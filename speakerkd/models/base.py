@@ -161,7 +161,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
         raise ValueError(
             f"{path}: not a checkpoint, or cut short (a full disk, an unfinished copy?). Copy it again; or, if it "
-            "was trained here, remove it and start its training again, which makes it anew from last.pt in seconds"
+            "was trained here, remove it and start its training again, which makes it from last.pt in seconds"
         ) from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
@@ -197,6 +197,6 @@ def check_weights(path: str | Path, net: nn.Module, weights: Mapping[str, Tensor
         )
     if bad := not_finite({name: weights[name] for name in wanted}):
         raise ValueError(
-            f"{path}: {len(bad)} weight(s) are not finite ({first_few(bad)}): the training that made them went wrong. "
-            "Train it again, with a lower --lr"
+            f"{path}: {len(bad)} weight(s) are not finite ({first_few(bad)}): the training diverged. "
+            "Train it again with a lower --lr"
         )

@@ -121,7 +121,7 @@ class RunFolder:
             return torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
             which = "it" if name == "last.pt" else "it and last.pt"
-            raise ValueError(f"{path}: damaged. Remove {which}; training then begins anew") from error
+            raise ValueError(f"{path}: damaged. Remove {which}; training then starts from the beginning") from error
 
     def keep_epochs(self, epochs: Iterable[int]) -> None:
         """Removes the weights of epochs that the average does not need."""
@@ -138,7 +138,7 @@ class RunFolder:
             if state is None:
                 raise ValueError(
                     f"{self.path}/epoch.{number}.pt is missing, but the result needs it. Remove {self.path}/last.pt; "
-                    "training then begins anew"
+                    "training then starts from the beginning"
                 )
             states.append(state)
         mean = {

@@ -73,7 +73,7 @@ def crops(options: Options, folder: Path) -> list[Row]:
     rows = []
     for what, source, noisy, aim in (
         ("fbank of 2 s crops from a wave archive, one core", plain, False, "1000 crops/s, 2"),
-        ("each in a room or with noise of a file, drawn anew", changed, True, "300 crops/s, 2"),
+        ("each in a new random room or with new random noise", changed, True, "300 crops/s, 2"),
     ):
         mine, other, ratio = compare(lambda s=source: ours(s), lambda n=noisy: theirs(n), options.seconds)  # type: ignore[misc]
         began = time.process_time()

@@ -123,7 +123,7 @@ def download(archive: Archive, part: Path, file: Path) -> None:
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             if answer.status != 206:
-                have = 0  # the server begins anew
+                have = 0  # the server sends the file from its start
             total = have + int(answer.headers.get("Content-Length") or 0)
             LOG.info("fetching %s%s", archive.url, f", from {have / 1e6:.0f} MB on" if have else "")
             with (
