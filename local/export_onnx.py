@@ -56,7 +56,9 @@ NOISES = ("white", "pink", "brown", "band", "music")
 
 @dataclass
 class Options:
-    train_dir: str = opt("data/train_all", "data directory of training features, for the calibration of int8 and the checks")
+    train_dir: str = opt(
+        "data/train_all", "data directory of training features, for the calibration of int8 and the checks"
+    )
     test_dir: str = opt("data/test", "test set of the card's error rates")
     trials: str = opt("", "trials of these error rates; default: trials in --test-dir")
     calibration_dir: str = opt(

@@ -219,12 +219,12 @@ def test_damaged_files_are_named_with_the_remedy(recipe: Path, data: Path, sh: R
     sh(*command("exp/a", "--valid-speakers", 0))
     good = weights(recipe / "exp/a/final.pt")
     damage("final.pt")
-    assert re.search(
-        "exp/a/final.pt: .*remove it and start its training again, which makes it from last.pt", refused()
-    )
+    assert re.search("exp/a/final.pt: .*remove it and start its training again, which makes it from last.pt", refused())
     (recipe / "exp/a/final.pt").unlink()
     whole = damage("epoch.4.pt")
-    assert refused().endswith("exp/a/epoch.4.pt: damaged. Remove it and last.pt; training then starts from the beginning")
+    assert refused().endswith(
+        "exp/a/epoch.4.pt: damaged. Remove it and last.pt; training then starts from the beginning"
+    )
     (recipe / "exp/a/epoch.4.pt").unlink()
     assert "exp/a/epoch.4.pt is missing, but the result needs it. Remove exp/a/last.pt; training" in refused()
     (recipe / "exp/a/epoch.4.pt").write_bytes(whole)
