@@ -1,6 +1,7 @@
 """egs/open/v1/run.sh from stage 1 to the table, on small trees of two corpora, with a teacher that is imported."""
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -123,6 +124,16 @@ def test_the_teacher_hears_every_piece_and_the_table_has_all_trials(prepared: Pa
             assert re.search(rf"^\| {system} +\| {trials} .*\| +{known} \|$", table, re.MULTILINE), table
     for part in ("scores", "scores_dev"):
         assert (prepared / "exp/xvector_cosine_public_utterance_no_mini_s0" / part / "trials_commands.asnorm").exists()
+
+
+def test_the_card_says_what_the_student_learnt_from(prepared: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    run(prepared, "--stage", "8", "--teacher", "public", "--student", "xvector", "--leave_out", "mini")
+    export = prepared / "exp/xvector_cosine_public_utterance_no_mini_s0/export"
+    card = json.loads((export / "card.json").read_text())
+    assert card["data"] == "Speech Commands v0.02 (CC BY 4.0)" and "public" in card["taught_by"]
+    assert {row["trials"] for row in card["eer"]} == {"data/test/trials_commands"}
+    assert card["mean"] == "xvectors_cohort_no_mini/mean.vec" or card["mean"].endswith("cohort_no_mini/mean.vec")
 
 
 def test_a_corpus_that_is_missing_is_said_to_be(recipe: Path) -> None:

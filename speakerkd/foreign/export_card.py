@@ -24,7 +24,7 @@ def about(net: SpeakerNet, front_end: FrontEnd, path: Path) -> dict[str, Any]:
     """The facts about a system that are known without scoring anything."""
     training = path.parent / "conf.json"
     run_of = json.loads(training.read_text()) if training.is_file() else {"run": {}, "options": {}}
-    teacher = run_of["options"].get("teacher") or run_of["options"].get("files", {}).get("teacher", "")
+    teachers = run_of["options"].get("files", {})  # what the student was trained with: name -> digest
     encoder = net.encoder
     assert isinstance(encoder, torch.nn.Module)
     parameters = num_parameters(encoder)
@@ -43,7 +43,7 @@ def about(net: SpeakerNet, front_end: FrontEnd, path: Path) -> dict[str, Any]:
         "parameters": parameters,
         "macs_per_second": round(macs),
         "real_time_factor": {},
-        "taught_by": teacher if isinstance(teacher, str) else "",
+        "taught_by": ", ".join(teachers),
         "data": "",
         "licence": str(net.info.get("licence", "")),
         "eer": [],

@@ -50,6 +50,7 @@ before_plan() {
   esac
 }
 . local/stages.sh
+. ./corpora.sh
 
 # A piece is an utterance here, and the teacher hears each one, augmented copies too: README.md says why.
 if [ "$teacher_hears" != places ]; then
@@ -65,10 +66,6 @@ if [ -n "$leave_out" ]; then
   student_dir=$left
   systems[${#systems[@]} - 1]=$student_dir
 fi
-
-trained_on() { # data directory, system: the corpora of its training speakers, for the table's column "corpus met"
-  sed -E 's/^[^ ]* (sp[0-9.]+-)?([a-z]+)-.*/\2/' "$1/utt2spk" | sort -u | paste -sd ' ' > "$2/trained_on"
-}
 
 if runs 1 "data directories, and what is to be done to the copies for augmentation"; then
   if $download; then
@@ -103,13 +100,7 @@ if runs 3 "the teacher, $teacher"; then
 fi
 
 if runs 4 "the student, $student, with kd_type=$kd_type"; then
-  if [ -n "$leave_out" ]; then
-    for x in train_all:"$train_set" cohort:"data/$cohort"; do
-      grep -Ev "^(sp[0-9.]+-)?(${leave_out//+/|})-" "data/${x%%:*}/utt2spk" > data/.kept || fail "--leave_out $leave_out: nothing is left"
-      utils/subset_data_dir.sh --utt-list data/.kept "data/${x%%:*}" "${x#*:}"
-      rm data/.kept
-    done
-  fi
+  [ -z "$leave_out" ] || leave_corpora_out
   train_student
   trained_on "${train_set:-data/train_all}" "$student_dir"
 fi
@@ -117,32 +108,15 @@ fi
 if runs 5 "embeddings"; then extract "$cohort" dev test; fi
 
 if runs 6 "scores"; then
-  top=$(wc -l < "data/$cohort/spk2utt")   # AS-norm takes the 300 closest training speakers, if there are so many
-  [ "$top" -le 300 ] || top=300
-  for system in "${systems[@]}"; do
-    normalise=$system/xvectors_$cohort
-    for x in dev test; do   # settings are chosen on dev alone
-      [ -d "data/$x" ] || continue
-      out=$system/scores
-      [ $x = test ] || out=$system/scores_dev
-      for trials in "data/$x"/trials_*; do
-        options=(--mean "$normalise/mean.vec")
-        [[ $trials != *_enroll3 ]] || options+=(--enroll-spk2utt "data/$x/enroll3_spk2utt")
-        vectors=$system/xvectors_$x/xvector.scp
-        local/score.py "${options[@]}" "$trials" "$vectors" "$vectors" "$out"
-        local/score.py "${options[@]}" --norm asnorm --top-n "$top" --cohort "$normalise/xvector.scp" --cohort-spk2utt "data/$cohort/spk2utt" \
-          "$trials" "$vectors" "$vectors" "$out"
-      done
-    done
-  done
+  score "$cohort"
   collect
 fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
-  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" "data/$cohort" data/test data/test/trials_ocean
+  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" "data/$cohort" data/test "data/test/$(main_trials)"
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
-  export_student "$cohort" --data "Speech Commands, speechocean762 and others as given, licences in README.md" \
-    --trials data/test/trials_ocean --calibration-dir data/dev --calibration-trials data/dev/trials_ocean
+  export_student "$cohort" --data "$(all_about "$student_dir")" --taught-by "$([ -z "$taught_by" ] || about "$teacher")" \
+    --trials "data/test/$(main_trials)" --calibration-dir data/dev --calibration-trials "data/dev/$(main_trials)"
 fi

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# What run.sh does with its corpora: leaves some out, scores each one's trials, says what a system was trained on.
+# To be sourced by run.sh after local/stages.sh.
+# shellcheck disable=SC2154  # the options are variables of run.sh
+
+trained_on() { # data directory, system: writes the corpora of its training speakers, for the table's column "corpus met"
+  sed -E 's/^[^ ]* (sp[0-9.]+-)?([a-z]+)-.*/\2/' "$1/utt2spk" | sort -u | paste -sd ' ' > "$2/trained_on"
+}
+
+leave_corpora_out() { # train_set and $cohort without the speakers of the corpora of --leave_out
+  local x
+  for x in train_all:"$train_set" cohort:"data/$cohort"; do
+    grep -Ev "^(sp[0-9.]+-)?(${leave_out//+/|})-" "data/${x%%:*}/utt2spk" > data/.kept || fail "--leave_out $leave_out: nothing is left"
+    utils/subset_data_dir.sh --utt-list data/.kept "data/${x%%:*}" "${x#*:}"
+    rm data/.kept
+  done
+}
+
+score() { # name of the cohort: dev and test trials of all systems, by the cosine and by AS-norm
+  local top system normalise x out trials options vectors
+  top=$(wc -l < "data/$cohort/spk2utt")   # AS-norm takes the 300 closest training speakers, if there are so many
+  [ "$top" -le 300 ] || top=300
+  for system in "${systems[@]}"; do
+    normalise=$system/xvectors_$cohort
+    for x in dev test; do   # settings are chosen on dev alone
+      [ -d "data/$x" ] || continue
+      out=$system/scores
+      [ $x = test ] || out=$system/scores_dev
+      for trials in "data/$x"/trials_*; do
+        options=(--mean "$normalise/mean.vec")
+        [[ $trials != *_enroll3 ]] || options+=(--enroll-spk2utt "data/$x/enroll3_spk2utt")
+        vectors=$system/xvectors_$x/xvector.scp
+        local/score.py "${options[@]}" "$trials" "$vectors" "$vectors" "$out"
+        local/score.py "${options[@]}" --norm asnorm --top-n "$top" --cohort "$normalise/xvector.scp" --cohort-spk2utt "data/$cohort/spk2utt" \
+          "$trials" "$vectors" "$vectors" "$out"
+      done
+    done
+  done
+}
+
+main_trials() { # the trials of stages 7 and 8, of the first of these corpora that is there
+  local x
+  for x in ocean libri voice commands folder; do
+    if [ -s "data/dev/trials_$x" ] && [ -s "data/test/trials_$x" ]; then echo "trials_$x"; return; fi
+  done
+  fail "no corpus has trials in both data/dev and data/test"
+}
+
+about() { # name of a corpus or a teacher: what the card says of it
+  case $1 in
+    commands) echo "Speech Commands v0.02 (CC BY 4.0)" ;;
+    ocean) echo "speechocean762 (free for commercial and non-commercial use)" ;;
+    libri) echo "LibriSpeech (CC BY 4.0)" ;;
+    voice) echo "Common Voice (CC0)" ;;
+    mini) echo "recordings of egs/mini (licences in its README)" ;;
+    folder) echo "recordings of a folder" ;;
+    campplus) echo "CAM++ of 3D-Speaker (6.9 M parameters, Apache-2.0)" ;;
+    ecapa) echo "ECAPA-TDNN of SpeechBrain (MIT)" ;;
+    dvector) echo "d-vector of Resemblyzer (Apache-2.0)" ;;
+  esac
+}
+
+all_about() { # system: the corpora that it was trained on, for its card
+  local x corpora said=""
+  read -ra corpora < "$1/trained_on"
+  for x in "${corpora[@]}"; do said+="${said:+, }$(about "$x")"; done
+  echo "$said"
+}
