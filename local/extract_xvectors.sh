@@ -17,7 +17,7 @@
 # computed from wav.scp (and segments, utt2aug), and a line says so.
 # Writes xvector.scp and xvector.JOB.ark (1-D float vectors), spk_xvector.scp, num_utts.ark, mean.vec, and lost_utts; with
 # --chunk-frames utt2spk and spk2utt of the pieces too. xvector.scp comes last: it says that the rest is complete. Run again,
-# it keeps what is finished: a job's vectors are made anew only if its utterances, their features, the model or the options
+# it keeps what is finished: a job's vectors are made again only if its utterances, their features, the model or the options
 # have changed. log/extract.JOB.log says every 10 seconds how many are done.
 set -euo pipefail
 export LC_ALL=C

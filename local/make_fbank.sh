@@ -13,7 +13,7 @@
 # Reads wav.scp (paths and pipes) and, where they exist, segments, utt2aug and aug.scp.
 # Writes feats.scp, utt2num_frames, utt2dur, frame_shift, conf/fbank.conf and lost_utts (utterance, reason) into the data
 # directory, the arks and their conf file into <fbank-dir> (<data-dir>/data), logs into <log-dir> (<data-dir>/log). Run again,
-# it keeps what is finished: a job's ark is made anew only if its utterances, their recordings or the options have changed.
+# it keeps what is finished: a job's ark is made again only if its utterances, their recordings or the options have changed.
 set -euo pipefail
 export LC_ALL=C
 
@@ -43,7 +43,7 @@ list=$data/wav.scp
 [ ! -f "$data/segments" ] || list=$data/segments
 total=$(awk 'NF {n++} END {print n + 0}' < "$list")
 [ "$total" -gt 0 ] || fail "$list is empty; run stage 1"
-[ "$nj" -le "$total" ] || { echo "$0: $total utterances, hence $total jobs instead of $nj" >&2; nj=$total; }
+[ "$nj" -le "$total" ] || { echo "$0: $total utterances, so $total jobs instead of $nj" >&2; nj=$total; }
 { mkdir -p "$logs" "$out" "$data/conf" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
   fail "can't write into $data, $logs or $out; check the rights of the folders"
 hold_lock "$data/.features.lock" "another job makes features in $data; wait for it"

@@ -14,7 +14,7 @@
 # Reads wav.scp (paths and pipes) and, if they exist, segments, utt2aug and aug.scp. Writes waves.scp, utt2num_samples and
 # lost_waves (utterance, reason) into the data directory, and utt2dur and conf/fbank.conf if they are missing; the archives
 # into <wave-dir> (<data-dir>/data), logs into <log-dir> (<data-dir>/log). Run again, it keeps what is finished: a job's
-# archive is made anew only if its utterances, their recordings or the options have changed.
+# archive is made again only if its utterances, their recordings or the options have changed.
 set -euo pipefail
 export LC_ALL=C
 
@@ -47,7 +47,7 @@ list=$data/wav.scp
 [ ! -f "$data/segments" ] || list=$data/segments
 total=$(awk 'NF {n++} END {print n + 0}' < "$list")
 [ "$total" -gt 0 ] || fail "$list is empty; run stage 1"
-[ "$nj" -le "$total" ] || { echo "$0: $total utterances, hence $total jobs instead of $nj" >&2; nj=$total; }
+[ "$nj" -le "$total" ] || { echo "$0: $total utterances, so $total jobs instead of $nj" >&2; nj=$total; }
 { mkdir -p "$logs" "$out" "$data/conf" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
   fail "can't write into $data, $logs or $out; check the rights of the folders"
 if command -v flock >/dev/null; then

@@ -49,8 +49,8 @@ for file in "$model" "$kd" "$head" "$train_config"; do
   [ -f "$file" ] || fail "$file: no such file; there are: $(cd "$(dirname "$file")" 2>/dev/null && echo *)"
 done
 mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
-# The log is that of the run at work: whoever comes second must not begin it anew. .train.lock is held by this script until its
-# training ends, .lock by every training, however it was started.
+# The log belongs to the run in progress. A second call must not start it again. This script holds .train.lock until its
+# training ends. Every training holds .lock, however it was started.
 if command -v flock > /dev/null; then
   for lock in .lock .train.lock; do
     exec 8>> "$out/$lock"

@@ -1,4 +1,4 @@
-"""Which augmented copies there are of a data directory's utterances, and in the order of their names.
+"""The augmented copies of a data directory's utterances, in the order of their names.
 
 Millions of copies are never held at once: they are made one after the other from the utterances and the variants.
 """

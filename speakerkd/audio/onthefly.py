@@ -1,4 +1,4 @@
-"""Augmentation on the fly: what is done to a crop is drawn anew each time that the crop is heard.
+"""Augmentation on the fly: what is done to a crop is drawn again each time the crop is used.
 
 The draw depends on the crop's seed alone. The kinds are those of utt2aug (local/augment_data_dir.py): noise, music, babble,
 rooms, a telephone line. Speeds are not among them: a copy at another speed is another speaker, and stays a copy on disk.

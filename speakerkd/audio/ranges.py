@@ -141,7 +141,7 @@ class WaveRanges:
 
 
 def wav_layout(file: OpenFile, offset: int, archived: bool) -> Layout | None:
-    """Of the WAV file at this offset; None if it is none, or has other samples than of 16 bits."""
+    """The layout of the WAV file at this offset. None: it is not a WAV file, or its samples don't have 16 bits."""
     head = os.pread(file.descriptor, 64, offset)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None

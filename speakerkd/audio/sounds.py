@@ -149,7 +149,7 @@ def to_seconds(text: str, where: Path) -> float:
 
 
 def recording_seconds(recording: str) -> float:
-    """From the header of a file; pipes and archives are decoded. 0: it can't be read."""
+    """The seconds of a recording, from the header of a file; pipes and archives are decoded. 0: it can't be read."""
     try:
         if Path(recording).is_file():
             return float(soundfile.info(recording).duration)

@@ -47,7 +47,7 @@ class Crops(Protocol):
         ...
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
-        """From now on cut() also gives what this front end makes of the crops that teachers hear."""
+        """Makes cut() also return the features that this front end makes of the crops that teachers hear."""
         ...
 
 

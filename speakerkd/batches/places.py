@@ -69,7 +69,7 @@ class CropVectors:
 def crop_vectors(
     name: str, path: str | Path, keys: Sequence[str], originals: Sequence[str], missing: str
 ) -> CropVectors | None:
-    """Of the entries with these keys, else of their originals; None if the scp holds vectors of whole utterances."""
+    """The vectors of the entries with these keys, or of their originals. None: the scp has vectors of whole utterances."""
     scp = Scp(path)
     known = set(keys) | set(originals)
     found: dict[str, list[tuple[int, int, int]]] = {}

@@ -83,7 +83,7 @@ class WaveCrops:
         return self._augment(wave, seed, self._talkers[entry]) if self._augment else wave
 
     def augment(self, conf: AugmentConf) -> str:
-        """From now on crops are changed, but those of clean views. Says where the sounds come from."""
+        """Makes all crops augmented, except those of clean views. Says where the sounds come from."""
         check_not_twice(self.folder)
         self._augment = OnTheFly(conf, self.folder, self._fbank.rate)
         utt2spk = self.folder / "utt2spk"

@@ -125,7 +125,7 @@ def feature_source(
 
 
 def departure(front_end: FrontEnd, folder: str | Path) -> str:
-    """In what the features of a data directory are not those of the front end; '' where they are, or nothing is known."""
+    """How the features of a data directory differ from the front end's; '': they don't, or nothing is known."""
     path = feature_conf(folder)
     if not isinstance(front_end, KaldiFrontEnd):
         return f"they are Kaldi's fbank, not {front_end_type(front_end)}'s"

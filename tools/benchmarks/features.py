@@ -1,4 +1,4 @@
-"""From wav to ark, from ark to crops, and the index of a long scp."""
+"""The steps from wav to ark and from ark to crops, and the index of a long scp."""
 
 import multiprocessing
 import os

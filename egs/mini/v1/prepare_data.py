@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Usage: ./prepare_data.py [options] <data-dir>       e.g.: ./prepare_data.py --nj 2 data
+"""Data directories train and test of the recorded speech that speakers.tsv lists, from Debian packages.
 
-Makes <data-dir>/train and <data-dir>/test of the recorded speech that speakers.tsv lists: wav.scp, utt2spk, spk2utt,
-utt2dur, and for test trials (`enrol test target|nontarget`, all pairs), enroll3_spk2utt (a model and its 3 pieces) and
-trials_enroll3 (`model test target|nontarget`). The recordings come from eight Debian packages (365 MB), fetched with
-apt-get (no root needed) into --download, or taken from the folder --debs. Pauses are cut, short recordings of a speaker
-are joined to pieces of --piece-seconds or more. <data-dir>/lost_utts lists the recordings in no piece, and why.
+Usage: ./prepare_data.py [options] <data-dir>
+ e.g.: ./prepare_data.py --nj 2 data
+
+It makes <data-dir>/train and <data-dir>/test with wav.scp, utt2spk, spk2utt and utt2dur. The test set also has trials
+(`enrol test target|nontarget`, all pairs), enroll3_spk2utt (a model and its 3 pieces) and trials_enroll3
+(`model test target|nontarget`). The recordings come from eight Debian packages (365 MB). apt-get fetches them into
+--download (no root needed), or they are taken from the folder --debs. Pauses are cut. Short recordings of a speaker are
+joined to pieces of --piece-seconds or more. <data-dir>/lost_utts lists the recordings in no piece, and why.
 After an interruption, run it again: it goes on where it was. If everything is in place, it only says so.
 """
 

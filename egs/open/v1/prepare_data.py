@@ -154,7 +154,7 @@ def check_room(corpora: Mapping[str, Sequence[Speaker]], data: Path) -> None:
 
 
 def limit(speakers: Sequence[Speaker], parts: Mapping[str, str], options: Options) -> None:
-    """Of a speaker with very many sentences only those that are needed are read, and some to spare; words are all read."""
+    """If a speaker has very many sentences, only as many as needed (and some more) are read. Words are all read."""
     for speaker in speakers:
         most = options.max_train_utts if parts[speaker.name] == "train" else options.max_test_utts
         if not speaker.words and len(speaker.files) > 2 * most:
