@@ -5,20 +5,20 @@
 #   local/extract_xvectors.sh --nj 8 exp/xvector/final.pt data/test exp/xvector/xvectors_test
 # Options:
 #   --nj 4                       number of jobs
-#   --cmd utils/run_jobs.sh      what runs them
+#   --cmd utils/run_jobs.sh      command that runs the jobs
 #   --max-frames 6000            longer utterances are cut into chunks, whose vectors are averaged; 0: never
-#   --chunk-frames 0             a vector for each piece of so many frames, <utterance>-<first>-<last>; 0: whole utterances
+#   --chunk-frames 0             >0: one vector per piece of this many frames, <utterance>-<first>-<last>; 0: whole utterances
 #   --gpus 0                     number of GPUs, which the jobs share (with a queue: each job asks for one); 0: the CPU
-#   --amp none                   none: float32; fast: bf16 (GPUs without it: fp16) if the device has it; auto: the same, if the
-#                                vectors stay the same; bf16
-#   --max-lost 5                 percent of the utterances that may be without a vector before it is an error
+#   --amp none                   none: float32; bf16: bf16; fast: half precision if the device has it (bf16, or fp16 on GPUs
+#                                without bf16); auto: like fast, but only if the vectors hardly change
+#   --max-lost 5                 largest percentage of utterances without a vector that is not an error
 #
-# If the data directory's features are those that the model was trained on, they are used. Otherwise the model's own are
-# computed from wav.scp (and segments, utt2aug), and a line says so.
-# Writes xvector.scp and xvector.JOB.ark (1-D float vectors), spk_xvector.scp, num_utts.ark, mean.vec, and lost_utts; with
-# --chunk-frames utt2spk and spk2utt of the pieces too. xvector.scp comes last: it says that the rest is complete. Run again,
-# it keeps what is finished: a job's vectors are made again only if its utterances, their features, the model or the options
-# have changed. log/extract.JOB.log says every 10 seconds how many are done.
+# If the data directory has the features that the model was trained on, they are used. Otherwise the model's own features
+# are computed from wav.scp (and segments, utt2aug), and a message says so.
+# It writes xvector.scp and xvector.JOB.ark (1-D float vectors), spk_xvector.scp, num_utts.ark, mean.vec and lost_utts; with
+# --chunk-frames also utt2spk and spk2utt of the pieces. xvector.scp is written last, so it marks the rest as complete. A
+# second run keeps what is finished: a job's vectors are made again only if its utterances, their features, the model or the
+# options have changed. log/extract.JOB.log says every 10 seconds how many utterances are done.
 set -euo pipefail
 export LC_ALL=C
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# One node's part of a training in several processes: torchrun, which finds the other nodes through a file.
+# Runs one node's part of a training in several processes: torchrun, which finds the other nodes through a file.
 #
 # Usage: local/launch.sh <node from 1> <nodes> <processes of a node> <exp-dir> <script> [arguments]
 #   local/launch.sh 1 1 4 exp/x local/train.py --model conf/model/xvector.conf data/train exp/x
 #
-# local/train.sh calls it, once for each node. The processes of a node share its cores: each has as many threads as
-# there are cores for it, or OMP_NUM_THREADS. With several nodes the first one writes its address into
-# <exp-dir>/log/rendezvous, and the others wait up to 10 minutes for it.
+# local/train.sh calls it once for each node. The processes of a node share its cores: each gets the same number of threads,
+# or OMP_NUM_THREADS. If there are several nodes, the first one writes its address into <exp-dir>/log/rendezvous, and the
+# others wait up to 10 minutes for it.
 set -euo pipefail
 
 case "${1:-}" in --help | -h) . "$(dirname "$0")/../utils/parse_options.sh" --help ;; esac

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Scores of trials by LDA, length normalisation and PLDA: Kaldi's binaries where KALDI_ROOT has them, numpy otherwise.
+# Scores trials by LDA, length normalisation and PLDA: with Kaldi's binaries if KALDI_ROOT has them, otherwise with numpy.
 #
 # Usage: local/score_plda.sh [options] <train-data-dir> <train-xvector-dir> <trials> <enroll xvector.scp> <test xvector.scp> <out-dir>
 #   local/score_plda.sh --lda-dim 150 data/train exp/ecapa/xvectors_train data/test/trials \
 #     exp/ecapa/xvectors_test/xvector.scp exp/ecapa/xvectors_test/xvector.scp exp/ecapa/scores
 # Options:
 #   --lda-dim 0                     dimensions that LDA keeps; 0: the smallest of 150, dimensions - 1 and speakers - 1
-#   --total-covariance-factor 0.0   of ivector-compute-lda
-#   --smoothing 0.0                 of ivector-copy-plda
-#   --enroll-spk2utt file           enrolment models and their utterances, where trials name models
-#   --num-utts file                 num_utts.ark, where <enroll xvector.scp> is a spk_xvector.scp of averages
+#   --total-covariance-factor 0.0   the option of ivector-compute-lda
+#   --smoothing 0.0                 the option of ivector-copy-plda
+#   --enroll-spk2utt file           enrolment models and their utterances, if the trials name models
+#   --num-utts file                 num_utts.ark, if <enroll xvector.scp> is a spk_xvector.scp of averages
 #   --name plda                     name of the scoring in files and tables
-#   --score-opts "..."              further options of local/score.py, as --num-bootstrap 0 or --utt2spk file
-#   --stage 1                       1: train and score; 2: score with the mean.vec, transform.mat and plda that are there
+#   --score-opts "..."              more options of local/score.py, such as --num-bootstrap 0 or --utt2spk file
+#   --stage 1                       1: train and score; 2: only score, with the existing mean.vec, transform.mat and plda
 #
-# Writes transform.mat and plda, and mean.vec where it is missing, into <train-xvector-dir>, as Kaldi's recipes do; into
-# <out-dir> what local/score.py writes: <trials>.<name>, metrics.tsv and so on. Both ways read and write the same files.
+# It writes transform.mat and plda into <train-xvector-dir>, as Kaldi's recipes do, and mean.vec if it is missing. Into
+# <out-dir> it writes the files of local/score.py: <trials>.<name>, metrics.tsv and so on. Kaldi and numpy use the same files.
 set -euo pipefail
 export LC_ALL=C
 

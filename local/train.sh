@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Train a model: teachers, baselines and students alike. A run that was stopped goes on where it was.
+# Trains a model: a teacher, a baseline or a student. If a run was stopped, it goes on from there.
 #
 # Usage: local/train.sh [options] <data-dir> <exp-dir>
 #   local/train.sh --model conf/model/xvector.conf --train-config conf/train.conf data/train_all exp/xvector
 # Options:
-#   --cmd utils/run_jobs.sh              what runs the job
-#   --model conf/model/xvector.conf      the model
-#   --kd conf/kd/none.conf               the method
-#   --head conf/head.conf                the classifier
-#   --teacher ""                         final.pt of a net, or an xvector.scp, for methods that have one
+#   --cmd utils/run_jobs.sh              command that runs the job
+#   --model conf/model/xvector.conf      conf file of the model
+#   --kd conf/kd/none.conf               conf file of the method
+#   --head conf/head.conf                conf file of the classifier
+#   --teacher ""                         final.pt of a net, or an xvector.scp, for methods with a teacher
 #   --source feats                       what crops are made of: feats (feats.scp) or waves (waves.scp, else wav.scp)
-#   --vectors ""                         name=file,... for methods that take more: quality=data/train/utt2quality
-#   --train-config conf/train.conf       optimisation
+#   --vectors ""                         further inputs of the method: name=file,..., such as quality=data/train/utt2quality
+#   --train-config conf/train.conf       conf file of the optimisation
 #   --train-options ""                   more options of local/train.py, such as "--seed 1 --num-epochs 5"
-#   --gpus 0                             GPUs of a node, each with a process of its own; 0: as there are, else the CPU
-#   --processes 0                        processes of a node where that is not the number of GPUs
-#   --nodes 1                            machines that work together; each sees <exp-dir>
+#   --gpus 0                             number of GPUs of a node, one process for each; 0: one GPU if there is one, else the CPU
+#   --processes 0                        number of processes of a node, if it is not the number of GPUs
+#   --nodes 1                            number of machines; all must see <exp-dir>
 #
-# <exp-dir>/final.pt is the result. <exp-dir>/log/train.1.log tells how it goes, log.tsv and log/curves.png how it went; logs of
-# earlier runs in this folder are in log/earlier.
+# <exp-dir>/final.pt is the result. <exp-dir>/log/train.1.log shows the progress, log.tsv and log/curves.png the whole training.
+# Logs of earlier runs in this folder are in log/earlier.
 set -euo pipefail
 export LC_ALL=C
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# One system from training to scores: train.sh, extract_xvectors.sh and score.py, each left out where its work is done.
+# One system from training to scores: runs train.sh, extract_xvectors.sh and score.py. Finished steps are skipped.
 #
 # Usage: local/train_and_score.sh [options] <train-dir> <test-dir> <trials> <exp-dir>
 #   local/train_and_score.sh --kd conf/kd/enskd.conf --teacher exp/t/final.pt data/train_all data/test data/test/trials exp/a
 # Options:
-#   --cmd utils/run_jobs.sh              what runs the jobs
-#   --model conf/model/xvector.conf      the model
-#   --kd conf/kd/none.conf               the method
-#   --head conf/head.conf                the classifier
-#   --teacher ""                         final.pt or xvector.scp, for methods that have a teacher
-#   --vectors ""                         name=file,... for methods that take more
-#   --train-config conf/train.conf       optimisation
+#   --cmd utils/run_jobs.sh              command that runs the jobs
+#   --model conf/model/xvector.conf      conf file of the model
+#   --kd conf/kd/none.conf               conf file of the method
+#   --head conf/head.conf                conf file of the classifier
+#   --teacher ""                         final.pt or xvector.scp, for methods with a teacher
+#   --vectors ""                         further inputs of the method: name=file,...
+#   --train-config conf/train.conf       conf file of the optimisation
 #   --train-options ""                   more options of local/train.py
-#   --gpus 0                             GPUs to train on
-#   --nj 1                               jobs of the extraction
+#   --gpus 0                             number of GPUs to train on
+#   --nj 1                               number of jobs of the extraction
 set -euo pipefail
 export LC_ALL=C
 
