@@ -92,7 +92,7 @@ def test_what_train_py_records() -> None:
     front_end = front_end_of(info, "final.pt")
     assert front_end is not None and front_end.conf == KaldiConf(num_mel_bins=80, high_freq=7600.0)
     assert front_end_of({"fbank": {}, "cmn": "utterance"}, "final.pt") is None and front_end_of({}, "final.pt") is None
-    with pytest.raises(ValueError, match=r"final\.pt: a front end 'wavlm'"):
+    with pytest.raises(ValueError, match=r"final\.pt: has a front end 'wavlm'"):
         front_end_of({"front_end": {"type": "wavlm"}}, "final.pt")
 
 

@@ -114,7 +114,7 @@ def test_compression_errs_by_half_a_step_at_most(matrix: np.ndarray) -> None:
     [
         ("a b", np.zeros(3, np.float32), "'a b' can't be an id"),
         ("", np.zeros(3, np.float32), "can't be an id"),
-        ("a", np.zeros(3), "float32 is written, not float64"),
+        ("a", np.zeros(3), "only float32 can be written, not float64"),
         ("a", np.zeros(3, np.float16), "not float16"),
         ("a", np.zeros(3, np.int64), "not int64"),
         ("a", np.array([1, np.nan], np.float32), "'a': holds NaN"),

@@ -330,7 +330,7 @@ def test_entries_that_are_missing_too_many_or_no_figures(tmp_path: Path) -> None
         for key, each in vectors.items():
             write(key, each)
     faces, figures = tmp_path / "face.scp", tmp_path / "utt2quality"
-    with pytest.raises(ValueError, match="1 of 3 utterances have no teacher: c; make it for the very data directory"):
+    with pytest.raises(ValueError, match="1 of 3 utterances have no teacher: c; make it for the same data directory"):
         attach("teacher", faces, keys, keys)
     found = attach("teacher", faces, keys, keys, "zero")
     np.testing.assert_array_equal(found.of(np.arange(3)), [vectors["a"], vectors["b"], np.zeros(4)])
