@@ -163,7 +163,7 @@ def test_odd_crops_are_named(tmp_path: Path) -> None:
     vector = np.ones(3, np.float32)
     for names, message in (
         ([key("s0-00", 0, 20), key("s0-00", 5, 26)], "crops of 20, 21 frames; all must have one length"),
-        ([key("x-1", 0, 20)], "the crops are of none of the training utterances; the first is x-1-00000000-00000020"),
+        ([key("x-1", 0, 20)], "no crop belongs to a training utterance; the first crop is x-1-00000000-00000020"),
     ):
         with ArkWriter(tmp_path / "odd") as write:
             for name in names:

@@ -1,1 +1,1 @@
-"""A data directory to batches: in go features, labels and attached vectors, out come the crops of each training step."""
+"""Batches of a data directory: features, labels and attached vectors go in, the crops of each training step come out."""

@@ -1,6 +1,6 @@
-"""Vectors of fixed crops of the utterances: the student's crops are then drawn from the places that a teacher has heard.
+"""Vectors of fixed crops of the utterances. The student's crops are then drawn from the places that a teacher has heard.
 
-They are named <utterance>-<first frame>-<frame after the last>, as local/extract_crop_xvectors.sh writes them.
+They are named <utterance>-<first frame>-<frame after the last>, as local/extract_crop_xvectors.sh names them.
 """
 
 import logging
@@ -19,7 +19,7 @@ NAME = re.compile(r"(.+)-(\d{8,})-(\d{8,})")
 
 @dataclass(frozen=True)
 class CropVectors:
-    """Those of entry e are number first_of[e] to first_of[e] + count_of[e] of `starts`. They are read when needed."""
+    """The crops of entry e are first_of[e] to first_of[e] + count_of[e] of `starts`. Vectors are read when needed."""
 
     scp: Scp
     line: np.ndarray  # (crops,) int64, in the scp
@@ -35,7 +35,7 @@ class CropVectors:
         return self.count_of > 0
 
     def choose(self, entries: np.ndarray, part: np.ndarray) -> np.ndarray:
-        """(B,) in [0, 1) -> a crop of each entry, -1 if it has none."""
+        """(B,) numbers in [0, 1) -> a crop of each entry; -1: it has none."""
         return np.where(
             self.present[entries], self.first_of[entries] + (part * self.count_of[entries]).astype(np.int64), -1
         )
@@ -54,7 +54,7 @@ class CropVectors:
         )
 
     def means(self, entries: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-        """(classes, D): sums of the vectors at length one over the crops of these entries, each counted once."""
+        """(classes, D): sums of the vectors of length 1 over the crops of these entries. Each crop counts once."""
         sums = np.zeros((classes, self.dim))
         owned = entries[self.present[entries]]
         _, once = np.unique(self.first_of[owned], return_index=True)  # copies may share their original's crops
@@ -81,7 +81,7 @@ def crop_vectors(
             found.setdefault(parsed[1], []).append((int(parsed[2]), int(parsed[3]), line))
     lengths = {end - start for each in found.values() for start, end, _ in each}
     if not found:
-        raise ValueError(f"{path}: the crops are of none of the training utterances; the first is {scp.key(0)}")
+        raise ValueError(f"{path}: no crop belongs to a training utterance; the first crop is {scp.key(0)}")
     if len(lengths) > 1 or min(lengths) < 1:
         raise ValueError(
             f"{path}: crops of {first_few(map(str, sorted(lengths)))} frames; all must have one length: make them with "

@@ -1,7 +1,7 @@
-"""Batches of speakers x utterances: the order of an epoch, a function of (seed, epoch) alone.
+"""Batches of speakers x utterances: the order of an epoch. It depends only on (seed, epoch).
 
-No speaker stands twice in a batch and no utterance twice with its speaker, else a contrastive loss would push a speaker
-away from itself, or find the test in the profile. A speaker's utterances come in turn until all have been there.
+A speaker occurs only once in a batch, and an utterance only once with its speaker. Otherwise a contrastive loss would push a
+speaker away from itself, or find the test in the profile. All utterances of a speaker are used before one is used again.
 """
 
 import logging
@@ -10,10 +10,10 @@ import numpy as np
 
 
 class SpeakerOrder:
-    """order(epoch) is (per_epoch * batch_size,) utterances: batch after batch, in it speaker after speaker."""
+    """order(epoch) is (per_epoch * batch_size,) utterances: batch after batch, and in a batch speaker after speaker."""
 
     def __init__(self, speaker_of: np.ndarray, utts: int, batch_size: int, seed: int, world_size: int = 1) -> None:
-        """speaker_of: the speaker of each utterance. The batch holds a multiple of world_size speakers."""
+        """speaker_of: the speaker of each utterance. The number of speakers in a batch is a multiple of world_size."""
         if utts < 2 or batch_size < 2 * utts:
             raise ValueError(
                 f"--batch-size={batch_size}: a batch must hold 2 speakers or more, "
@@ -36,7 +36,7 @@ class SpeakerOrder:
 
     def __call__(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch])
-        by_speaker = np.lexsort((rng.random(len(self.speaker_of)), self.speaker_of))  # each speaker's are shuffled
+        by_speaker = np.lexsort((rng.random(len(self.speaker_of)), self.speaker_of))  # shuffled within each speaker
         first = np.cumsum(self.counts) - self.counts
         in_round = len(self.speakers) // self.num_speakers
         rounds = -(-self.per_epoch // in_round)
@@ -47,7 +47,7 @@ class SpeakerOrder:
 
 
 def turns(values: np.ndarray) -> np.ndarray:
-    """How often each value has been there before: 3 5 3 3 -> 0 0 1 2."""
+    """How often each value has occurred before: 3 5 3 3 -> 0 0 1 2."""
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=-1))
     before = np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
