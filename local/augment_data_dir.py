@@ -1,28 +1,28 @@
 #!/usr/bin/env python3
-"""Plan augmented copies of a data directory, as text: compute_fbank.py applies it, no audio is written.
+"""Plans augmented copies of a data directory as text. compute_fbank.py applies the plan; no audio is written.
 
 Usage: local/augment_data_dir.py [options] <src-data-dir> <dest-data-dir>
   local/augment_data_dir.py --musan /corpora/musan --rirs /corpora/RIRS_NOISES data/train data/train_aug
   local/augment_data_dir.py --speeds 0.9,1.1 --num-utts 100000 data/train data/train_aug
 then  local/make_fbank.sh data/train_aug;  utils/combine_data.sh data/train_all data/train data/train_aug
 
-Kinds of copies, as in Kaldi's egs/voxceleb/v2: reverb (a room), noise (noises one after the other, a second between),
-music (behind the whole utterance), babble (several others talk behind it). telephone is a kind of its own: a land line's
-band and mu-law. --kinds reverb,noise,noise,reverb+music makes of utterance a: a-reverb, a-noise, a-noise2 (another draw),
-a-reverb+music (music behind the speech in its room).
---speeds makes new speakers: sp0.9-a of speaker sp0.9-s; the kinds are then made of these utterances too.
+Kinds of copies, as in Kaldi's egs/voxceleb/v2: reverb (a room), noise (noises one after the other, with a second between
+them), music (behind the whole utterance), babble (several other people talk behind it). Not in Kaldi: telephone (the band
+and mu-law of a land line). --kinds reverb,noise,noise,reverb+music makes from utterance a: a-reverb, a-noise, a-noise2
+(another draw), a-reverb+music (music behind the speech in its room).
+--speeds makes new speakers: sp0.9-a of speaker sp0.9-s. The kinds are then also made from these utterances.
 
-Without --musan noise and music are generated, each behind the whole utterance, and other speakers of the source
-directory babble; without --rirs the rooms are simulated.
+Without --musan, noise and music are generated, each behind the whole utterance, and other speakers of the source directory
+babble. Without --rirs, the rooms are simulated.
 
-Written into <dest-data-dir>, copies only, without the originals:
-  utt2aug    what is done to the wave of each copy (speakerkd/audio/augment.py says how to read it)
+It writes into <dest-data-dir>, only for the copies, without the originals:
+  utt2aug    how the wave of each copy is changed (speakerkd/audio/augment.py describes the format)
   aug.scp    the recordings that utt2aug names
-  utt2uniq   the utterance of which each is a copy: one utterance, heard in several ways. A speed copy is its own (not
-             so in Kaldi's perturb_data_dir_speed.sh): it counts as another speaker, and two views must be of one.
-  wav.scp    the original recordings; utt2spk spk2utt segments utt2dur spk2gender where the source has them
-An utt2aug of the source is kept, and what is new is applied after it. A copy's text depends on --seed, its id, its
-duration and the list of noises, rooms or speakers, not on the other utterances.
+  utt2uniq   the original of each copy. A speed copy is its own original (not so in Kaldi's perturb_data_dir_speed.sh),
+             because it counts as another speaker, and all copies of an original must have one speaker
+  wav.scp    the original recordings; also utt2spk spk2utt segments utt2dur spk2gender if the source has them
+If the source has an utt2aug, it is kept, and the new changes are applied after it. The text of a copy depends on --seed, its
+id, its duration and the list of noises, rooms or speakers. It does not depend on the other utterances.
 """
 
 import logging
@@ -43,10 +43,12 @@ from speakerkd.files.tables import remove_features, replacing, write_table
 
 @dataclass(frozen=True)
 class Options(DrawConf):
-    kinds: tuple[str, ...] = opt(("reverb", "noise", "music", "babble"), "a copy of each utterance for each; '': none")
-    num_utts: int = opt(0, "keep this many of these copies, drawn at random (speed copies are all kept); 0: all")
-    speeds: tuple[float, ...] = opt((), "a copy of each utterance as a new speaker for each, for example 0.9,1.1")
-    seed: int = opt(0, "seed of everything")
+    kinds: tuple[str, ...] = opt(
+        ("reverb", "noise", "music", "babble"), "kinds of copies; each utterance gets one of each; '': none"
+    )
+    num_utts: int = opt(0, "number of these copies to keep, drawn at random (speed copies are all kept); 0: all")
+    speeds: tuple[float, ...] = opt((), "speeds, such as 0.9,1.1; each utterance gets a copy at each, as a new speaker")
+    seed: int = opt(0, "random seed of all draws")
 
 
 def main(argv: list[str]) -> None:
@@ -89,7 +91,7 @@ def require_valid_options(options: Options) -> None:
 
 
 def plan(copy: Copy, source: SourceDir, sources: SoundSources, options: Options) -> str:
-    """The line of utt2aug, without the id."""
+    """The text of a copy's line in utt2aug, without the id."""
     words = [source.utt2aug[copy.original]] if copy.original in source.utt2aug else []
     if copy.variant.speed != 1:
         words.append(str(Speed(copy.variant.speed)))
@@ -103,7 +105,7 @@ def plan(copy: Copy, source: SourceDir, sources: SoundSources, options: Options)
 def write(
     folder: Path, copies: Iterator[Copy], source: SourceDir, sources: SoundSources, options: Options
 ) -> Counter[str]:
-    """The tables, line by line; how many copies there are of each kind. Tables that the source lacks are removed."""
+    """Writes the tables line by line, and removes those that the source lacks. Returns the number of copies of each kind."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,8 +126,8 @@ def write(
     counts: Counter[str] = Counter()
     recordings: set[str] = set()
     used: set[str] = set()
-    spk2utt: dict[str, bytearray] = {}  # a speaker's utterances, as text: 9 million strings would fill the memory
-    people: dict[str, str] = {}  # a speaker of the copies -> of the source
+    spk2utt: dict[str, bytearray] = {}  # a speaker's utterances, as one text: 9 million strings would fill the memory
+    people: dict[str, str] = {}  # speaker of the copies -> speaker of the source
     remove_features(folder)
     with ExitStack() as stack:
         files = {name: stack.enter_context(replacing(folder / name)) for name in lines}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speakers by clustering: a data directory whose utt2spk says which cluster an utterance's vector fell into.
+"""Speakers by clustering: makes a data directory whose utt2spk has the cluster of each utterance's vector.
 
 Usage: local/cluster_xvectors.py [options] <xvector.scp> <data-dir> <dest-data-dir>
   local/cluster_xvectors.py --num-clusters 100 exp/sdpn/xvectors_train/xvector.scp data/train data/train_pseudo
@@ -41,14 +41,14 @@ WHOLE = ("aug.scp", "frame_shift")
 
 @dataclass(frozen=True)
 class Options:
-    num_clusters: int = opt(0, "how many speakers to make")
+    num_clusters: int = opt(0, "number of speakers to make")
     method: str = opt("kmeans", "kmeans or agglomerative (average linkage of --cells or of the vectors)")
     cells: int = opt(
         -1, "agglomerative: clusters of k-means to start from; 0: the vectors; -1: 10000 if there are more"
     )
-    restarts: int = opt(5, "restarts of k-means; the best is taken")
-    iterations: int = opt(50, "most iterations of k-means")
-    follow: bool = opt(False, "copies follow their originals")
+    restarts: int = opt(5, "number of restarts of k-means; the best is taken")
+    iterations: int = opt(50, "largest number of iterations of k-means")
+    follow: bool = opt(False, "true: copies follow their originals")
     seed: int = opt(0, "random seed of the starts of k-means")
 
 
@@ -95,11 +95,11 @@ def require_valid_options(options: Options, source: Path, dest: Path) -> None:
 
 
 def place(utterance: str, heard: Mapping[str, int], uniq: Mapping[str, str], follow: bool) -> tuple[str, int] | None:
-    """What goes before the cluster's name, and the row of the vector that says which it is."""
+    """The prefix of the cluster's name, and the row of the vector that decides the cluster."""
     if not follow:
         return ("", heard[utterance]) if utterance in heard else None
     original = uniq.get(utterance, utterance)
-    speed = re.fullmatch(r"(sp[0-9.]+-)(.+)", original)  # as local/augment_data_dir.py names them
+    speed = re.fullmatch(r"(sp[0-9.]+-)(.+)", original)  # the names of local/augment_data_dir.py
     if speed and speed[2] in heard:
         return speed[1], heard[speed[2]]
     return ("", heard[original]) if original in heard else None
@@ -120,12 +120,12 @@ def cluster(vectors: torch.Tensor, options: Options) -> torch.Tensor:
 
 def name_by_size(labels: list[int], count: int) -> dict[int, str]:
     width = max(4, len(str(count)))
-    order = Counter(labels).most_common()  # equal ones in the order in which they are met
+    order = Counter(labels).most_common()  # clusters of equal size in their order of occurrence
     return {label: f"cluster{number:0{width}}" for number, (label, _) in enumerate(order, 1)}
 
 
 def write(source: Path, dest: Path, utt2spk: Mapping[str, str], lost: list[str]) -> None:
-    """utt2spk comes last: a directory that has it is complete."""
+    """Writes the directory; utt2spk last, so that a directory with it is complete."""
     try:
         dest.mkdir(parents=True, exist_ok=True)
     except OSError as error:

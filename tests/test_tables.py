@@ -30,11 +30,11 @@ def test_reads_paths_and_pipes(tmp_path: Path) -> None:
     [
         (b"a 1\r\nb 2\r\n", r"t:1: the line ends in CR LF; remedy: sed -i"),
         (b"b 1\na 2\n", r"t:2: 'a' stands after 'b'.*fix_data_dir"),
-        (b"a 1\na 2\n", r"t:2: 'a' is there twice.*fix_data_dir"),
+        (b"a 1\na 2\n", r"t:2: 'a' occurs twice.*fix_data_dir"),
         (b"a 1\n\nb 2\n", r"t:2: empty line.*fix_data_dir"),
         (b"a 1\n\xff\xfe 2\n", r"t:2: not UTF-8"),
         (b" a 1\n", r"t:1: the line starts with white space"),
-        (b"a\n", r"t:1: nothing stands after the id 'a'"),
+        (b"a\n", r"t:1: there is nothing after the id 'a'"),
     ],
 )
 def test_refused(tmp_path: Path, raw: bytes, message: str) -> None:
@@ -45,7 +45,7 @@ def test_refused(tmp_path: Path, raw: bytes, message: str) -> None:
 
 def test_ids_with_spaces_show_as_fields(tmp_path: Path) -> None:
     (tmp_path / "utt2spk").write_text("a 1 a\n")
-    with pytest.raises(ValueError, match=r"utt2spk:1: 3 fields, not 2: 'a 1 a' \(ids must not hold spaces\)"):
+    with pytest.raises(ValueError, match=r"utt2spk:1: 3 fields, not 2: 'a 1 a' \(ids must not have spaces\)"):
         read_utt2spk(tmp_path / "utt2spk")
 
 
@@ -124,7 +124,7 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
 def test_some_of_a_table_are_held_and_all_of_it_is_checked(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("a 1\nb 2\nc 3\n")
     assert read_table(tmp_path / "t", only={"b", "z"}) == {"b": "2"}
-    for text, said in (("a 1\na 2\nb 3\n", "'a' is there twice"), ("c 1\na 2\nb 3\n", "not sorted")):
+    for text, said in (("a 1\na 2\nb 3\n", "'a' occurs twice"), ("c 1\na 2\nb 3\n", "not sorted")):
         (tmp_path / "t").write_text(text)
         with pytest.raises(ValueError, match=said):
             read_table(tmp_path / "t", only={"b"})

@@ -1,6 +1,6 @@
 """The augmented copies of a data directory's utterances, in the order of their names.
 
-Millions of copies are never held at once: they are made one after the other from the utterances and the variants.
+Millions of copies are never in memory at once. They are generated one after the other from utterances and variants.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from speakerkd.conf import first_few
 class Variant(NamedTuple):
     """A way to copy an utterance."""
 
-    prefix: str  # of the copy and its speaker; "" but for speed copies
+    prefix: str  # of the copy and its speaker; "" unless the speed changes
     suffix: str
     kind: str  # "" for a copy that only changes the speed
     speed: float
@@ -35,7 +35,7 @@ class Copy(NamedTuple):
 
 
 def list_variants(kinds: Sequence[str], speeds: Sequence[float]) -> list[Variant]:
-    """First those that only change the speed."""
+    """All variants; first those that only change the speed."""
     plain = [Variant(f"sp{number(speed)}-", "", "", speed) for speed in speeds]
     variants = list(plain)
     passes: Counter[str] = Counter()
@@ -48,7 +48,7 @@ def list_variants(kinds: Sequence[str], speeds: Sequence[float]) -> list[Variant
 
 
 def check_names(source: SourceDir, variants: Sequence[Variant]) -> None:
-    """No copy may be called as an utterance of the source is."""
+    """No copy may have the name of an utterance of the source."""
     known = source.wav_scp if source.segments is None else source.segments
     taken = {name for utt in known for variant in variants if (name := variant.name(utt)) in known}
     if taken:
@@ -61,10 +61,10 @@ def check_names(source: SourceDir, variants: Sequence[Variant]) -> None:
 def choose(
     utterances: Sequence[str], variants: Sequence[Variant], num_utts: int, seed: int
 ) -> Callable[[str, Variant], bool]:
-    """Whether a copy of this name is one of num_utts (0: of all). Copies that only change the speed always are.
+    """Says whether a copy with this name is one of the num_utts (0: all) that are kept. Pure speed copies are always kept.
 
-    They are drawn by a hash of the name. So which ones are kept depends neither on the order nor, but for the last, on the
-    number.
+    A hash of the name decides. So the choice does not depend on the order. With a larger number, the copies of a smaller
+    number are kept too.
     """
 
     def rank(name: str) -> bytes:
@@ -76,7 +76,7 @@ def choose(
     names = (variant.name(utt) for utt in utterances for variant in drawn)
     ranks = np.fromiter((int.from_bytes(rank(name)[:8], "big") for name in names), np.uint64)
     bound = np.partition(ranks, num_utts - 1)[num_utts - 1]
-    # several may begin with these eight bytes: the whole hash decides among them
+    # several hashes may begin with these eight bytes; then the whole hash decides
     alike = [divmod(int(place), len(drawn)) for place in np.flatnonzero(ranks == bound)]
     last = sorted((drawn[variant].name(utterances[utt]) for utt, variant in alike), key=rank)
     last = last[: num_utts - int((ranks < bound).sum())]
@@ -89,7 +89,7 @@ def in_order(
 ) -> Iterator[Copy]:
     """The copies in the order of their names.
 
-    The utterances are sorted. So of one prefix, the names that come before the next utterance's own can be given out.
+    The utterances are sorted. So for each prefix, all names before that of the next utterance can be given out.
     """
 
     def with_prefix(prefix: str) -> Iterator[Copy]:

@@ -1,7 +1,7 @@
 """Augmentation on the fly: what is done to a crop is drawn again each time the crop is used.
 
-The draw depends on the crop's seed alone. The kinds are those of utt2aug (local/augment_data_dir.py): noise, music, babble,
-rooms, a telephone line. Speeds are not among them: a copy at another speed is another speaker, and stays a copy on disk.
+The draw depends only on the crop's seed. The kinds are those of utt2aug (local/augment_data_dir.py): noise, music, babble,
+rooms, a telephone line. There are no speeds: a copy at another speed is another speaker and stays a copy on disk.
 """
 
 import random
@@ -19,22 +19,22 @@ from speakerkd.files.tables import read_table
 
 @dataclass(frozen=True)
 class AugmentConf(DrawConf):
-    probability: float = opt(0.6, "part of the crops that are changed; the others are heard as they are")
+    probability: float = opt(0.6, "part of the crops that are changed; the others stay unchanged")
     kinds: tuple[str, ...] = opt(
         ("reverb", "noise", "music", "babble"),
-        "one of these is drawn for a crop; joined by +, several are done in turn",
+        "kinds, one of which is drawn for a crop; kinds joined by + are applied one after the other",
     )
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"--probability={self.probability} lies between 0 and 1")
+            raise ValueError(f"--probability={self.probability} is not between 0 and 1")
         if not self.kinds:
-            raise ValueError("--kinds: nothing to draw from; leave --augment out for crops as they are")
+            raise ValueError("--kinds: nothing to draw from; for unchanged crops leave --augment out")
         check_draws(self, self.kinds)
 
 
 class OnTheFly:
-    """onthefly(wave, seed, talker) -> the wave as it is heard, of the same length. `talker` never babbles behind itself."""
+    """onthefly(wave, seed, talker) -> the changed wave, with the same length. `talker` is never in its own babble."""
 
     def __init__(self, conf: AugmentConf, folder: Path, rate: int) -> None:
         self.conf, self._rate = conf, rate
@@ -49,7 +49,7 @@ class OnTheFly:
         return self._augmenter(wave, text) if text else wave
 
     def draw(self, seconds: float, seed: int, talker: str) -> str:
-        """Words of utt2aug; none if the crop is heard as it is."""
+        """The words of utt2aug for a crop; none if it stays unchanged."""
         draw = random.Random(seed)
         if draw.random() >= self.conf.probability:
             return ""
@@ -60,7 +60,7 @@ class OnTheFly:
 
 
 def babble_source(folder: Path, rate: int, babble: bool) -> SourceDir:
-    """The training directory as a source of babble: its wave archive, else its recordings."""
+    """The training directory as a source of babble: its wave archive, or otherwise its recordings."""
     if not babble:
         return SourceDir(folder, {}, None, None, {}, {}, None, None, {})
     archived = (folder / "waves.scp").exists()

@@ -1,4 +1,4 @@
-"""Short recordings of one speaker become longer pieces: cut the pauses, join neighbours, choose some, write FLAC files."""
+"""Makes longer pieces of a speaker's short recordings: cuts pauses, joins neighbours, chooses some, writes FLAC files."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ class Job(NamedTuple):
     """One speaker's recordings, and the pieces that are wanted of them."""
 
     speaker: str
-    folder: str  # of the pieces; it is made
+    folder: str  # for the pieces; it is created
     root: str  # folder of the recordings
     files: list[str]  # paths below root
-    seconds: float  # least length of a piece
-    most: int  # pieces
-    seed: int  # of the choice of pieces
+    seconds: float  # shortest length of a piece
+    most: int  # largest number of pieces
+    seed: int  # random seed for the choice of pieces
 
 
 class Pieces(NamedTuple):
@@ -39,10 +39,10 @@ class Pieces(NamedTuple):
 
 
 def trim(wave: np.ndarray) -> np.ndarray:
-    """Cut what is over 0.1 s from speech, at the ends and inside; nothing is left where there is no speech.
+    """Cuts everything that is more than 0.1 s away from speech, at the ends and inside. Without speech nothing is left.
 
-    Speech is 50 ms or more of frames above a threshold: 6 dB over the floor, but 25 to 40 dB under the peak. So a
-    noisy recording is cut a little, and one that was cut tightly, whose floor is speech, not at all.
+    Speech is 50 ms or more of frames above a threshold: 6 dB over the floor, but 25 to 40 dB under the peak. So a noisy
+    recording is cut a little. A recording that was already cut tightly, whose floor is speech, is not cut at all.
     """
     frames = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
     if len(frames) < 5:
@@ -53,7 +53,7 @@ def trim(wave: np.ndarray) -> np.ndarray:
         return wave[:0]
     loud = level > np.clip(floor + 6, peak - 40, peak - 25)
     runs = np.convolve(loud, np.ones(5), "valid") == 5
-    near = np.convolve(runs, np.ones(5 + 2 * 10)) > 0  # the run itself and 10 frames to each side
+    near = np.convolve(runs, np.ones(5 + 2 * 10)) > 0  # the run itself, and 10 frames on each side
     keep = np.repeat(near[10 : 10 + len(frames)], FRAME)
     return wave[: len(keep)][keep]
 
@@ -105,7 +105,7 @@ def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], Pieces]:
 def make_pieces(job: Job, stamp: str = "") -> Pieces:
     """Write a speaker's pieces, all or none. Pieces that an earlier run made from the same recordings stay.
 
-    stamp: changes when the recordings do, if the name of their folder does not tell.
+    stamp: a text that changes with the recordings, if the name of their folder does not.
     """
     folder = Path(job.folder)
     made = folder / "made.json"
@@ -125,7 +125,7 @@ def make_pieces(job: Job, stamp: str = "") -> Pieces:
     for number, group in enumerate((groups[each] for each in chosen), 1):
         utt = f"{job.speaker}-{number:04d}"
         wave = np.concatenate([speech[name] for name in group])
-        # Speakers differ by 50 dB, and 16 bits are few for the faintest. So a piece gets -26 dB, or less if it would clip.
+        # Speakers differ by 50 dB, and the faintest would have few of the 16 bits. So a piece gets -26 dB, less if it clips.
         wave *= min(10 ** (-26 / 20) / np.sqrt(np.mean(wave**2)), 0.99 / np.abs(wave).max())
         soundfile.write(temporary / f"{utt}.flac", np.round(wave * 32767).astype(np.int16), RATE)
         result.durations[utt] = len(wave) / RATE

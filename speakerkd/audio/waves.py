@@ -13,9 +13,9 @@ from speakerkd.files.tables import Segment, read_segments, read_table
 
 
 class Waves:
-    """utterance -> (samples,) float32. What can't be used is an AudioError, of that utterance alone.
+    """utterance -> (samples,) float32. If an utterance can't be used, it raises an AudioError.
 
-    only: the utterances that will be asked for. One job of many need not hold the tables of a million others.
+    only: the utterances that will be needed. So a job does not hold the tables of a million others.
     """
 
     def __init__(self, folder: Path, rate: int, channel: int = -1, only: Set[str] | None = None) -> None:
@@ -43,7 +43,7 @@ class Waves:
 
 
 class RecordingReader:
-    """Waves by utterance, mono and at one rate. The last recording is kept, for its segments and copies that follow."""
+    """Waves by utterance, mono and at one rate. The last recording stays in memory for its segments and copies."""
 
     def __init__(self, data_dir: Path, rate: int, channel: int, only: Set[str] | None = None) -> None:
         has_segments = (data_dir / "segments").exists()
@@ -80,7 +80,7 @@ class RecordingReader:
         seconds = len(wave) / self._rate
         if segment.start >= seconds:
             raise AudioError(f"its segment starts at {segment.start:.2f} s, the recording has {seconds:.2f} s")
-        if segment.end > seconds + 0.5:  # Kaldi's tolerance for an end past the end
+        if segment.end > seconds + 0.5:  # Kaldi's tolerance for a segment that ends after the recording
             raise AudioError(f"its segment ends at {segment.end:.2f} s, the recording has {seconds:.2f} s")
         end = len(wave) if segment.end < 0 else round(segment.end * self._rate)
         return wave[round(segment.start * self._rate) : end]

@@ -1,6 +1,6 @@
-"""Data directories of large corpora, written a speaker at a time: of a million utterances only the names are held.
+"""Data directories of large corpora, written one speaker at a time: only the names of a million utterances are in memory.
 
-A folder is read with one look, which tells names from folders without asking the disk about each file.
+One read of a folder gives its names and tells which are folders, without asking the disk about each file.
 """
 
 import os
@@ -16,14 +16,14 @@ AUDIO = (".wav", ".flac", ".m4a")
 
 
 class SpeakerRecordings(NamedTuple):
-    """A speaker, and of each utterance its name and what wav.scp says of it, in any order."""
+    """A speaker; and for each utterance its name and its entry in wav.scp, in any order."""
 
     speaker: str
     sources: list[tuple[str, str]]
 
 
 def names(folder: Path, folders: bool) -> list[str]:
-    """Sorted names of the folders in this one, or of what else is in it; hidden ones are left out."""
+    """The sorted names of the folders in this folder, or of its files. Hidden ones are left out."""
     try:
         with os.scandir(folder) as entries:
             found = [entry.name for entry in entries if entry.is_dir() == folders]
@@ -37,7 +37,7 @@ def audio_names(folder: Path) -> list[str]:
 
 
 def write_corpus(folder: Path, speakers: Iterable[SpeakerRecordings]) -> tuple[int, int]:
-    """wav.scp, utt2spk and spk2utt, all at once; speakers come sorted. Returns how many speakers and utterances."""
+    """Writes wav.scp, utt2spk and spk2utt together. Speakers must be sorted. Returns the numbers of both."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,14 +71,14 @@ def write_corpus(folder: Path, speakers: Iterable[SpeakerRecordings]) -> tuple[i
 
 
 class Cohort:
-    """Some utterances of each speaker, of as many sessions as can be: for score normalisation and calibration."""
+    """Some utterances of each speaker, from as many sessions as possible, for score normalisation and calibration."""
 
     def __init__(self, per_speaker: int, session: Callable[[str], str], seed: int = 0) -> None:
         self.per_speaker, self.session, self.seed = per_speaker, session, seed
         self.chosen: dict[str, list[str]] = {}
 
     def passing(self, speakers: Iterable[SpeakerRecordings]) -> Iterator[SpeakerRecordings]:
-        """The same, looked at on their way."""
+        """Passes the speakers on unchanged, and chooses utterances of each."""
         for each in speakers:
             draw = random.Random(f"{self.seed} cohort {each.speaker}")
             utterances = [utterance for utterance, _ in sorted(each.sources)]
@@ -94,7 +94,7 @@ class Cohort:
     def write(self, folder: Path) -> None:
         """cohort_utts, for subset_data_dir.sh --utt-list, and trials_calibration: pairs of the speakers' first four.
 
-        A target pair is of two sessions. There are as many nontarget pairs, each with an utterance of any other speaker.
+        A target pair is from two sessions. There are as many nontarget pairs, each with an utterance of another speaker.
         """
         with replacing(folder / "cohort_utts") as file:
             file.writelines(f"{utterance}\n" for utterance in sorted(u for some in self.chosen.values() for u in some))
@@ -114,7 +114,7 @@ class Cohort:
 
 
 def write_trials(path: Path, trials: Iterable[tuple[str, str, bool]], known: set[str]) -> str:
-    """Those whose test utterance is known, and whose enrolment is; says how many. Memory does not grow with them."""
+    """Writes the trials whose test utterance and enrolment are known, and says how many. Memory does not grow with them."""
     count = targets = left_out = 0
     with replacing(path) as file:
         for enrol, test, target in trials:
@@ -123,12 +123,12 @@ def write_trials(path: Path, trials: Iterable[tuple[str, str, bool]], known: set
                 continue
             file.write(f"{enrol} {test} {'target' if target else 'nontarget'}\n")
             count, targets = count + 1, targets + target
-    without = f", {left_out} left out, for lack of a recording" if left_out else ""
+    without = f", {left_out} left out, because a recording is missing" if left_out else ""
     return f"{path}: {count} trials, {100 * targets / max(count, 1):.1f} % target{without}"
 
 
 def enrolments(utts: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[str]]:
-    """model -> its 3 utterances, drawn at random. An utterance is in one model at most; each model has a target trial."""
+    """model -> its 3 utterances, drawn at random. An utterance is in at most one model. Each model has a target trial."""
     models: dict[str, list[str]] = {}
     for speaker, own in utts.items():
         order = random.Random(f"{seed} enrol {speaker}").sample(own, len(own))
@@ -138,7 +138,7 @@ def enrolments(utts: Mapping[str, Sequence[str]], seed: int) -> dict[str, list[s
 
 
 def note_lost(path: Path, lost: Mapping[str, str], total: int, max_lost: float = 5.0) -> None:
-    """lost_utts; more than 5 % is an error."""
+    """Writes lost_utts. More than 5 % lost is an error."""
     write_table(path, lost)
     if len(lost) * 100 > total * max_lost:
         name, reason = next(iter(lost.items()))
@@ -148,9 +148,11 @@ def note_lost(path: Path, lost: Mapping[str, str], total: int, max_lost: float =
 
 
 def place_of(root: str, places: Sequence[str], speaker: str = "id[0-9]*") -> list[Path]:
-    """Those of the places under the root that hold folders of speakers."""
+    """The place under the root that has the folders of speakers."""
     if not Path(root).is_dir():
-        raise ValueError(f"{root or 'the folder of the corpus'}: no such folder; give the folder it was unpacked in")
+        raise ValueError(
+            f"{root or 'the folder of the corpus'}: no such folder; give the folder of the unpacked corpus"
+        )
     found = [Path(root, place) for place in places if any(Path(root, place).glob(f"{speaker}/"))]
     if not found:
         raise ValueError(f"{root}: no folders {speaker} in it, nor in its {', '.join(places)}; is it unpacked?")

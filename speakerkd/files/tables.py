@@ -1,7 +1,8 @@
 """The text tables of a data directory: wav.scp, segments, utt2spk, spk2utt, utt2aug, ...
 
-A table is a line per id: the id, a space, the rest. Tables are UTF-8, sorted by id as bytes, ids are unique and hold no
-white space. Reading checks all of that and names file, line and remedy; writing sorts and moves a complete file into place.
+A table has one line per id: the id, a space, the rest. Tables are UTF-8 and sorted by id as bytes. Ids are unique and have
+no white space. Reading checks all of that; errors name file, line and remedy. Writing sorts, and moves a complete file
+into place.
 """
 
 import glob
@@ -30,9 +31,9 @@ class Segment(NamedTuple):
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name in the same folder that no other process takes; removes what processes killed on this machine left there.
+    """A name in the same folder that no other process uses. Removes files that killed processes of this machine left there.
 
-    A job may outlive the script that started it and meet its own successor: each must write to a file of its own.
+    A job may outlive the script that started it, while the next run already works. So each must write to its own file.
     """
     here = socket.gethostname()
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -44,7 +45,7 @@ def temporary_beside(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
-    """Open a temporary file beside path; it takes path's place when the block ends well and is removed when it does not."""
+    """Opens a temporary file beside path. If the block succeeds, it replaces path; otherwise it is removed."""
     path = Path(path)
     temporary = temporary_beside(path)
     try:
@@ -54,14 +55,14 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary)):
-            raise  # the block's own trouble, not that of writing this file
+            raise  # the block's own error, not one of writing this file
         raise OSError(f"{path}: can't be written ({error.strerror}); check the disk space and the rights") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """(line number, line) of a table; refuses CR LF, empty lines and what is not UTF-8."""
+    """(line number, line) of a table. CR LF, empty lines and text that is not UTF-8 are errors."""
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
@@ -80,7 +81,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def read_table(path: str | Path, num_fields: int | None = None, only: Container[str] | None = None) -> dict[str, str]:
-    """id -> the rest of its line; of all ids, or only some. num_fields (the id included) is checked where given."""
+    """id -> the rest of its line, for all ids or only some. If num_fields (including the id) is given, it is checked."""
     table: dict[str, str] = {}
     last = ""
     for number, line in read_lines(path):
@@ -88,17 +89,17 @@ def read_table(path: str | Path, num_fields: int | None = None, only: Container[
             raise ValueError(f"{path}:{number}: the line starts with white space, not with an id; {FIX}")
         key, *rest = line.split(None, 1)
         if key in table or key == last:
-            raise ValueError(f"{path}:{number}: '{key}' is there twice; {FIX}")
+            raise ValueError(f"{path}:{number}: '{key}' occurs twice; {FIX}")
         if key < last:
             raise ValueError(f"{path}:{number}: '{key}' stands after '{last}': not sorted (LC_ALL=C sort); {FIX}")
         value = rest[0].rstrip(" \t") if rest else ""
         if num_fields is not None and 1 + len(value.split()) != num_fields:
             raise ValueError(
                 f"{path}:{number}: {1 + len(value.split())} fields, not {num_fields}: '{line}' "
-                "(ids must not hold spaces)"
+                "(ids must not have spaces)"
             )
         if num_fields is None and not value:
-            raise ValueError(f"{path}:{number}: nothing stands after the id '{key}'; {FIX}")
+            raise ValueError(f"{path}:{number}: there is nothing after the id '{key}'; {FIX}")
         last = key
         if only is None or key in only:
             table[key] = value
@@ -125,12 +126,12 @@ def read_utt2spk(path: str | Path) -> dict[str, str]:
 
 def check_id(name: str, where: str) -> str:
     if not name or name.split() != [name] or "\0" in name:
-        raise ValueError(f"{where}: '{name}' can't be an id: an id is not empty and holds no white space")
+        raise ValueError(f"{where}: '{name}' can't be an id: an id is not empty and has no white space")
     return name
 
 
 def write_table(path: str | Path, table: Mapping[str, object] | Iterable[tuple[str, object]]) -> int:
-    """Write sorted; duplicate ids are an error. Returns the number of lines."""
+    """Writes the table, sorted. Duplicate ids are an error. Returns the number of lines."""
     rows = sorted(table.items() if isinstance(table, Mapping) else table, key=lambda row: row[0])
     twice = [key for key, count in Counter(key for key, _ in rows).items() if count > 1]
     if twice:
@@ -139,13 +140,13 @@ def write_table(path: str | Path, table: Mapping[str, object] | Iterable[tuple[s
         for key, value in rows:
             text = str(value)
             if "\n" in text or "\r" in text:
-                raise ValueError(f"{path}: the value of '{key}' holds a line break")
+                raise ValueError(f"{path}: the value of '{key}' has a line break")
             file.write(f"{check_id(key, str(path))} {text}\n")
     return len(rows)
 
 
 def without_speed(name: str) -> str:
-    """A speaker, or an utterance, before any change of speed: sp0.9-anna, as Kaldi writes it too, is anna."""
+    """The name of a speaker or utterance without a change of speed: sp0.9-anna, as Kaldi writes it, is anna."""
     return re.sub(r"^(sp[0-9.]+-)+", "", name)
 
 
@@ -169,7 +170,7 @@ def remove_features(folder: Path) -> None:
     for name in found:
         (folder / name).unlink()
     if found:
-        logging.info("%s: %s of the data before were removed; run stage 2 again", folder, first_few(found, 9))
+        logging.info("%s: %s of the earlier data were removed; run stage 2 again", folder, first_few(found, 9))
 
 
 def write_data_dir(
@@ -179,7 +180,7 @@ def write_data_dir(
     segments: Mapping[str, Segment] | None = None,
     **tables: Mapping[str, object],
 ) -> None:
-    """wav.scp, utt2spk, spk2utt, segments and whatever else is keyed by utterance, named by keyword."""
+    """Writes wav.scp, utt2spk, spk2utt, segments and other tables keyed by utterance, which keywords name."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Public checkpoints of other toolkits: what their weights are called there, and here.
+"""Public checkpoints of other toolkits: the names of their weights, there and here.
 
-A layout's rows are applied to a name one after the other, as regular expressions; what they make of it must be a weight of
-our model (speakerkd/models/*.py). The options of the model are read off the shapes (speakerkd/foreign/infer.py).
+The rows of a layout are regular expressions, which are applied to a name one after the other. The result must be the name
+of a weight of our model (speakerkd/models/*.py). speakerkd/foreign/infer.py reads the model's options from the shapes.
 """
 
 import pickle
@@ -122,8 +122,8 @@ DVECTOR = Layout(
     ignored=(r"^similarity_(weight|bias)$",),  # scale and offset of the loss
 )
 
-# 3D-Speaker adds 1e-8 to the variances of statistics pooling, in CAM++ nothing, and has 1e-10 in attentive pooling. Nothing
-# would leave a channel that is constant without a gradient; 1e-12 is nothing in float32.
+# 3D-Speaker adds 1e-8 to the variances of statistics pooling, nothing in CAM++, and 1e-10 in attentive pooling. Without any
+# addition, a constant channel would have no gradient. 1e-12 is as good as nothing in float32.
 FLOORS = (("statistics", 1e-8), ("attentive", 1e-10))
 CAMPPLUS_FLOORS = (("statistics", 1e-12), ("attentive", 1e-10))
 
@@ -189,11 +189,11 @@ FAMILIES: dict[str, Family] = {
     "unispeech": Family((UNISPEECH_WAVLM,)),
     "wespeaker": Family((XVECTOR, WESPEAKER_ECAPA, RESNET, CAMPPLUS)),
 }
-WRAPPERS = ("model_state", "state_dict", "model")  # under which some toolkits keep the weights
+WRAPPERS = ("model_state", "state_dict", "model")  # entries in which some toolkits keep the weights
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a foreign checkpoint; nothing in it is run."""
+    """The named tensors of a foreign checkpoint. No code in it is run."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -207,7 +207,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path}: not a table of weights, as model.state_dict() gives it")
+        raise ValueError(f"{path}: not a table of weights such as model.state_dict() gives")
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
