@@ -4,8 +4,9 @@
 Usage: local/average_xvectors.py <spk2utt> <xvector.scp> <out-dir>
   local/average_xvectors.py data/test/spk2utt exp/xvector/xvectors_test/xvector.scp exp/xvector/xvectors_test
 
-Written are <out-dir>/spk_xvector.ark and .scp, num_utts.ark (text) and mean.vec (text). An utterance without a vector is
-counted; a speaker without any is left out. <spk2utt> may be '' where there are no speakers: mean.vec alone.
+It writes <out-dir>/spk_xvector.ark and .scp, num_utts.ark (text) and mean.vec (text). The number of utterances without a
+vector is logged. A speaker without any vector is left out. If there are no speakers, give '' as <spk2utt>; it then writes
+only mean.vec.
 """
 
 import logging

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a teacher is, and whether it can serve a student and a method. Called by check_teacher.sh.
+"""Describes a teacher, and says whether it can teach a student with a method. Called by check_teacher.sh.
 
 Usage: local/check_teacher.py [options] <final.pt or xvector.scp> <train-dir>
   local/check_teacher.py --kd conf/kd/enskd.conf --model conf/model/xvector.conf exp/campplus/final.pt data/train_all
 
-Exit status 1 where it can't serve, with the reason and what mends it.
+If the teacher can't serve, the exit status is 1, and the reason and the remedy are printed.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Options:
     model: str = opt("conf/model/xvector.conf", "conf file of the student")
     head: str = opt("conf/head.conf", "conf file of the classifier")
     source: str = opt("feats", "what the student's crops are made of: feats or waves, as for local/train.py")
-    centroids: str = opt("", "spk_xvector.scp by which the teacher judges the training speakers")
-    missing: str = opt("error", "utterances without a vector: error or zero, as for local/train.py")
+    centroids: str = opt("", "spk_xvector.scp with the training speakers' mean vectors, instead of a classifier")
+    missing: str = opt("error", "what to do with utterances without a vector: error or zero, as for local/train.py")
 
 
 def describe_net(path: str, data: Utterances) -> list[tuple[str, str]]:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compute the filterbank features of some utterances: one job of make_fbank.sh.
+"""Computes the filterbank features of some utterances: one job of make_fbank.sh.
 
 Usage: local/compute_fbank.py [options] <data-dir> <utterances> <out-prefix>
   local/compute_fbank.py --fbank-config conf/fbank.conf data/train data/train/log/utts.1 data/train/data/raw_fbank_train.1
 
-<utterances> is a table whose first column names the utterances to do, such as a part of wav.scp. Of the data directory
-wav.scp is read, and segments, utt2aug and aug.scp if they exist. <out-prefix>.ark and .scp are written, and beside them
-.utt2num_frames, .utt2dur and .lost_utts (utterance, reason). An unusable recording is listed there, and the rest goes on.
+<utterances> is a table whose first column names the utterances, such as a part of wav.scp. It reads wav.scp of the data
+directory, and segments, utt2aug and aug.scp if they exist. It writes <out-prefix>.ark and .scp, and beside them
+.utt2num_frames, .utt2dur and .lost_utts (utterance, reason). Unusable recordings are listed there; the others are used.
 If <out-prefix> was made from the same recordings with the same options, it is kept.
 """
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Write the waves of some utterances into a Kaldi wave archive: one job of make_wave_ark.sh.
+"""Writes the waves of some utterances into a Kaldi wave archive: one job of make_wave_ark.sh.
 
 Usage: local/make_wave_ark.py [options] <data-dir> <utterances> <out-prefix>
   local/make_wave_ark.py --fbank-config conf/fbank.conf data/x data/x/log/wave_utts_x.1 data/x/data/raw_wave_x.1
 
-<utterances> is a table whose first column names the utterances, such as a part of wav.scp. Of the data directory, wav.scp
-is read, and segments, utt2aug and aug.scp if they exist. <out-prefix>.ark and .scp are written, and beside them
-.utt2num_samples, .utt2dur and .lost_utts (utterance, reason). An unusable recording is listed there, and the rest goes on.
-If <out-prefix> was made from the same recordings in the same way, it is kept.
+<utterances> is a table whose first column names the utterances, such as a part of wav.scp. It reads wav.scp of the data
+directory, and segments, utt2aug and aug.scp if they exist. It writes <out-prefix>.ark and .scp, and beside them
+.utt2num_samples, .utt2dur and .lost_utts (utterance, reason). Unusable recordings are listed there; the others are
+used. If <out-prefix> was made from the same recordings in the same way, it is kept.
 """
 
 import logging
@@ -27,7 +27,7 @@ from speakerkd.files.tables import read_lines, write_table
 
 @dataclass
 class Options:
-    fbank_config: str = opt("", "conf file of the features; its rate, channel and shortest duration are taken")
+    fbank_config: str = opt("", "conf file of the features; only its rate, channel and shortest duration are used")
 
 
 def main(argv: list[str]) -> None:

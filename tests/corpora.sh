@@ -8,12 +8,12 @@
 # Options:
 #   --kd_types enskd   methods of conf/kd, or all; data and teacher are made once. The first goes through all of run.sh with
 #                      large-margin fine-tuning and PLDA, the others from stage 3 on; nessa* are stage 7.
-#   --folder ""        where to do it; without it a temporary folder, which is removed
+#   --folder ""        folder to work in; default: a temporary folder, which is removed
 #
-# vgsr learns from pictures of faces where onnx and pillow are installed (voxceleb), else from the vectors of stage 3's
-# teacher; mse learns from the same teacher as if it were one of local/import_checkpoint.py's.
-# Models and corpora are tiny, so the figures mean nothing: it is the way from the folders to the table that is tried.
-# It is no part of tests/run.sh, which tries stage 1.
+# vgsr learns from pictures of faces if onnx and pillow are installed (voxceleb), otherwise from the vectors of stage 3's
+# teacher. mse learns from the same teacher as if local/import_checkpoint.py had made it.
+# Models and corpora are tiny, so the figures mean nothing. The test is whether everything runs, from the folders to the table.
+# It is not part of tests/run.sh, which tests stage 1.
 set -euo pipefail
 
 kd_types=enskd

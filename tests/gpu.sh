@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What only a GPU can show, as one table: training in float32, bf16 and fp16 against the CPU, a resumed run, two processes,
-# vectors, and the crops per second of four models beside bare steps. Some five minutes. Without a GPU it says so and ends.
+# Checks that need a GPU, as one table: training in float32, bf16 and fp16 against the CPU, a resumed run, two processes,
+# vectors, and the crops per second of four models beside bare steps. It takes about five minutes. Without a GPU it says so.
 #
 # Usage: tests/gpu.sh [options of tools/bench.py]
 #   tests/gpu.sh                       # the table on the screen; status 1 if a check has failed

@@ -4,8 +4,8 @@
 # Usage: tests/slurm.sh install | start <folder> | stop <folder>
 #  e.g.: tests/slurm.sh start /tmp/slurm && SLURM_CONF=/tmp/slurm/slurm.conf sinfo; tests/slurm.sh stop /tmp/slurm
 #
-# start and stop need root and Slurm; "install" gets Slurm by apt-get where that can be done, and never fails, since
-# the tests that need Slurm are skipped without it. <folder> should have a short name (sockets are in it).
+# start and stop need root and Slurm. "install" installs Slurm with apt-get if that is possible. It never fails, because the
+# tests that need Slurm are skipped without it. <folder> should have a short name (sockets are in it).
 
 set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin

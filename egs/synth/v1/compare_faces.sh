@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a face teacher gives (kd_type=vgsr), and what of it the margin and the weights by quality: one table.
+# Measures what a face teacher gains (kd_type=vgsr), and what its margin and its weights by quality add: one table.
 #
 # Usage: ./compare_faces.sh [options]     after ./run.sh --stop_stage 2
 #   ./compare_faces.sh                             # 45 systems; some 25 minutes on two cores
@@ -7,15 +7,15 @@
 # Options:
 #   --students "xvector_tiny"          conf/model/<student>.conf
 #   --kd_types "none vgsr_cosine vgsr_margin vgsr_quality vgsr"   conf/kd/<kd_type>.conf
-#   --seeds "0 1 2 3 4"                of the training
-#   --reference "none vgsr_cosine"     kd_types that the differences are to
-#   --noise ""                         20,10,0: scored with noise of so many dB as well
-#   --bad_share 0.1                    of the faces of the second teacher, half of them a stranger's, half of low quality
-#   --jobs 2                           systems at the same time, a thread each
+#   --seeds "0 1 2 3 4"                random seeds of the training
+#   --reference "none vgsr_cosine"     kd_types to compare the others with
+#   --noise ""                         20,10,0: also score with noise at these SNRs in dB
+#   --bad_share 0.1                    share of bad faces of the second teacher: half a stranger's, half of low quality
+#   --jobs 2                           number of systems at the same time, one thread each
 #
-# The teachers are the made-up faces: data/train's, and the same where some are bad. Copies at other speeds are speakers whose
-# faces nobody knows; they are classified, and left out of distillation. Goes on where it was stopped.
-# exp/faces/<bad share>/table.md is the table, with --noise table_noise.md another.
+# The teachers are made-up faces: those of data/train, and the same with some bad ones. Copies at other speeds count as
+# speakers without a face: they are classified, but left out of the distillation. If it was stopped, it goes on from there.
+# exp/faces/<bad share>/table.md is the table; with --noise there is also table_noise.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

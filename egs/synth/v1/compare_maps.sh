@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Enrol with one model, verify with another (stage 7): how much the maps gain from more speakers to learn from.
+# Enrols with one model and verifies with another (stage 7): how much do the maps gain from more training speakers?
 #
 # Usage: ./compare_maps.sh [options]
 #   ./compare_maps.sh                          # models with classifiers and contrastive ones, maps from 20 to 1000 speakers
 #   ./compare_maps.sh --sizes "20 60" --methods ge2e
 # Options:
-#   --sizes "20 60 200 600 1000"   speakers that the maps learn from; the new model's are as many as the largest number
-#   --old_speakers 60           those that the old model was trained on
+#   --sizes "20 60 200 600 1000"   numbers of speakers that the maps learn from; the new model has the largest number
+#   --old_speakers 60           number of speakers of the old model's training
 #   --old xvector_micro         conf/model/<old>.conf
 #   --new xvector               conf/model/<new>.conf
-#   --methods "none ge2e"       the models' training: with a classifier, contrastive
+#   --methods "none ge2e"       training of the models: none: with a classifier; ge2e: contrastive
 #   --closed_forms "ridge procrustes logits"
 #   --kd_types "nessa"          maps to train
-#   --utts 60000                utterances that the old model hears in all
-#   --new_utts 360000           and the new one
-#   --test_speakers 60          made-up test speakers, of 15 utterances each: the more of them, the narrower the intervals
-#   --seed 0                    of the models
-#   --chunk_frames 0            >0: the maps learn from pieces of so many frames, not from whole utterances
-#   --jobs 2                    jobs side by side
-#   --data exp/speakers/data    compare_speakers.sh's
+#   --utts 60000                total number of training crops of the old model
+#   --new_utts 360000           total number of training crops of the new model
+#   --test_speakers 60          made-up test speakers with 15 utterances each; more speakers give narrower intervals
+#   --seed 0                    random seed of the models
+#   --chunk_frames 0            >0: the maps learn from pieces of this many frames, not from whole utterances
+#   --jobs 2                    number of jobs at the same time
+#   --data exp/speakers/data    data of compare_speakers.sh
 #
-# exp/maps/table_<method>.md are the tables, or table_<method>_c<frames>.md. What is there already is not done again.
+# The tables are exp/maps/table_<method>.md, or table_<method>_c<frames>.md. Finished parts are not done again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

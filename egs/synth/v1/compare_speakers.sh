@@ -5,17 +5,18 @@
 #   ./compare_speakers.sh                      # 60, 200 and 600 speakers; hours on two cores
 #   ./compare_speakers.sh --sizes "60 1000" --seeds 0 --kd_types "none enskd"
 # Options:
-#   --sizes "60 200 600"               training speakers; smaller sets are the first speakers of the largest one
+#   --sizes "60 200 600"               numbers of training speakers; smaller sets are the first speakers of the largest one
 #   --kd_types "none kld enskd cosine" conf/kd/<kd_type>.conf
-#   --seeds "0 1 2 3 4"                of the students
+#   --seeds "0 1 2 3 4"                random seeds of the students
 #   --teacher xvector                  conf/model/<teacher>.conf, trained on the same speakers, seed 0
 #   --student xvector_micro            conf/model/<student>.conf
-#   --utts 60000                       utterances that a student hears in all, whatever the number of speakers
-#   --jobs 2                           systems at the same time, a thread each
-#   --data exp/speakers/data           made by stages 1 and 2 here, apart from run.sh's
+#   --utts 60000                       total number of training crops of a student, for any number of speakers
+#   --jobs 2                           number of systems at the same time, one thread each
+#   --data exp/speakers/data           data of this comparison, separate from that of run.sh
 #
-# Every student makes as many steps, so a set of ten times the speakers is heard a tenth of the times. Teachers hear twice as
-# many. Goes on where it was stopped. exp/speakers/<size>/table.md are the tables.
+# Every student makes the same number of steps. So with ten times as many speakers, each utterance is used a tenth as often.
+# Teachers are trained on twice as many crops. If it was stopped, it goes on from there. The tables are
+# exp/speakers/<size>/table.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sourced by compare_speakers.sh and compare_maps.sh: sets of more or fewer speakers, and runs of equal length on them.
+# Sourced by compare_speakers.sh and compare_maps.sh: sets with different numbers of speakers, and runs of equal length on them.
 # Uses $sizes, $data, $jobs and $train_cmd; sets $largest.
 # shellcheck disable=SC2154
 
@@ -24,7 +24,7 @@ make_subset() { # $data/train_<number> of the first speakers
   fi
 }
 
-# head.conf and train.conf for as many utterances in all.
+# head.conf and train.conf for the same total number of utterances.
 settings() { # folder, speakers, utterances in all
   local count
   count=$(wc -l < "$data/train_$2/utt2spk")
