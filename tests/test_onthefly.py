@@ -158,7 +158,7 @@ def test_bad_augmentations_are_named(recipe: Path, data: Path, sh: Run) -> None:
     (folder / "utt2aug").write_text("s0-00 speed=0.9\n")
     crops.augment(ALWAYS)
     for changes, message in (
-        ({"probability": 1.5}, "--probability=1.5 lies between 0 and 1"),
+        ({"probability": 1.5}, "--probability=1.5 is not between 0 and 1"),
         ({"kinds": ("hum",)}, "'hum' is not one of: reverb noise music babble telephone"),
         ({"kinds": ()}, "nothing to draw from"),
         ({"noise_snrs": ()}, "--noise-snrs: nothing to draw from"),
