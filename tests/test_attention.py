@@ -146,7 +146,7 @@ def test_vectors_are_refused_with_the_remedy(recipe: Path, data: Path, sh: Run) 
     words: list[Any] = ["--kd", "conf/kd/attention.conf", "--teacher", "exp/v/xvector.scp", "--valid-speakers", 0]
     done = sh(*command("exp/a", *words), fails=True)
     assert "exp/v/xvector.scp: this method compares stages" in done.stderr
-    assert "give a net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse," in done.stderr
+    assert "Give a net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse," in done.stderr
     assert not (recipe / "exp/a/last.pt").exists()
     info = sh("local/kd_info.py", "conf/kd/attention.conf").stdout
     assert info.split("needs ")[1] == "labels, teacher, teacher-net, audio\n"
