@@ -1,7 +1,7 @@
-"""The layouts of the corpora: for each, which speakers there are, their recordings, and what the publisher says of them.
+"""The layouts of the corpora: for each corpus its speakers, their recordings, and what the publisher says about them.
 
-find(corpus, folder) looks at names alone and opens no recording. A folder that is no such corpus is an error that says
-what was expected and what was found.
+find(corpus, folder) looks only at names and opens no recording. If the folder is not such a corpus, the error says what was
+expected and what was found.
 """
 
 import csv
@@ -25,7 +25,7 @@ class Speaker:
     name: str  # <corpus>-<the publisher's name>: two corpora may use the same name
     root: Path
     files: dict[str, str] = field(default_factory=dict)  # path below root -> utterance
-    part: str = ""  # train or test where the publisher says so; dev and test are drawn from the others
+    part: str = ""  # train or test, if the publisher says so; dev and test are drawn from the others
     gender: str = ""  # m or f
     age: int = -1  # years
     words: bool = False  # the recordings are single words, to be joined
@@ -120,7 +120,7 @@ def folder(root: Path) -> list[Speaker]:
     """A folder for each speaker, with recordings at any depth."""
     speakers: dict[str, Speaker] = {}
     for name in names(root, folders=True):
-        # Characters before '-' in ASCII order, and '-' itself, would sort utterances otherwise than speakers.
+        # With '-' or characters before it in ASCII order, utterances and speakers would have different orders.
         speaker = Speaker("folder-" + re.sub(r"[^A-Za-z0-9._]", "_", name), root)
         if speaker.name in speakers:
             raise ValueError(f"{root}: two folders of speakers become {speaker.name}; rename one of them")
@@ -159,7 +159,7 @@ def _not_this(corpus: str, root: Path) -> ValueError:
 
 
 def _table(path: Path) -> dict[str, str]:
-    """speechocean762's tables are not sorted as Kaldi's must be, and not all need be there."""
+    """Reads a table of speechocean762. It is not sorted as in Kaldi, and it may be missing."""
     if not path.is_file():
         return {}
     rows = [line.split(None, 1) for _, line in read_lines(path)]

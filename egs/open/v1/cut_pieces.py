@@ -22,7 +22,7 @@ from speakerkd.audio.augment import Speed, number
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.files.tables import Segment, read_table, read_utt2spk, write_data_dir
 
-REST = 0.2  # of a piece: a shorter rest after the last piece is left out
+REST = 0.2  # share of a piece: a shorter rest after the last piece is left out
 MARGIN = 0.002  # seconds by which utt2dur may exceed the recording, as it is rounded
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetch corpora from their publishers and unpack them.
+"""Fetches corpora from their publishers and unpacks them.
 
 Usage: ./download.py [options] <folder> <corpus> ...
   ./download.py download speech_commands speechocean762
@@ -11,10 +11,10 @@ Usage: ./download.py [options] <folder> <corpus> ...
   librispeech/dev-clean, dev-other, test-clean, test-other       0.3 GB each          CC BY 4.0
   librispeech/train-clean-100, train-clean-360, train-other-500  6.4, 23, 31 GB       CC BY 4.0
 
-Unpacked are <folder>/speech_commands, <folder>/speechocean762 and <folder>/librispeech/LibriSpeech/<subset>. A download that
-was cut short goes on where it stopped. Size and SHA-256 of an archive are checked before it is unpacked; OpenSLR publishes
-neither for speechocean762, so that its archive is checked by unpacking it alone. A corpus that is in place is not fetched
-again. Room on the disk is checked first.
+The results are <folder>/speech_commands, <folder>/speechocean762 and <folder>/librispeech/LibriSpeech/<subset>. If a
+download was interrupted, it goes on from there. Size and SHA-256 of an archive are checked before it is unpacked. OpenSLR
+publishes neither for speechocean762, so its archive is checked only by unpacking it. A corpus that is complete is not
+fetched again. The free space on the disk is checked first.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ ARCHIVES = {
 
 @dataclass
 class Options:
-    keep: bool = opt(False, "keep the archive after it is unpacked")
+    keep: bool = opt(False, "true: keep the archive after it is unpacked")
 
 
 def main(argv: list[str]) -> None:
@@ -165,7 +165,7 @@ def require_whole(archive: Archive, file: Path) -> None:
 
 
 def unpack(file: Path, target: Path, corpus: str) -> None:
-    """Under a temporary name, so that a folder that is there is complete."""
+    """Unpacks under a temporary name, so that an existing folder is complete."""
     LOG.info("unpacking %s", file)
     temporary = target.parent / f".{target.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Who trains, who is dev and who is test; the trials of each corpus."""
+"""Divides the speakers into train, dev and test, and makes the trials of each corpus."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,15 +9,15 @@ from corpora import Speaker  # type: ignore[import-not-found]
 
 from speakerkd.files.tables import replacing
 
-# Shares of the speakers whose publisher does not say. Both are of the names alone, so that a part of a corpus, or a later
+# Shares of the speakers, if the publisher does not divide them. Only the names decide, so a part of a corpus, or a later
 # version, divides its speakers in the same way.
 TEST = {"commands": 0.16, "libri": 0.1, "voice": 0.1, "folder": 0.1}
 DEV = {"commands": 0.05, "libri": 0.05, "voice": 0.05, "folder": 0.05}
-OCEAN_DEV = 25  # of speechocean762's own 125 training speakers
+OCEAN_DEV = 25  # speakers, out of speechocean762's 125 training speakers
 
 
 def place(name: str) -> float:
-    """A number in [0, 1) that hangs on the name alone."""
+    """A number in [0, 1) that depends only on the name."""
     return int.from_bytes(hashlib.sha256(f"open {name}".encode()).digest()[:7], "big") / 2**56
 
 
@@ -38,12 +38,12 @@ def divide(corpus: str, speakers: Sequence[Speaker]) -> dict[str, str]:
 
 
 def first_by_place(items: Iterable[str], most: int) -> list[str]:
-    """The `most` of them that come first by their place, sorted."""
+    """The `most` items with the lowest place, sorted."""
     return sorted(sorted(items, key=place)[:most])
 
 
 def drawn(one: str, other: str, share: float) -> bool:
-    """A nontarget pair is in or out by its names alone, as the speakers are."""
+    """Says whether a nontarget pair is used. Only its names decide, as for the speakers."""
     digest = hashlib.blake2b(f"{one} {other}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") < share * 2**32
 
@@ -86,7 +86,7 @@ def against(
 
 
 def write_list(path: Path, trials: Iterable[tuple[str, str, bool]]) -> str:
-    """Says how many; a list without target trials, or without others, can't be scored and is left out."""
+    """Writes a list and logs its size. Without target or without nontarget trials it can't be scored, and is left out."""
     counts = {True: 0, False: 0}
     with replacing(path) as file:
         for enrol, test, target in trials:
@@ -95,5 +95,5 @@ def write_list(path: Path, trials: Iterable[tuple[str, str, bool]]) -> str:
     total = sum(counts.values())
     if min(counts.values()) == 0:
         path.unlink()
-        return f"{path}: left out, for it would have {counts[True]} target trials of {total}"
+        return f"{path}: left out, because it would have {counts[True]} target trials of {total}"
     return f"{path}: {total} trials, {100 * counts[True] / total:.1f} % target"

@@ -1,4 +1,4 @@
-"""Look at the recordings, leave out what is no speech of its speaker alone, and join words to pieces."""
+"""Checks the recordings, leaves out those that can't be used, and joins words to pieces."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,13 @@ from speakerkd.audio.pieces import Job, digest_of, make_pieces
 from speakerkd.audio.recordings import AudioError, read_audio
 from speakerkd.processes import in_processes
 
-SILENT = 500 / 32768  # a recording whose peak is below this holds no speech that can be made out
+SILENT = 500 / 32768  # a recording with a lower peak has no audible speech
 FULL_SCALE = 32700 / 32768
 CLIPPED = 0.02  # share of samples at full scale
 
 
 class Seen(NamedTuple):
-    """One speaker's recordings after a look at each."""
+    """One speaker's recordings after the check of each."""
 
     seconds: dict[str, float]  # path -> length of a recording that can be used
     digests: dict[str, str]  # the same -> digest of its samples
@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 
 @dataclass
 class Speech:
-    """What one speaker gives to the data directories."""
+    """One speaker's part of the data directories."""
 
     speaker: Speaker
     paths: dict[str, str] = field(default_factory=dict)  # utterance -> wav.scp
@@ -45,7 +45,7 @@ class Look(NamedTuple):
 
 
 def fault(samples: np.ndarray, rate: int, least: float) -> str:
-    """Why the recording must not be used, or nothing."""
+    """The reason why the recording can't be used; '': there is none."""
     size = np.abs(samples)
     if len(samples) < least * rate:
         return f"short: {len(samples) / rate:.2f} s"
@@ -71,7 +71,7 @@ def look(task: Look) -> Seen:
 
 
 def drop_copies(speakers: Sequence[Speaker], seen: Sequence[Seen]) -> None:
-    """A recording counts once. If two speakers have it, nobody knows whose voice it is, and neither keeps it."""
+    """Leaves out copies: a recording counts once. If two speakers have it, the voice is not known, and neither keeps it."""
     owners: dict[str, list[tuple[int, str]]] = {}
     for number, each in enumerate(seen):
         for name, digest in each.digests.items():
@@ -86,7 +86,7 @@ def drop_copies(speakers: Sequence[Speaker], seen: Sequence[Seen]) -> None:
 
 
 def stamp(root: Path, names: Iterable[str]) -> str:
-    """Changes when one of the files is replaced."""
+    """A text that changes when one of the files is replaced."""
     digest = hashlib.sha256()
     for name in names:
         info = (root / name).stat()
@@ -101,7 +101,7 @@ class Joining(NamedTuple):
 
 def join_words(task: Joining) -> tuple[dict[str, float], dict[str, str]]:
     """(piece -> seconds, lost recordings)."""
-    torch.set_num_threads(1)  # the processes are the parallelism, and sums come out the same whatever their number
+    torch.set_num_threads(1)  # the processes run side by side, and results do not depend on their number
     made = make_pieces(task.job, task.stamp)
     return made.durations, made.lost
 

@@ -1,4 +1,4 @@
-"""What stage 1 writes: data directories, their trials, and what is known of the speakers and of lost recordings."""
+"""Writes the results of stage 1: data directories, their trials, and tables of speakers and of lost recordings."""
 
 import shutil
 from collections import Counter, defaultdict
@@ -17,7 +17,7 @@ PARTS = ("train", "dev", "test")
 def write_sets(
     data: Path, speech: Mapping[str, Speech], parts: Mapping[str, str], corpora: Sequence[str], share: float, seed: int
 ) -> list[str]:
-    """Data directories and trials; returns the lines of the summary. share: how many of the nontarget pairs are drawn."""
+    """Writes data directories and trials; returns the lines of the summary. share: part of the nontarget pairs to draw."""
     lines = []
     people = {
         name: f"{parts[name]}\t{each.speaker.gender}\t{each.speaker.age if each.speaker.age >= 0 else ''}"
@@ -31,7 +31,7 @@ def write_sets(
         mine = {name: each for name, each in speech.items() if parts[name] == part and each.paths}
         folder = data / part
         if not mine:
-            shutil.rmtree(folder, ignore_errors=True)  # of another preparation
+            shutil.rmtree(folder, ignore_errors=True)  # results of an earlier preparation
             if part == "train":
                 raise ValueError(f"{data}: no speaker is left to train on; see the sizes of the corpora above")
             continue
@@ -50,7 +50,7 @@ def write_sets(
 
 
 def write_if_known(path: Path, table: Mapping[str, object], unknown: object) -> None:
-    """A table of speakers must have them all: utils/validate_data_dir.sh, like Kaldi's, refuses one that has some."""
+    """Writes a table only if it has all speakers: utils/validate_data_dir.sh, like Kaldi's, refuses an incomplete one."""
     if unknown in table.values():
         path.unlink(missing_ok=True)
     else:
