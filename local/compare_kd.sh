@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# Several methods x students x seeds on one data set, and one table of them. What is done already is not done again, so a
-# comparison that was stopped goes on, and one can be widened: call it again with more. What was trained with other options
-# than the conf files have now, or than the rest has, is refused.
+# Compares methods: trains each method with each student, teacher and seed on one data set, and makes one table of all.
+# A system that has its scores is not trained again. So a comparison that was stopped goes on, and a comparison can be
+# widened: call it again with more. It is an error if a system was trained with other options than the conf files have now,
+# or than the other systems have.
 #
 # Usage: local/compare_kd.sh [options] <train-dir> <test-dir> <trials> <exp-dir>
 #   local/compare_kd.sh --kd-types "none enskd" --students "xvector" --seeds "0 1 2" --teachers own=exp/resnet_tiny_s0/final.pt \
 #     data/train_all data/test data/test/trials exp/compare
 # Options:
 #   --kd-types "none kld enskd cosine mse"   conf/kd/<kd_type>.conf
-#   --reference "none"                       kd_types that the differences are to, taught by the same teacher if by any
+#   --reference "none"                       kd_types to compare the others with; a method with a teacher is compared
+#                                            with the reference that has the same teacher, if the reference has one
 #   --students "xvector"                     conf/model/<student>.conf
-#   --seeds "0 1 2 3 4"                      of the training
-#   --teachers ""                            name=file ..., each a final.pt or an xvector.scp of the training utterances; with
-#                                            ,quality=file behind it, that is for the methods that may have it (kd_type=vgsr)
-#   --vectors ""                             name=file,...: one vector per training utterance, for the methods that take vectors of
-#                                            that name besides or instead of a teacher (local/kd_info.py says which)
-#   --noise ""                               20,10,0: the systems are scored with noise of so many dB as well (score_noise.sh)
+#   --seeds "0 1 2 3 4"                      random seeds of the trainings
+#   --teachers ""                            name=file ...; a file is a final.pt, or an xvector.scp of the training utterances.
+#                                            name=file,quality=file: kd_type=vgsr also gets these figures
+#   --vectors ""                             name=file,...; a file has one vector per training utterance. A method gets it
+#                                            if it takes vectors of that name (local/kd_info.py says which)
+#   --noise ""                               20,10,0: also score with noise at these SNRs in dB (local/score_noise.sh)
 #   --cmd utils/run_jobs.sh                  what runs a system; on a cluster utils/slurm_jobs.sh
 #   --jobs 2                                 systems at the same time
 #   --gpus 0                                 GPUs of each system
@@ -72,14 +74,15 @@ done
 for entry in ${vectors//,/ }; do
   [[ $entry == ?*=?* ]] && [ -s "${entry#*=}" ] || fail "--vectors '$vectors': $entry is not name=file, or there is no such file"
 done
-mkdir -p "$out/log/jobs"
-rm -f "$out"/log/jobs/*.sh
+table=$out/log/jobs
+mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
+rm -rf "$table"
 
 takes() { [[ " ${needs_of[$1]} " =~ \ (vectors|may-have):$2\  ]]; } # kd_type, name of the vectors
 
-# A file for each system that isn't scored yet.
+# The table of the jobs has a line for each system that isn't scored yet.
 systems=()
-waiting=0
+waiting=()
 plan() { # student, kd_type, seed, teacher's name
   local name=${1}_$2${4:+_$4}_s$3 inputs='' entry need
   for entry in ${4:+${vectors_of[$4]//,/ }} ${vectors//,/ }; do
@@ -92,11 +95,9 @@ plan() { # student, kd_type, seed, teacher's name
   done
   systems+=("$name")
   [ ! -s "$out/$name/scores/$(basename "$trials").cosine" ] || return 0
-  waiting=$((waiting + 1))
-  printf '%q ' local/train_and_score.sh --model "conf/model/$1.conf" --kd "conf/kd/$2.conf" --teacher "${4:+${file_of[$4]}}" \
-    --vectors "$inputs" --head "$head" --train-config "$train_config" \
-    --train-options "--seed $3 --threads $threads $train_options" --gpus "$gpus" \
-    "$train" "$test" "$trials" "$out/$name" > "$out/log/jobs/$waiting.sh"
+  local file=-
+  [ -z "$4" ] || file=${file_of[$4]}
+  waiting+=("$1 $2 $3 $file ${inputs:--} $name")
 }
 taught=" "
 declare -A needs_of
@@ -122,17 +123,20 @@ for seed in $seeds; do
 done
 printf '%s\n' "${systems[@]}" > "$out/systems"
 local/compare_kd_table.py --check true "$trials" "$out"
-echo "$0: ${#systems[@]} systems, $waiting of them to be trained or scored, $jobs at a time"
+echo "$0: ${#systems[@]} systems, ${#waiting[@]} of them to be trained or scored, $jobs at a time"
 
 gpu=()
 [ "$gpus" -eq 0 ] || gpu=(--gpu "$gpus")
-if [ "$waiting" -gt 0 ]; then
+if [ ${#waiting[@]} -gt 0 ]; then
+  printf '%s\n' "${waiting[@]}" > "$table"
   export OMP_NUM_THREADS=$threads
   # shellcheck disable=SC2086  # cmd may carry options
-  $cmd "${gpu[@]}" --max-jobs-run "$jobs" JOB=1:"$waiting" "$out/log/system.JOB.log" bash "$out/log/jobs/JOB.sh"
+  $cmd "${gpu[@]}" --max-jobs-run "$jobs" JOB=1:${#waiting[@]} "$out/log/system.JOB.log" \
+    local/compare_kd_system.sh --gpus "$gpus" --threads "$threads" --head "$head" --train-config "$train_config" \
+    --train-options "$train_options" "$table" JOB "$train" "$test" "$trials" "$out"
 fi
 
-# Teachers are judged on the same trials, where they are nets.
+# The same trials judge the teachers that are nets.
 judged=()
 for teacher in $teachers; do
   net=${file_of[${teacher%%=*}]}
