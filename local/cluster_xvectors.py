@@ -27,16 +27,10 @@ import numpy as np
 import torch
 
 from speakerkd.conf import first_few, opt, parse_args, run
+from speakerkd.files.datadir import keyed_by
 from speakerkd.files.tables import read_lines, read_table, replacing, spk2utt, write_table
 from speakerkd.files.vectors import read_vectors
 from speakerkd.models.cluster import agglomerate, kmeans, mutual_information, purity
-
-BY_UTTERANCE = (
-    "feats.scp", "vad.scp", "waves.scp", "segments", "text", "utt2dur", "utt2num_frames", "utt2num_samples", "utt2uniq",
-    "utt2lang", "utt2aug",
-)  # fmt: skip
-BY_RECORDING = ("wav.scp", "reco2dur")  # by utterance where there are no segments
-WHOLE = ("aug.scp", "frame_shift")
 
 
 @dataclass(frozen=True)
@@ -130,14 +124,17 @@ def write(source: Path, dest: Path, utt2spk: Mapping[str, str], lost: list[str])
         dest.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{dest}: can't make this folder ({error.strerror})") from error
-    for name in ("utt2spk", "spk2utt", "lost_utts", "spk2gender", "cmvn.scp"):
+    for name in ("utt2spk", *keyed_by("speaker", "inverse", "report")):
         (dest / name).unlink(missing_ok=True)
-    segments = (source / "segments").exists()
-    for name in (*BY_UTTERANCE, *BY_RECORDING, *WHOLE):
+    by_utterance = set(keyed_by("utterance", "some-utterances"))
+    if not (source / "segments").exists():
+        by_utterance |= set(keyed_by("recording"))
+    copied = keyed_by("utterance", "some-utterances", "recording", "whole")
+    for name in (each for each in copied if each not in ("utt2spk", "conf")):
         if not (source / name).exists():
             (dest / name).unlink(missing_ok=True)
             continue
-        filtered = lost and (name in BY_UTTERANCE or (name in BY_RECORDING and not segments))
+        filtered = lost and name in by_utterance
         with replacing(dest / name) as file:
             for _, line in read_lines(source / name):
                 if not filtered or line.split(None, 1)[0] in utt2spk:

@@ -86,6 +86,7 @@ done
 local/check_python.sh
 mkdir -p "$out" || fail "can't make $out; check the rights of the folder"
 
+planned="wav.scp segments utt2spk utt2aug"   # the tables of a condition that are made of those of the copies
 plan() { # kind, SNR, folder: the data directory of a condition, without features, under the utterances' own ids
   local cut=$((${#1} + 1)) table babble_snr
   babble_snr=$(awk -v snr="$2" -v more="$talkers_db" 'BEGIN {print snr + more}')
@@ -94,7 +95,7 @@ plan() { # kind, SNR, folder: the data directory of a condition, without feature
     --babble-snrs "$babble_snr" --babble-speakers "$talkers" "$data" "$3.copies" 2> "$3.log" ||
     { cat "$3.log" >&2; return 1; }
   grep -h "can't be read" "$3.log" >&2 || true
-  for table in wav.scp utt2spk utt2aug segments; do
+  for table in $planned; do
     [ -f "$3.copies/$table" ] || continue
     if [ "$table" = wav.scp ] && [ -f "$3.copies/segments" ]; then cp "$3.copies/wav.scp" "$3/wav.scp"; continue; fi
     awk -v cut="$cut" '{print substr($1, 1, length($1) - cut) substr($0, length($1) + 1)}' < "$3.copies/$table" |
@@ -108,7 +109,7 @@ plan() { # kind, SNR, folder: the data directory of a condition, without feature
 
 same() { # folder, folder: of the same tables?
   local table
-  for table in wav.scp segments utt2spk utt2aug aug.scp conf/fbank.conf; do
+  for table in $planned aug.scp conf/fbank.conf; do
     [ -f "$1/$table" ] || [ -f "$2/$table" ] || continue
     cmp -s "$1/$table" "$2/$table" || return 1
   done

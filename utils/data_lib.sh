@@ -6,17 +6,31 @@ set -euo pipefail
 export LC_ALL=C
 utils=$(dirname "${BASH_SOURCE[0]}")
 
-# The files by what their lines are keyed by. Without segments a recording is an utterance.
-utt_files="utt2spk segments feats.scp vad.scp waves.scp text utt2dur utt2num_frames utt2num_samples utt2uniq utt2lang"
-part_files="utt2aug"                     # keyed by utterance too, but an utterance need not have a line
-reco_files="wav.scp reco2dur"
-spk_files="spk2gender cmvn.scp"          # and spk2utt, which is always made from utt2spk
-whole_files="aug.scp frame_shift conf"   # not keyed by anything here: they go along as they are
-# and trials*: "enrolment test target|nontarget"
-
 log() { echo "$0: $*"; }
 warn() { echo "$0: $*" >&2; }
 die() { warn "$@"; exit 1; }
+
+# read_data_files: sets utt_files, part_files, reco_files, spk_files, whole_files and report_files, the files of a data
+# directory by what their lines are keyed by, and num_fields. The table describes them. A data directory may also have
+# trials*, with lines "enrolment test target|nontarget".
+read_data_files() {
+  local name key fields table=$utils/../speakerkd/files/datadir.txt
+  [ -f "$table" ] || die "$table is missing: utils/ and speakerkd/ must stay beside each other (use a link to utils)"
+  utt_files='' part_files='' reco_files='' spk_files='' whole_files='' report_files='' num_fields=''
+  while read -r name key fields _; do
+    [[ $name == [a-z]* ]] || continue
+    case $key in
+      utterance) utt_files+=" $name" ;;
+      some-utterances) part_files+=" $name" ;;
+      recording) reco_files+=" $name" ;;
+      speaker) spk_files+=" $name" ;;
+      whole) whole_files+=" $name" ;;
+      report) report_files+=" $name" ;;
+    esac
+    num_fields+=" $name=$fields "
+  done < "$table"
+}
+read_data_files
 
 # The comment at the head of the script, in the words of parse_options.sh.
 show_help() {
@@ -100,7 +114,7 @@ say_left_out() {
   local f name
   for f in "$1"/*; do
     name=$(basename "$f")
-    [ "$name" != lost_utts ] || continue  # a report on the making of the source
+    [[ " $report_files " != *" $name "* ]] || continue
     [ ! -f "$f" ] || [ -e "$2/$name" ] || warn "left out $f: not one of the files this script knows or can keep"
   done
 }
@@ -155,11 +169,8 @@ check_lines() {
 
 # fields_of NAME: the least and most fields of a line of that file (most 0: no limit).
 fields_of() {
-  case "$1" in
-    utt2spk | utt2dur | utt2num_frames | utt2num_samples | utt2uniq | reco2dur | spk2gender) echo 2 2 ;;
-    trials*) echo 3 3 ;;
-    segments) echo 4 4 ;;
-    text) echo 1 0 ;;
-    *) echo 2 0 ;;
-  esac
+  local fields=${num_fields#*" $1="}
+  fields=${fields%% *}
+  [[ $1 != trials* ]] || fields=3
+  if [[ $fields == *+ ]]; then echo "${fields%+} 0"; else echo "$fields $fields"; fi
 }

@@ -68,7 +68,7 @@ files=()
 for f in $utt_files $part_files $reco_files $spk_files; do  # segments come before what is keyed by recording
   [ "$f" = utt2spk ] || [ ! -f "$data/$f" ] || files+=("$f")
 done
-data=$data tmp=$tmp num=$num awk '
+data=$data tmp=$tmp num=$num by_speaker=$spk_files by_recording=$reco_files awk '
   function put(part, name,   path) {
     path = ENVIRON["tmp"] "/" part "/" name
     if (path != open) { if (open != "") close(open); open = path }
@@ -77,6 +77,8 @@ data=$data tmp=$tmp num=$num awk '
   function put_all(list, name,   n, part, i) { n = split(list, part); for (i = 1; i <= n; i++) put(part[i], name) }
   function add(where, key, part) { if (!(key in where) || where[key] !~ (" " part "$")) where[key] = where[key] " " part }
   BEGIN {
+    for (n = split(ENVIRON["by_speaker"], names); n > 0; n--) by_speaker[names[n]]
+    for (n = split(ENVIRON["by_recording"], names); n > 0; n--) by_recording[names[n]]
     for (n = 1; n <= ENVIRON["num"]; n++) {
       path = ENVIRON["tmp"] "/" n "/utt2spk"
       while ((getline < path) > 0) { part_of[$1] = n; add(parts_of_spk, $2, n) }
@@ -86,8 +88,8 @@ data=$data tmp=$tmp num=$num awk '
       name = ARGV[a]
       path = ENVIRON["data"] "/" name
       while ((getline < path) > 0) {
-        if (name ~ /^(spk2gender|cmvn\.scp)$/) put_all(parts_of_spk[$1], name)
-        else if (segments && name ~ /^(wav\.scp|reco2dur)$/) put_all(parts_of_reco[$1], name)
+        if (name in by_speaker) put_all(parts_of_spk[$1], name)
+        else if (segments && name in by_recording) put_all(parts_of_reco[$1], name)
         else if ($1 in part_of) {
           put(part_of[$1], name)
           if (name == "segments") add(parts_of_reco, $2, part_of[$1])

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from speakerkd.files.datadir import made_by
 from speakerkd.files.tables import check_id, remove_features, replacing, write_table
 
 AUDIO = (".wav", ".flac", ".m4a")
@@ -43,7 +44,7 @@ def write_corpus(folder: Path, speakers: Iterable[SpeakerRecordings]) -> tuple[i
     except OSError as error:
         raise OSError(f"{folder}: can't make this folder ({error.strerror})") from error
     remove_features(folder)
-    for name in ("segments", "utt2dur", "utt2aug", "utt2uniq", "aug.scp", "spk2gender"):
+    for name in set(made_by("data")) - {"wav.scp", "utt2spk", "spk2utt", "conf"}:
         (folder / name).unlink(missing_ok=True)  # of another preparation
     num_speakers = num_utterances = 0
     last_speaker = last = ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from speakerkd.conf import first_few
+from speakerkd.files.datadir import made_by
 
 FIX = "utils/fix_data_dir.sh mends a data directory"
 
@@ -158,15 +159,9 @@ def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(sorted(groups.items()))
 
 
-DERIVED = (
-    "feats.scp", "vad.scp", "cmvn.scp", "utt2num_frames", "frame_shift", "lost_utts", "conf/fbank.conf", "waves.scp",
-    "utt2num_samples", "lost_waves",
-)  # fmt: skip
-
-
 def remove_features(folder: Path) -> None:
     """What later stages made of the data that stood here: it is not of what is about to be written."""
-    found = [name for name in DERIVED if (folder / name).exists()]
+    found = [name for name in (*made_by("later"), "conf/fbank.conf") if (folder / name).exists()]
     for name in found:
         (folder / name).unlink()
     if found:
