@@ -36,7 +36,8 @@ from pathlib import Path
 from speakerkd.audio.augment import Noise, Reverb, Speed, parse
 from speakerkd.audio.copies import Copy, check_names, choose, in_order, list_variants
 from speakerkd.audio.draws import KINDS, DrawConf, check_draws
-from speakerkd.audio.sounds import SoundSources, SourceDir, durations, gather_sounds, read_source_dir
+from speakerkd.audio.sounds import SoundSources, gather_sounds
+from speakerkd.audio.sourcedir import SourceDir, durations, read_source_dir
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.tables import remove_features, replacing, write_table
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from speakerkd.audio.augment import number
-from speakerkd.audio.sounds import SourceDir
+from speakerkd.audio.sourcedir import SourceDir
 from speakerkd.conf import first_few
 
 

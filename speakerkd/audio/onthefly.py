@@ -12,7 +12,8 @@ import numpy as np
 
 from speakerkd.audio.augment import Augmenter
 from speakerkd.audio.draws import KINDS, DrawConf, check_draws, pick
-from speakerkd.audio.sounds import SourceDir, gather_sounds
+from speakerkd.audio.sounds import gather_sounds
+from speakerkd.audio.sourcedir import SourceDir
 from speakerkd.conf import opt
 from speakerkd.files.tables import read_table
 
