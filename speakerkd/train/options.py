@@ -1,4 +1,4 @@
-"""The options of a training run, and those of its loop, which change nothing in the result."""
+"""The options of a training: those of the optimisation, those of the whole run, and those of the loop."""
 
 import math
 from dataclasses import dataclass
@@ -68,6 +68,41 @@ class TrainConf:
             raise ValueError(
                 "--lr and --final-lr must be positive, --average at most --num-epochs, --seed not negative"
             )
+
+
+@dataclass(frozen=True)
+class RunOptions(TrainConf):
+    """The options of local/train.py."""
+
+    model: str = opt("conf/model/xvector.conf", "conf file of the model")
+    head: str = opt("conf/head.conf", "conf file of the classifier")
+    kd: str = opt("conf/kd/none.conf", "conf file of the method")
+    teacher: str = opt("", "final.pt, or xvector.scp of the training utterances; several: name=file,...")
+    source: str = opt("feats", "what crops are made of: feats (rows of feats.scp) or waves (waves.scp, else wav.scp)")
+    augment: str = opt("", "conf file of augmentation on the fly: noise, music, babble, rooms, telephone")
+    hear_clean: bool = opt(False, "teachers hear crops of waves without what --augment adds")
+    hear_frames: int = opt(
+        0, "teachers hear longer crops of waves round the student's, of so many frames; 0: the student's"
+    )
+    centroids: str = opt(
+        "", "spk_xvector.scp of the training speakers, by which the teacher judges them; or name=file,..."
+    )
+    teacher_weights: str = opt("", "weights of several teachers: name=number,...; without them all count the same")
+    vectors: str = opt(
+        "", "further inputs of the method: name=file,...; a file is an scp of vectors or a table of numbers"
+    )
+    missing: str = opt(
+        "error",
+        "utterances without a vector or figure: error, zero (the method leaves them out) or skip (not used at all)",
+    )
+    init: str = opt(
+        "", "final.pt to start from: its encoder, the classifier's rows of speakers it knows; maps: a matrix"
+    )
+    device: str = opt("auto", "auto, cpu or cuda")
+    threads: int = opt(0, "CPU threads of a process; 0: as PyTorch chooses")
+    log_interval: int = opt(50, "steps between lines of the log")
+    save_minutes: float = opt(10.0, "last.pt is written at least this often")
+    workers: int = opt(-1, "processes that make batches beside this one; -1: 4 where a GPU trains, else none")
 
 
 @dataclass(frozen=True)

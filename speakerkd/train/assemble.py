@@ -1,0 +1,143 @@
+"""From the options of local/train.py to what is trained: the data, the teachers, the batches and the method."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speakerkd.batches.dataset import Batches
+from speakerkd.batches.utterances import Utterances, hold_out
+from speakerkd.batches.wavecrops import set_up_waves
+from speakerkd.conf import build, read_conf, typed_conf
+from speakerkd.feats.source import feature_conf
+from speakerkd.kd import METHODS, Components, Distiller, Needs
+from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.kd.several import centroids_of, make_method, named_teachers, weights_of
+from speakerkd.kd.teacher import Teacher, key_of
+from speakerkd.losses.margin import MarginConf, require_margin_schedule
+from speakerkd.models import make_net
+from speakerkd.models.init import initialise
+from speakerkd.parallel import World
+from speakerkd.train.identity import named_files
+from speakerkd.train.options import RunOptions
+from speakerkd.train.summary import require_speakers
+
+
+@dataclass(frozen=True)
+class ChosenMethod:
+    """What the conf files of the method and the classifier say."""
+
+    name: str
+    kind: type[Distiller]
+    conf: Any
+    head: MarginConf | None  # None: the method has no classifier
+
+    @property
+    def needs(self) -> Needs:
+        return self.kind.needs_of(self.conf)
+
+
+@dataclass
+class TrainData:
+    """The training utterances, and the originals of speakers held out."""
+
+    utterances: Utterances
+    entries: np.ndarray
+    valid: np.ndarray
+    valid_speakers: np.ndarray
+
+
+def read_method(options: RunOptions) -> ChosenMethod:
+    name, kind, conf = typed_conf(options.kd, METHODS)
+    needs = kind.needs_of(conf)
+    if not (needs.labels and needs.classifier):
+        return ChosenMethod(name, kind, conf, None)
+    head = build(MarginConf, read_conf(options.head), options.head)
+    require_margin_schedule(head)
+    return ChosenMethod(name, kind, conf, head)
+
+
+def load_data(options: RunOptions, chosen: ChosenMethod, data_dir: str) -> TrainData:
+    """Step 1: the utterances, what --vectors attaches to them, and speakers held out."""
+    needs = chosen.needs
+    utterances = Utterances(data_dir, labels=needs.labels, audio=bool(needs.views), source=options.source)
+    if augmented := set_up_waves(utterances.crops, options.augment, options.hear_clean, options.hear_frames):
+        logging.info("augmentation: %s", augmented)
+    data = TrainData(utterances, *hold_out(utterances, options.valid_speakers, options.seed))
+    require_speakers(utterances, data.entries)
+    files = named_files(options.vectors)
+    if not set(needs.vectors) <= set(files) <= {*needs.vectors, *needs.may_have}:
+        named = [f"{each}=<file>" for each in needs.vectors] + [f"{each}=<file> or not" for each in needs.may_have]
+        wanted = ", ".join(named) or "no --vectors"
+        raise ValueError(f"--vectors={options.vectors}: the method {chosen.name} takes {wanted}")
+    for name, path in files.items():
+        utterances.attach(name, path, options.missing)
+    return data
+
+
+def load_teachers(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict[str, Teacher]:
+    """Step 2: the teachers by name, if the method learns from any. With --missing=skip, utterances without a vector go."""
+    if bool(options.teacher) != chosen.needs.teacher:
+        raise ValueError(
+            f"the method {chosen.name} learns from a teacher: give --teacher exp/<teacher>/final.pt, or an xvector.scp"
+            if chosen.needs.teacher
+            else f"--teacher={options.teacher}: the method {chosen.name} has no teacher; leave it out"
+        )
+    teachers: dict[str, Teacher] = {}
+    if chosen.needs.teacher:
+        files, centroids = named_teachers(options.teacher), centroids_of(options.centroids, options.teacher)
+        weights_of(options.teacher_weights, files)  # names are checked before anything is read
+        for name, path in files.items():
+            means = centroids.get(name, "")
+            teachers[name] = find_teacher(
+                path, means, data.utterances, data.entries, chosen.head, options.missing, key_of(name)
+            )
+    if options.missing == "skip":
+        whole = data.utterances.complete()
+        kept = whole[data.valid]
+        data.entries = data.entries[whole[data.entries]]
+        data.valid, data.valid_speakers = data.valid[kept], data.valid_speakers[kept]
+    return teachers
+
+
+def make_batches(options: RunOptions, chosen: ChosenMethod, data: TrainData, world: World) -> Batches:
+    needs = chosen.needs
+    return Batches(
+        data.utterances,
+        needs.views,
+        options.num_frames,
+        options.batch_size,
+        options.seed,
+        data.entries,
+        world.rank,
+        world.size,
+        (options.mask_frames, options.mask_bins),
+        needs.utts_per_speaker,
+    )
+
+
+def build_method(
+    options: RunOptions, chosen: ChosenMethod, data: TrainData, teachers: dict[str, Teacher], world: World
+) -> Distiller:
+    """Step 3: the net with its initial weights, and the method round it."""
+    torch.manual_seed(options.seed)
+    utterances = data.utterances
+    net = None
+    if chosen.needs.views:
+        net = make_net(options.model, utterances.dim, utterances.speakers, chosen.head)
+        if options.init:
+            logging.info("%s", initialise(net, options.init))
+        front_end = feature_conf(Path(utterances.folder))
+        net.info = {"fbank": read_conf(front_end) if front_end else {}, "cmn": "utterance"}
+    for teacher in teachers.values():
+        teacher.to(world.device)
+    dims = {each: table.dim for each, table in utterances.vectors.items()}
+    components = Components(net, utterances.speakers, None, dims)
+    shares = weights_of(options.teacher_weights, teachers)
+    method = make_method(chosen.kind, chosen.conf, components, teachers, shares)
+    if options.init and net is None:
+        method.start_from(options.init)
+    return method
