@@ -3,8 +3,10 @@
 # starts the stages, and has local/plan.py work out who is trained by what.
 #
 # A run.sh is then a list of "if runs <number> <title>; then ... fi", the last number being the last stage. It may use
-#   features, validate        for data directories, by their names in data/
-#   train_teacher, train_student, extract, collect, pair, export_student     in stages 3, 4, 5, 6, 7 and 8
+#   features, validate, augment           in stages 1 and 2
+#   train_teacher, train_student, extract  in stages 3, 4 and 5
+#   score, collect                        in stage 6
+#   pair, maps, export_student            in stages 7 and 8
 #   systems teacher_dir student_dir taught_by needs ...   what the plan has found; local/plan.py --help lists it
 # Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors, and it may
 # define before_plan, a function that fetches what the plan must find. Before stage 3 it may set train_set, a data directory
@@ -68,6 +70,11 @@ validate() { # options of validate_data_dir.sh, names of data directories
   local options=()
   while [[ $1 == -* ]]; do options+=("$1"); shift; done
   for x; do utils/validate_data_dir.sh "${options[@]}" "data/$x"; done
+}
+
+augment() { # names of a data directory and of that of its copies; the recipe has --musan, --rirs, --speeds and --copies
+  local total=$(($(wc -l < "data/$1/utt2spk") * (1 + $(wc -w <<< "${speeds//,/ }"))))
+  local/augment_data_dir.py --musan "$musan" --rirs "$rirs" --speeds "$speeds" --num-utts $((copies * total)) "data/$1" "data/$2"
 }
 
 features() { # names of data directories
@@ -153,6 +160,15 @@ extract() { # names of data directories
   done
 }
 
+score() { # name of a data directory, trials, further options of score.py, in which SYSTEM stands for a system's folder
+  local options=("${@:3}") system vectors out=scores
+  [ "$1" != dev ] || out=scores_dev   # settings are chosen on dev, so its scores stand apart
+  for system in "${systems[@]}"; do
+    vectors=$system/xvectors_$1/xvector.scp
+    local/score.py "${options[@]//SYSTEM/$system}" "$2" "$vectors" "$vectors" "$system/$out"
+  done
+}
+
 collect() { # the table of all systems, and a page with pictures
   local/collect_results.py exp
   local/report.py exp
@@ -164,6 +180,10 @@ export_student() { # the data directory whose mean vector stage 6 subtracts, or 
   [ -f "$system/final.pt" ] || fail "$system/final.pt: no such file; run stage 4 with the same options"
   [ -z "$1" ] || mean=(--mean "$system/xvectors_$1/mean.vec")
   local/export_onnx.py --train-dir data/train_all "${mean[@]}" "${@:2}" "$system" "$system/export"
+}
+
+maps() { # name of the data directory to learn from, trials of data/test, further options of align.sh
+  local/align.sh --nj "$nj" --cmd "$train_cmd" "${@:3}" "exp/$enroll_system" "exp/$test_system" "data/$1" data/test "$2"
 }
 
 pair() { # are there two systems for stage 7?

@@ -41,17 +41,13 @@ if runs 4 "the student, $student, with kd_type=$kd_type"; then train_student; fi
 if runs 5 "embeddings"; then extract train test; fi
 
 if runs 6 "scores"; then
-  for system in "${systems[@]}"; do
-    test=$system/xvectors_test/xvector.scp
-    cohort=$system/xvectors_train/xvector.scp
-    local/score.py data/test/trials "$test" "$test" "$system/scores"
-    local/score.py --norm asnorm --top-n 50 --cohort "$cohort" data/test/trials "$test" "$test" "$system/scores"
-  done
+  score test data/test/trials
+  score test data/test/trials --norm asnorm --top-n 50 --cohort SYSTEM/xvectors_train/xvector.scp
   collect
 fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
-  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" data/train data/test data/test/trials
+  maps train data/test/trials
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then

@@ -39,8 +39,7 @@ fi
 
 if runs 2 "filterbank features, and those of augmented copies"; then
   features train test   # this tells how long the recordings are, which the copies must know
-  total=$(($(wc -l < data/train/utt2spk) * (1 + $(wc -w <<< "${speeds//,/ }"))))
-  local/augment_data_dir.py --musan "$musan" --rirs "$rirs" --speeds "$speeds" --num-utts $((copies * total)) data/train data/train_aug
+  augment train train_aug
   features train_aug
   utils/combine_data.sh data/train_all data/train data/train_aug
   utils/subset_data_dir.sh --utt-list data/train/cohort_utts data/train data/cohort
@@ -52,19 +51,14 @@ if runs 4 "the student, $student, with kd_type=$kd_type"; then train_student; fi
 if runs 5 "embeddings"; then extract cohort test; fi
 
 if runs 6 "scores"; then
-  for system in "${systems[@]}"; do
-    test=$system/xvectors_test/xvector.scp
-    cohort=$system/xvectors_cohort
-    # Calibrated on pairs of training speakers, who are better known than those of the trials: see README.md.
-    local/score.py --mean "$cohort/mean.vec" data/cohort/trials_calibration "$cohort"/xvector.scp{,} "$system/scores"
-    for trials in data/test/trials_*; do
-      options=(--mean "$cohort/mean.vec")
-      if [ "$trials" = data/test/trials_avg ]; then options+=(--enroll-spk2utt data/test/enroll_spk2utt); fi
-      local/score.py "${options[@]}" --calibration "$system/scores/trials_calibration.cosine.calibration" \
-        "$trials" "$test" "$test" "$system/scores"
-      local/score.py "${options[@]}" --norm asnorm --cohort "$cohort/xvector.scp" --cohort-spk2utt data/cohort/spk2utt \
-        "$trials" "$test" "$test" "$system/scores"
-    done
+  mean=(--mean SYSTEM/xvectors_cohort/mean.vec)
+  # Calibrated on pairs of training speakers, who are better known than those of the trials: see README.md.
+  score cohort data/cohort/trials_calibration "${mean[@]}"
+  for trials in data/test/trials_*; do
+    options=("${mean[@]}")
+    if [ "$trials" = data/test/trials_avg ]; then options+=(--enroll-spk2utt data/test/enroll_spk2utt); fi
+    score test "$trials" "${options[@]}" --calibration SYSTEM/scores/trials_calibration.cosine.calibration
+    score test "$trials" "${options[@]}" --norm asnorm --cohort SYSTEM/xvectors_cohort/xvector.scp --cohort-spk2utt data/cohort/spk2utt
   done
   collect
 fi
@@ -74,8 +68,7 @@ if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; t
   for trials in data/test/trials_*; do   # the first list has the maps trained, the others find them there
     options=()
     if [ "$trials" = data/test/trials_avg ]; then options=(--enroll-spk2utt data/test/enroll_spk2utt); fi
-    local/align.sh --nj "$nj" --cmd "$train_cmd" --out "$out" "${options[@]}" \
-      "exp/$enroll_system" "exp/$test_system" data/cohort data/test "$trials"
+    maps cohort "$trials" --out "$out" "${options[@]}"
     for x in md tsv; do mv "$out/matrix.$x" "$out/matrix_${trials##*/trials_}.$x"; done
   done
 fi

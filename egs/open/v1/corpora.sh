@@ -16,24 +16,18 @@ leave_corpora_out() { # train_set and $cohort without the speakers of the corpor
   done
 }
 
-score() { # name of the cohort: dev and test trials of all systems, by the cosine and by AS-norm
-  local top system normalise x out trials options vectors
+score_corpora() { # dev and test trials of all corpora, by the cosine and by AS-norm with the cohort
+  local top x trials options
   top=$(wc -l < "data/$cohort/spk2utt")   # AS-norm takes the 300 closest training speakers, if there are so many
   [ "$top" -le 300 ] || top=300
-  for system in "${systems[@]}"; do
-    normalise=$system/xvectors_$cohort
-    for x in dev test; do   # settings are chosen on dev alone
-      [ -d "data/$x" ] || continue
-      out=$system/scores
-      [ $x = test ] || out=$system/scores_dev
-      for trials in "data/$x"/trials_*; do
-        options=(--mean "$normalise/mean.vec")
-        [[ $trials != *_enroll3 ]] || options+=(--enroll-spk2utt "data/$x/enroll3_spk2utt")
-        vectors=$system/xvectors_$x/xvector.scp
-        local/score.py "${options[@]}" "$trials" "$vectors" "$vectors" "$out"
-        local/score.py "${options[@]}" --norm asnorm --top-n "$top" --cohort "$normalise/xvector.scp" --cohort-spk2utt "data/$cohort/spk2utt" \
-          "$trials" "$vectors" "$vectors" "$out"
-      done
+  for x in dev test; do   # settings are chosen on dev alone
+    [ -d "data/$x" ] || continue
+    for trials in "data/$x"/trials_*; do
+      options=(--mean "SYSTEM/xvectors_$cohort/mean.vec")
+      [[ $trials != *_enroll3 ]] || options+=(--enroll-spk2utt "data/$x/enroll3_spk2utt")
+      score "$x" "$trials" "${options[@]}"
+      score "$x" "$trials" "${options[@]}" --norm asnorm --top-n "$top" --cohort "SYSTEM/xvectors_$cohort/xvector.scp" \
+        --cohort-spk2utt "data/$cohort/spk2utt"
     done
   done
 }

@@ -108,12 +108,12 @@ fi
 if runs 5 "embeddings"; then extract "$cohort" dev test; fi
 
 if runs 6 "scores"; then
-  score "$cohort"
+  score_corpora
   collect
 fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
-  local/align.sh --nj "$nj" --cmd "$train_cmd" "exp/$enroll_system" "exp/$test_system" "data/$cohort" data/test "data/test/$(main_trials)"
+  maps "$cohort" "data/test/$(main_trials)"
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
