@@ -22,37 +22,24 @@ cmd=utils/run_jobs.sh
 vad_config=conf/vad.conf
 
 . utils/parse_options.sh
-[ $# -ge 1 ] && [ $# -le 3 ] || { "$0" --help >&2; exit 1; }
-data=${1%/}
-logs=${2:-$data/log}
-out=${3:-$data/data}
-name=$(basename "$data")
-
-. local/lib.sh
-check_words "$data" "$logs" "$out" "$vad_config"
+. local/part_lib.sh
+data_words "$@"
+check_words "$vad_config"
 [ -s "$data/feats.scp" ] || fail "$data/feats.scp is missing or empty; run local/make_fbank.sh $data"
 [ -f "$vad_config" ] || fail "$vad_config: no such file (--vad-config)"
-[[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
-total=$(wc -l < "$data/feats.scp")
-[ "$nj" -le "$total" ] || nj=$total
+require_positive nj
 local/check_python.sh
 utils/check_copies.sh "$data"
-{ mkdir -p "$logs" "$out" && [ -w "$data" ] && [ -w "$logs" ] && [ -w "$out" ]; } 2>/dev/null ||
-  fail "can't write into $data, $logs or $out; check the rights of the folders"
-if command -v flock >/dev/null; then
-  exec 9> "$data/.features.lock"
-  flock -n 9 || fail "another job makes features in $data; wait for it"
-fi
+set_jobs "$data/feats.scp"
+make_folders "$data" "$logs" "$out"
+hold_lock "$data/.features.lock" "another job makes features in $data; wait for it"
 
 rm -f "$data/vad.scp"
-parts=()
-for ((job = 1; job <= nj; job++)); do parts+=("$logs/vad_feats_$name.$job"); done
-utils/split_scp.sh "$data/feats.scp" "${parts[@]}"
+split_list "$data/feats.scp" "$logs/vad_feats_$name"
 # shellcheck disable=SC2086  # cmd may carry options
 $cmd JOB=1:"$nj" "$logs/compute_vad_$name.JOB.log" \
   local/compute_vad.py --vad-config "$vad_config" "$data" "$logs/vad_feats_$name.JOB" "$out/vad_$name.JOB"
-for ((job = 1; job <= nj; job++)); do cat "$out/vad_$name.$job.scp"; done > "$data/.vad.scp.tmp"
-mv "$data/.vad.scp.tmp" "$data/vad.scp"
+gather "$out/vad_$name" scp "$data/vad.scp"
 rm -f "${parts[@]}"
 sed -n 's/^compute_vad.py: log energy: /log energy: /p' "$logs/compute_vad_$name.1.log" | sed "1!d; s|^|$0: |"
 share=$(for ((job = 1; job <= nj; job++)); do cat "$logs/compute_vad_$name.$job.log"; done |

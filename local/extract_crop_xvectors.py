@@ -6,30 +6,29 @@ Usage: local/extract_crop_xvectors.py [options] <final.pt> <data-dir> <utterance
 
 <utterances> is the data directory's feats.scp, or a part of it; segments or wav.scp if there is none. <out-prefix>.ark and
 .scp are written, with a 1-D float vector for each crop, <utterance>-<first frame>-<frame after the last>, and .lost_utts
-(utterance, reason). If <out-prefix> was made by the same model of the same list with the same options, it is kept.
+(utterance, reason). If <out-prefix> was made with the same model, options and features, it is kept.
 """
 
-import hashlib
 import logging
 import time
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from speakerkd.audio.recordings import AudioError
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.feats.frontend import Reading, front_end_of
+from speakerkd.feats.frontend import Reading
 from speakerkd.feats.pieces import Piece, Pieces
-from speakerkd.feats.source import feature_source
 from speakerkd.files.kaldi import ArkWriter
-from speakerkd.files.tables import replacing, write_table
-from speakerkd.models import SpeakerNet, load_net
-from speakerkd.models.hearing import hear
+from speakerkd.files.made import Part, digest_of_file
+from speakerkd.files.tables import write_table
+from speakerkd.models import SpeakerNet
+from speakerkd.models.hearing import hear, net_and_features
 from speakerkd.parallel import start
 
+FORMAT = "crops 1"  # to be changed with what the same options compute
 BATCH = 32  # crops
 
 
@@ -46,19 +45,14 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(options.threads)
     if min(options.num_crops, options.crop_frames) < 1:
         raise ValueError("--num-crops and --crop-frames must be 1 or more")
-    made, origin = Path(f"{prefix}.made"), digest(options, checkpoint, data_dir, utterances)
-    if made.exists() and made.read_text() == origin and Path(f"{prefix}.scp").exists():
-        logging.info("%s.ark is kept, which was made by the same model of the same list", prefix)
+    net, source, reading = net_and_features(checkpoint, data_dir, utterances)
+    settings = f"{FORMAT} {digest_of_file(checkpoint)} {options.num_crops} {options.crop_frames}"
+    part = Part(prefix, source.origin(settings), ("lost_utts",))
+    if part.kept():
+        logging.info("%s.ark is kept, which was made with the same model from the same features", prefix)
         return
-    made.unlink(missing_ok=True)
-    net = load_net(checkpoint)
-    front_end = front_end_of(net.info, checkpoint)
-    source, note = feature_source(front_end, data_dir, utterances, checkpoint)
-    if note:
-        logging.info("front end: %s", note)
     device = start(options.device).device
     net.to(device)
-    reading = front_end.conf if front_end else Reading()
     pieces = Pieces(source, data_dir, options.crop_frames, options.num_crops)
 
     began, count = time.monotonic(), 0
@@ -80,8 +74,7 @@ def main(argv: list[str]) -> None:
         for name in sorted(vectors):
             write(name, vectors[name])
     write_table(f"{prefix}.lost_utts", lost)
-    with replacing(made) as file:
-        file.write(origin)
+    part.finish()
     source.log_warnings()
     speed = len(vectors) / max(time.monotonic() - began, 1e-9)
     logging.info(
@@ -106,14 +99,6 @@ def embedded(net: SpeakerNet, pieces: list[Piece], reading: Reading, device: tor
                 raise ValueError(f"the model gives {names[0]} or a crop near it a vector that is not finite")
             found |= dict(zip(names, rows, strict=True))
     return found
-
-
-def digest(options: Options, checkpoint: str, data_dir: str, utterances: str) -> str:
-    found = hashlib.sha256(f"{options.num_crops} {options.crop_frames} {data_dir}\n".encode())
-    aug = Path(data_dir, "utt2aug")
-    for path in (Path(checkpoint), Path(utterances), *([aug] if aug.exists() else [])):
-        found.update(hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()
 
 
 if __name__ == "__main__":

@@ -27,37 +27,18 @@ use_gpu=false
 max_lost=5
 
 . utils/parse_options.sh
-[ $# -eq 3 ] || { "$0" --help >&2; exit 1; }
-model=$1
-data=${2%/}
-out=${3%/}
-
-. local/lib.sh
-check_words "$model" "$data" "$out"
-local/check_python.sh
-[ -s "$model" ] || fail "$model: no such checkpoint; run stage 3 or 4"
-list=
-for name in feats.scp segments wav.scp; do
-  if [ -f "$data/$name" ]; then list=$data/$name; break; fi
-done
-[ -s "$list" ] || fail "${list:-$data/wav.scp} is missing or empty; run stage 2"
+. local/part_lib.sh
+model_words "$@"
 [ -s "$data/utt2spk" ] || fail "$data/utt2spk is missing or empty; run stage 1"
-for option in nj num_crops crop_frames; do
-  [[ ${!option} =~ ^[1-9][0-9]*$ ]] || fail "--${option//_/-} '${!option}' is not a positive number"
-done
-[[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
-total=$(wc -l < "$list")
-[ "$nj" -le "$total" ] || nj=$total
-mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
-if command -v flock >/dev/null; then
-  exec 9> "$out/.lock"
-  flock -n 9 || fail "another job makes vectors in $out; wait for it"
-fi
+local/check_python.sh
+require_positive nj num_crops crop_frames
+require_whole max_lost
+set_jobs "$list"
+make_folders "$out" "$out/log"
+hold_lock "$out/.lock" "another job makes vectors in $out; wait for it"
 
 rm -f "$out/xvector.scp"
-parts=()
-for ((job = 1; job <= nj; job++)); do parts+=("$out/log/utts.$job"); done
-utils/split_scp.sh "$list" "${parts[@]}"
+split_list "$list" "$out/log/utts"
 gpu=()
 device=cpu
 if $use_gpu; then
@@ -69,18 +50,16 @@ $cmd "${gpu[@]}" JOB=1:"$nj" "$out/log/extract.JOB.log" \
   local/extract_crop_xvectors.py --num-crops "$num_crops" --crop-frames "$crop_frames" --device "$device" \
   "$model" "$data" "$out/log/utts.JOB" "$out/xvector.JOB"
 sed -n "s|^.*: front end: |$0: |p" "$out/log/extract.1.log"
-for ((job = 1; job <= nj; job++)); do cat "$out/xvector.$job.lost_utts"; done > "$out/lost_utts"
-lost=$(wc -l < "$out/lost_utts")
-if [ $((lost * 100)) -gt $((total * max_lost)) ]; then
-  fail "$lost of $total utterances have no vector, more than $max_lost %: see $out/lost_utts, for example: $(head -n 1 "$out/lost_utts")"
-fi
-for ((job = 1; job <= nj; job++)); do cat "$out/xvector.$job.scp"; done | sort -k1,1 > "$out/.xvector.scp.tmp"
-utt2spk=$data/utt2spk awk 'BEGIN {while ((getline < ENVIRON["utt2spk"]) > 0) speaker[$1] = $2}
-    {print $1, speaker[substr($1, 1, length($1) - 18)]}' < "$out/.xvector.scp.tmp" > "$out/utt2spk"
-utils/utt2spk_to_spk2utt.sh "$out/utt2spk" | sort -k1,1 > "$out/spk2utt"
-made=$(awk '!seen[substr($1, 1, length($1) - 18)]++ {n++} END {print n + 0}' < "$out/.xvector.scp.tmp")
+gather "$out/xvector" lost_utts "$out/lost_utts"
+require_few_lost "$out/lost_utts" "have no vector"
+gather "$out/xvector" scp "$out/.xvector.scp"
+sort -k1,1 -o "$out/.xvector.scp" "$out/.xvector.scp"
+piece_speakers "$data/utt2spk" "$out/.xvector.scp" "$out"
+made=$(awk '!seen[substr($1, 1, length($1) - 18)]++ {n++} END {print n + 0}' < "$out/.xvector.scp")
 [ $((made + lost)) -eq "$total" ] || fail "$made utterances made and $lost lost are not the $total of $list; run it again"
-mv "$out/.xvector.scp.tmp" "$out/xvector.scp"
 rm -f "${parts[@]}"
-local/average_xvectors.py "$out/spk2utt" "$out/xvector.scp" "$out"
+remove_surplus "$out/xvector"
+local/average_xvectors.py "$out/spk2utt" "$out/.xvector.scp" "$out"
+mv "$out/.xvector.scp" "$out/xvector.scp"   # last: it says that the rest is there
+say_kept "$out/log/extract.JOB.log"
 echo "$0: $total in, $(wc -l < "$out/xvector.scp") vectors of $made utterances out, $lost lost, in $out"

@@ -16,17 +16,16 @@ it is kept.
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from speakerkd.conf import opt, parse_args, run
-from speakerkd.feats.frontend import Reading, front_end_of
-from speakerkd.feats.source import ComputedFeatures, FeatureSource, feature_source
-from speakerkd.files.made import Part, digest_of_file, origin_in_archives, origin_in_recordings
-from speakerkd.models import load_net
+from speakerkd.feats.frontend import Reading
+from speakerkd.feats.source import FeatureSource
+from speakerkd.files.made import Part, digest_of_file
 from speakerkd.models.extract import Cut, NetEncoder, pieces_of, write_vectors
+from speakerkd.models.hearing import net_and_features
 from speakerkd.models.precision import AMP, choose_half
 
 FORMAT = "vectors 2"  # to be changed with what the same options compute
@@ -53,22 +52,13 @@ def main(argv: list[str]) -> None:
         raise ValueError("--max-frames and --chunk-frames can't be negative")
     if options.amp not in AMP:
         raise ValueError(f"--amp={options.amp} is not one of: {' '.join(AMP)}")
-    net = load_net(checkpoint)
-    front_end = front_end_of(net.info, checkpoint)
-    source, note = feature_source(front_end, data_dir, utterances, checkpoint)
-    if note:
-        logging.info("front end: %s", note)
+    net, source, reading = net_and_features(checkpoint, data_dir, utterances)
     settings = f"{FORMAT} {digest_of_file(checkpoint)} {options.max_frames} {options.chunk_frames} {options.amp}"
-    if isinstance(source, ComputedFeatures):
-        origin = origin_in_recordings(Path(data_dir), list(source), settings)
-    else:
-        origin = origin_in_archives(utterances, settings)
-    part = Part(prefix, origin, ("lost_utts",))
+    part = Part(prefix, source.origin(settings), ("lost_utts",))
     if part.kept():
         logging.info("%s.ark is kept, which was made with the same model from the same features", prefix)
         return
     device = device_of(options.device, options.job)
-    reading = front_end.conf if front_end else Reading()
 
     def require_width(features: np.ndarray, utterance: str) -> None:
         if features.ndim != 2 or features.shape[1] != net.feat_dim:

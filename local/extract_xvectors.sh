@@ -31,34 +31,18 @@ amp=none
 max_lost=5
 
 . utils/parse_options.sh
-[ $# -eq 3 ] || { "$0" --help >&2; exit 1; }
-model=$1
-data=${2%/}
-out=${3%/}
-
 . local/part_lib.sh
-check_words "$model" "$data" "$out"
+model_words "$@"
 local/check_python.sh
-[ -s "$model" ] || fail "$model: no such checkpoint; run stage 3 or 4"
-list=
-for name in feats.scp segments wav.scp; do
-  if [ -f "$data/$name" ]; then list=$data/$name; break; fi
-done
-[ -s "$list" ] || fail "${list:-$data/feats.scp} is missing or empty; run stage 2"
-[[ $nj =~ ^[1-9][0-9]*$ ]] || fail "--nj '$nj' is not a positive number"
-[[ $chunk_frames =~ ^[0-9]+$ ]] || fail "--chunk-frames '$chunk_frames' is not a number of frames"
-[[ $gpus =~ ^[0-9]+$ ]] || fail "--gpus '$gpus' is not a number of GPUs"
+require_positive nj
+require_whole chunk_frames gpus max_lost
 [[ $amp =~ ^(none|auto|fast|bf16)$ ]] || fail "--amp '$amp' is not one of: none auto fast bf16"
-[[ $max_lost =~ ^[0-9]+$ ]] || fail "--max-lost '$max_lost' is not a whole number of percent"
-total=$(awk 'NF {n++} END {print n + 0}' < "$list")
-[ "$nj" -le "$total" ] || nj=$total
-mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
+set_jobs "$list"
+make_folders "$out" "$out/log"
 hold_lock "$out/.lock" "another job extracts vectors into $out; wait for it, or give another folder"
 
 rm -f "$out/xvector.scp"   # a run that is cut short leaves none
-parts=()
-for ((job = 1; job <= nj; job++)); do parts+=("$out/log/utts.$job"); done
-utils/split_scp.sh "$list" "${parts[@]}"
+split_list "$list" "$out/log/utts"
 gpu=()
 device=cpu
 if [ "$gpus" -gt 0 ]; then
@@ -86,30 +70,19 @@ for ((job = 1; job <= nj; job++)); do
   [ $((made + $(wc -l < "$out/xvector.$job.lost_utts"))) -eq "$(wc -l < "$out/log/utts.$job")" ] ||
     fail "$out/xvector.$job.scp doesn't have the vectors of job $job, as if another run had written it; run it again"
 done
-for ((job = 1; job <= nj; job++)); do cat "$out/xvector.$job.lost_utts"; done > "$out/lost_utts"
-lost=$(wc -l < "$out/lost_utts")
-if [ $((lost * 100)) -gt $((total * max_lost)) ]; then
-  fail "$lost of $total utterances have no vector, more than $max_lost %: see $out/lost_utts, for example: $(head -n 1 "$out/lost_utts")"
-fi
-for ((job = 1; job <= nj; job++)); do cat "$out/xvector.$job.scp"; done > "$out/.xvector.scp.tmp"
+gather "$out/xvector" lost_utts "$out/lost_utts"
+require_few_lost "$out/lost_utts" "have no vector"
+gather "$out/xvector" scp "$out/.xvector.scp"
 rm -f "${parts[@]}"
-for file in "$out"/xvector.*; do   # of an earlier run with more jobs
-  [[ ${file#"$out"/xvector.} =~ ^([0-9]+)\.(ark|scp|lost_utts|made)$ ]] || continue
-  [ "${BASH_REMATCH[1]}" -le "$nj" ] || rm -f "$file"
-done
-vectors=$(wc -l < "$out/.xvector.scp.tmp")
+remove_surplus "$out/xvector"
+vectors=$(wc -l < "$out/.xvector.scp")
+speakers=$data/spk2utt
+[ -f "$speakers" ] || speakers=
 if [ "$chunk_frames" -gt 0 ] && [ -f "$data/utt2spk" ]; then
-  # By the environment, since awk would take the file a=b/utt2spk for an assignment.
-  speakers=$data/utt2spk awk 'BEGIN { while ((getline line < ENVIRON["speakers"]) > 0) { split(line, part); speaker[part[1]] = part[2] } }
-    { print $1, speaker[substr($1, 1, length($1) - 18)] }' < "$out/.xvector.scp.tmp" > "$out/utt2spk"
-  utils/utt2spk_to_spk2utt.sh "$out/utt2spk" | sort -k1,1 > "$out/spk2utt"
+  piece_speakers "$data/utt2spk" "$out/.xvector.scp" "$out"
   speakers=$out/spk2utt
-else
-  speakers=$data/spk2utt
-  [ -f "$speakers" ] || speakers=
 fi
-local/average_xvectors.py "$speakers" "$out/.xvector.scp.tmp" "$out"
-mv "$out/.xvector.scp.tmp" "$out/xvector.scp"
-kept=$(count_kept "$out/log/extract.JOB.log" "$nj")
-[ "$kept" -eq 0 ] || echo "$0: $kept of $nj jobs were finished before, and their vectors are kept"
+local/average_xvectors.py "$speakers" "$out/.xvector.scp" "$out"
+mv "$out/.xvector.scp" "$out/xvector.scp"
+say_kept "$out/log/extract.JOB.log"
 echo "$0: $total in, $vectors vectors out, $lost lost, in $out"

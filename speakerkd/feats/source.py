@@ -14,6 +14,7 @@ from speakerkd.audio.waves import Waves
 from speakerkd.conf import build, read_conf, text_of
 from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, front_end_type
 from speakerkd.files.kaldi import Scp
+from speakerkd.files.made import origin_in_archives, origin_in_recordings
 from speakerkd.files.tables import read_lines
 
 
@@ -26,12 +27,14 @@ class FeatureSource(Protocol):
 
     def log_warnings(self) -> None: ...  # what is to be known about the recordings, once they have been read
 
+    def origin(self, settings: str) -> str: ...  # a digest of what the features are made of, and of the settings
+
 
 class StoredFeatures:
     """What stands in an scp."""
 
     def __init__(self, listed: str | Path) -> None:
-        self._scp = Scp(listed, pipes=True)
+        self._listed, self._scp = listed, Scp(listed, pipes=True)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._scp)
@@ -42,12 +45,15 @@ class StoredFeatures:
     def log_warnings(self) -> None:
         pass
 
+    def origin(self, settings: str) -> str:
+        return origin_in_archives(self._listed, settings)
+
 
 class ComputedFeatures:
     """What a front end makes of the recordings, of the channel that the features on disk are of."""
 
     def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
-        self.front_end = front_end
+        self.front_end, self._folder = front_end, folder
         self._utterances = [line.split()[0] for _, line in read_lines(listed)]
         known = feature_conf(folder)
         channel = build(KaldiConf, read_conf(known), str(known)).channel if known else -1
@@ -64,6 +70,9 @@ class ComputedFeatures:
 
     def log_warnings(self) -> None:
         self._waves.log_warnings()
+
+    def origin(self, settings: str) -> str:
+        return origin_in_recordings(self._folder, self._utterances, settings)
 
 
 def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndarray], utterance: str) -> np.ndarray:

@@ -1,13 +1,28 @@
-"""A net on crops of one length as its own front end makes them: whole crops, or windows whose vectors are averaged."""
+"""A net with features as its own front end makes them: of a data directory, or crops of one length.
 
+A crop is heard whole, or in windows whose vectors are averaged.
+"""
+
+import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speakerkd.feats.frontend import Reading
-from speakerkd.models.base import Encoded
+from speakerkd.feats.frontend import Reading, front_end_of
+from speakerkd.feats.source import FeatureSource, feature_source
+from speakerkd.models.base import Encoded, SpeakerNet, load_net
+
+
+def net_and_features(checkpoint: str, data_dir: str, utterances: str) -> tuple[SpeakerNet, FeatureSource, Reading]:
+    """A net, the features of these utterances as it was trained to read them, and how it reads them."""
+    net = load_net(checkpoint)
+    front_end = front_end_of(net.info, checkpoint)
+    source, note = feature_source(front_end, data_dir, utterances, checkpoint)
+    if note:
+        logging.info("front end: %s", note)
+    return net, source, front_end.conf if front_end else Reading()
 
 
 def hear(net: Callable[[Tensor], Encoded], feats: Tensor, reading: Reading) -> Encoded:
