@@ -29,7 +29,7 @@ class Job(NamedTuple):
     seed: int  # random seed for the choice of pieces
 
 
-class Pieces(NamedTuple):
+class SpeakerPieces(NamedTuple):
     """The result of a Job."""
 
     speaker: str
@@ -62,14 +62,14 @@ def digest_of(samples: np.ndarray) -> str:
     return hashlib.sha256(samples.tobytes()).hexdigest()[:32]
 
 
-def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], Pieces]:
+def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], SpeakerPieces]:
     """(the recordings of each piece, recording -> speech, what is lost so far).
 
     A piece joins recordings that are neighbours by name: one session, similar words. If a piece mixed all sessions, two
     pieces of a speaker could match by recording conditions instead of voice. Channels are averaged: one may be silent.
     """
     speech: dict[str, np.ndarray] = {}
-    result = Pieces(job.speaker, {}, {}, {})
+    result = SpeakerPieces(job.speaker, {}, {}, {})
     groups: list[list[str]] = [[]]
     samples = 0
     for name in job.files:
@@ -102,7 +102,7 @@ def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], Pieces]:
     return groups, speech, result
 
 
-def make_pieces(job: Job, stamp: str = "") -> Pieces:
+def make_pieces(job: Job, stamp: str = "") -> SpeakerPieces:
     """Write a speaker's pieces, all or none. Pieces that an earlier run made from the same recordings stay.
 
     stamp: a text that changes with the recordings, if the name of their folder does not.
@@ -114,7 +114,7 @@ def make_pieces(job: Job, stamp: str = "") -> Pieces:
     if made.is_file():
         saved = json.loads(made.read_text(encoding="utf-8"))
         if saved.pop("key") == key and all((folder / f"{utt}.flac").is_file() for utt in saved["durations"]):
-            return Pieces(**saved)
+            return SpeakerPieces(**saved)
     groups, speech, result = join(job)
     chosen = sorted(random.Random(f"{job.seed} {job.speaker}").sample(range(len(groups)), min(job.most, len(groups))))
     for number in set(range(len(groups))) - set(chosen):

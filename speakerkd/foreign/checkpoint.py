@@ -25,7 +25,7 @@ def layer_from_0(match: re.Match[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Layout:
+class WeightLayout:
     model: str  # in MODELS
     telling: str  # a weight that every checkpoint of the layout has, and no other layout of its family
     rows: Rows
@@ -33,7 +33,7 @@ class Layout:
     floors: tuple[tuple[str, float], ...] = ()  # of variances, by --pooling, where they are not the model's default
 
 
-XVECTOR = Layout(
+XVECTOR = WeightLayout(
     "xvector",
     "frame_1.conv_1d.weight",
     (
@@ -44,7 +44,7 @@ XVECTOR = Layout(
         (r"^seg_bn_1\.", "embedding.norm."),
     ),
 )
-RESNET = Layout(
+RESNET = WeightLayout(
     "resnet",
     "layer1.0.conv1.weight",
     (
@@ -54,7 +54,7 @@ RESNET = Layout(
         (r"^seg_bn_1\.", "embedding.norm."),
     ),
 )
-CAMPPLUS = Layout(
+CAMPPLUS = WeightLayout(
     "campplus",
     "xvector.tdnn.linear.weight",
     (
@@ -76,7 +76,7 @@ CAMPPLUS = Layout(
     ),
     ignored=(r"^pool\.",),  # the same weights as xvector.stats
 )
-WESPEAKER_ECAPA = Layout(
+WESPEAKER_ECAPA = WeightLayout(
     "ecapa",
     "layer2.se_res2block.0.conv.weight",
     (
@@ -92,7 +92,7 @@ WESPEAKER_ECAPA = Layout(
         (r"^linear\.", "embedding."),
     ),
 )
-SPEECHBRAIN_ECAPA = Layout(
+SPEECHBRAIN_ECAPA = WeightLayout(
     "ecapa",
     "blocks.0.conv.conv.weight",
     (
@@ -115,7 +115,7 @@ SPEECHBRAIN_ECAPA = Layout(
         (r"^fc\.conv\.", "embedding."),
     ),
 )
-DVECTOR = Layout(
+DVECTOR = WeightLayout(
     "dvector",
     "lstm.weight_ih_l0",
     ((r"^lstm\.(.+)_l(\d+)$", r"lstms.\2.\1_l0"),),
@@ -131,7 +131,7 @@ CAMPPLUS_FLOORS = (("statistics", 1e-12), ("attentive", 1e-10))
 WAVLM_LAYER = r"^wavlm\.encoder\.layers\.(\d+)\."
 OUR_LAYER = r"wavlm.encoder.transformer.layers.\1."
 OUR_POSITIONS = "wavlm.encoder.transformer.pos_conv_embed.conv."
-UNISPEECH_WAVLM = Layout(
+UNISPEECH_WAVLM = WeightLayout(
     "wavlm",
     "feature_weight",
     (
@@ -171,7 +171,7 @@ UNISPEECH_WAVLM = Layout(
 
 @dataclass(frozen=True)
 class Family:
-    layouts: tuple[Layout, ...]
+    layouts: tuple[WeightLayout, ...]
     head: MarginConf = MarginConf()  # noqa: RUF009 (frozen)
 
 
@@ -211,7 +211,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def layout_of(weights: Mapping[str, Tensor], family: str, where: str | Path) -> Layout:
+def layout_of(weights: Mapping[str, Tensor], family: str, where: str | Path) -> WeightLayout:
     for layout in FAMILIES[family].layouts:
         if layout.telling in weights:
             return layout
@@ -222,7 +222,7 @@ def layout_of(weights: Mapping[str, Tensor], family: str, where: str | Path) -> 
     )
 
 
-def rename(weights: Mapping[str, Tensor], layout: Layout) -> dict[str, tuple[str, Tensor]]:
+def rename(weights: Mapping[str, Tensor], layout: WeightLayout) -> dict[str, tuple[str, Tensor]]:
     """our name -> (the name there, the weight)."""
     renamed: dict[str, tuple[str, Tensor]] = {}
     for there, value in weights.items():

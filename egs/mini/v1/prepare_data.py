@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from debs import unpack_packages  # type: ignore[import-not-found]
 
-from speakerkd.audio.pieces import VERSION, Job, Pieces, make_pieces
+from speakerkd.audio.pieces import VERSION, Job, SpeakerPieces, make_pieces
 from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.files.corpus import enrolments
 from speakerkd.files.tables import check_id, read_lines, replacing, spk2utt, write_data_dir, write_table
@@ -106,7 +106,7 @@ def drop_copies(files: dict[str, list[str]], roots: Mapping[str, Path]) -> dict[
     return lost
 
 
-def check_pieces(results: Sequence[Pieces]) -> None:
+def check_pieces(results: Sequence[SpeakerPieces]) -> None:
     """Every speaker has some, none shares a recording with another, and nearly all recordings can be read."""
     owners: dict[str, tuple[str, str]] = {}
     for result in results:
@@ -135,7 +135,7 @@ def write_trials(path: Path, trials: Iterable[tuple[str, str, bool]]) -> str:
     return f"{path.name}: {count} trials, {100 * targets / max(count, 1):.1f} % target"
 
 
-def write_sets(data: Path, parts: Mapping[str, str], results: Sequence[Pieces], seed: int) -> list[str]:
+def write_sets(data: Path, parts: Mapping[str, str], results: Sequence[SpeakerPieces], seed: int) -> list[str]:
     """Data directories and trials; returns the lines of the summary."""
     lines = []
     for part in ("train", "test"):
@@ -157,7 +157,7 @@ def write_sets(data: Path, parts: Mapping[str, str], results: Sequence[Pieces], 
     return lines
 
 
-def write_lost(path: Path, speakers: Sequence[Speaker], results: Sequence[Pieces]) -> str:
+def write_lost(path: Path, speakers: Sequence[Speaker], results: Sequence[SpeakerPieces]) -> str:
     packages = {speaker.name: speaker.package for speaker in speakers}
     lost = {
         f"{packages[r.speaker]}:{name}".replace(" ", "%20"): f"{r.speaker} {why}"
@@ -183,7 +183,7 @@ def in_place(data: Path, key: str) -> list[str]:
     return saved["summary"] if whole else []
 
 
-def make_pieces_on_one_thread(job: Job) -> Pieces:
+def make_pieces_on_one_thread(job: Job) -> SpeakerPieces:
     torch.set_num_threads(1)  # the jobs are the parallelism, and sums come out the same whatever their number
     return make_pieces(job)
 
