@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Enrol with one model, verify with another: maps between two systems' embeddings, and what they are worth (stage 7).
+# Enrols with one model and verifies with another: makes maps between the embeddings of two systems, and scores them (stage 7).
 #
 # Usage: local/align.sh [options] <enroll-exp> <test-exp> <train-dir> <test-dir> <trials>
 #   local/align.sh exp/xvector_none_s0 exp/resnet_tiny_s0 data/train data/test data/test/trials
@@ -7,20 +7,20 @@
 #     exp/xvector_none_s0 exp/resnet_tiny_s0 data/train data/test data/test/trials_enroll3
 # Options:
 #   --out ""                       folder of the results; default: <enroll-exp>_<the test's name>_nessa
-#   --closed-forms "leastsquares ridge procrustes logits logits_centred"   what to set beside
+#   --closed-forms "leastsquares ridge procrustes logits logits_centred"   maps that need no training
 #   --kd-types "nessa nessa_onesided nessa_linear"   maps to train, conf/kd/<kd_type>.conf; "" for closed forms alone
-#   --train-config conf/train_align.conf             their optimisation, and the number of speakers held out
+#   --train-config conf/train_align.conf             optimisation of the maps, and the number of speakers held out
 #   --train-options ""             more options of local/train.py, such as "--seed 1 --valid-speakers 100"
-#   --init procrustes              the closed-form map that they start from; "" for the identity
-#   --enroll-spk2utt ""            enrolment models and their utterances, where the trials name models
-#   --chunk-frames 0               >0: learn from the vectors of pieces of so many frames of <train-dir>, not of whole utterances
-#   --top-n 0                      also AS-norm by this many of <train-dir>'s vectors, each mapped as its side is
-#   --num-bootstrap 1000           resamplings of the speakers for the intervals
-#   --nj 2                         jobs side by side
+#   --init procrustes              closed-form map that the training starts from; "" for the identity
+#   --enroll-spk2utt ""            enrolment models and their utterances, if the trials name models
+#   --chunk-frames 0               >0: cut <train-dir> into pieces of this many frames, and learn from the pieces' vectors
+#   --top-n 0                      >0: also AS-norm with this many vectors of <train-dir>, mapped like the side they belong to
+#   --num-bootstrap 1000           how often the speakers are resampled for the intervals
+#   --nj 2                         number of jobs at the same time
 #   --cmd utils/run_jobs.sh        what runs them
 #
-# Both systems need xvectors_<train-dir's name> and xvectors_<test-dir's name>; where these are missing they are extracted
-# with the system's final.pt. An augmented <train-dir>, such as data/train_all, makes maps of clean and augmented speech.
+# Both systems need xvectors_<train-dir's name> and xvectors_<test-dir's name>. If these are missing, the system's final.pt
+# makes them. With an augmented <train-dir>, such as data/train_all, the maps learn from clean and augmented speech.
 # Writes <out>/<map>/: enroll.mat and test.mat (closed forms), or enroll.pt, test.pt and, if linear, transform.mat; the mapped
 # vectors and <map>/scores; <out>/matrix.md and matrix.tsv: EERs of each map by who enrols and who verifies.
 set -euo pipefail

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# How systems bear noise: noise is added to a test set at several SNRs, each condition is scored, a table compares them.
+# Scores systems on noisy speech. Noise is added to a test set at several SNRs, and a table compares the error rates.
 #
 # Usage: local/score_noise.sh [options] <data-test-dir> <trials> <out-dir> <exp-dir> [<exp-dir> ...]
 #   local/score_noise.sh data/test data/test/trials exp/noise exp/xvector_none_s0 exp/xvector_skdfe_s0
 #   local/score_noise.sh --musan /corpora/musan --kinds noise,babble data/test data/test/trials exp/noise exp/xvector_none_s0
 # Options:
-#   --snrs 20,15,10,5,0       dB
-#   --clean true              score the clean set as well, first
-#   --kinds noise             noise, music, babble, or such as reverb+noise; each is a condition of its own at each SNR.
-#                             telephone and reverb have no SNR, and are one condition
-#   --musan ""                folder MUSAN; without it sounds are generated, and the test set's other speakers babble
+#   --snrs 20,15,10,5,0       SNRs in dB
+#   --clean true              also score the clean test set
+#   --kinds noise             noise, music, babble, or a combination such as reverb+noise. Each kind makes one condition
+#                             per SNR. telephone and reverb have no SNR, so each makes one condition
+#   --musan ""                folder MUSAN; without it sounds are generated, and babble is other speakers of the test set
 #   --rirs ""                 folder RIRS_NOISES; without it rooms are simulated
-#   --seed 0                  of what noise an utterance gets; it is the same noise at every SNR
+#   --seed 0                  random seed of the noise; an utterance gets the same noise at every SNR
 #   --nj 2                    number of jobs
 #   --cmd utils/run_jobs.sh   what runs them
 #   --use-gpu false           extract on a GPU
-#   --score-opts "..."        further options of local/score.py, as --num-bootstrap 0; the same for all systems, so where
-#                             a run.sh subtracts each system's own cohort mean, the clean figures here are not run.sh's
+#   --score-opts "..."        more options of local/score.py for all systems, such as --num-bootstrap 0. If a run.sh
+#                             subtracts each system's own cohort mean, its figures differ from the clean ones here
 #
-# Noise is in both sides of a trial. Babble is five others, whose sum has the SNR. Utterances keep their ids, so the trials
-# hold for every condition.
+# Both sides of a trial are noisy. Babble is the sum of five other speakers; the SNR is that of the sum. Utterances keep
+# their ids, so all conditions have the same trials.
 #
-# Writes data directories beside <data-test-dir>, <data-test-dir>_noise20 and so on, each with its utt2aug; and into
-# <out-dir> noise.md and noise.tsv (the table), <system>/xvectors_<condition> and <system>/scores_<condition>. What is there
-# already and was made of the same things is not made again.
+# Writes one data directory per condition beside <data-test-dir>: <data-test-dir>_noise20 and so on, each with its utt2aug.
+# Writes noise.md and noise.tsv (the table), <system>/xvectors_<condition> and <system>/scores_<condition> into <out-dir>.
+# What was made before from the same files is kept.
 set -euo pipefail
 export LC_ALL=C
 

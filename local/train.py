@@ -4,9 +4,9 @@
 Usage: local/train.py [options] <data-dir> <exp-dir>
   local/train.py --model conf/model/xvector.conf --kd conf/kd/none.conf --config conf/train.conf data/train_all exp/xvector
 
-The data directory has feats.scp, utt2num_frames, utt2spk and, where there are augmented copies, utt2uniq; methods without
-audio need but utt2spk. <exp-dir>/final.pt is the result (of maps enroll.pt and test.pt); a run that was stopped goes on
-when it is started again with the same options.
+The data directory has feats.scp, utt2num_frames, utt2spk and, if it has augmented copies, utt2uniq. Methods without audio
+need only utt2spk. The result is <exp-dir>/final.pt; methods that train maps write enroll.pt and test.pt. A run that was
+stopped goes on when it is started again with the same options.
 """
 
 import logging

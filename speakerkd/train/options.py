@@ -107,7 +107,7 @@ class RunOptions(TrainConf):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How the run goes about it; changes nothing in the result."""
+    """Options of the loop that do not change the result."""
 
     log_interval: int = 50  # steps between lines
     save_minutes: float = 10.0  # last.pt is also written at the end of each epoch
