@@ -36,6 +36,8 @@ class Sound(NamedTuple):
 
 @dataclass
 class SoundSources:
+    """The sounds that augmentation may add, of each kind."""
+
     files: dict[str, str] = field(default_factory=dict)  # aug.scp
     rooms: list[list[str]] = field(default_factory=list)  # of each size
     noises: list[Sound] = field(default_factory=list)

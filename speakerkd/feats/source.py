@@ -25,13 +25,13 @@ class FeatureSource(Protocol):
 
     def __call__(self, utterance: str) -> np.ndarray: ...
 
-    def log_warnings(self) -> None: ...  # what is to be known about the recordings, once they have been read
+    def log_warnings(self) -> None: ...  # about the recordings, once they have been read
 
     def origin(self, settings: str) -> str: ...  # a digest of what the features are made of, and of the settings
 
 
 class StoredFeatures:
-    """What stands in an scp."""
+    """Features that an scp names."""
 
     def __init__(self, listed: str | Path) -> None:
         self._listed, self._scp = listed, Scp(listed, pipes=True)
@@ -50,7 +50,7 @@ class StoredFeatures:
 
 
 class ComputedFeatures:
-    """What a front end makes of the recordings, of the channel that the features on disk are of."""
+    """Features that a front end computes from the recordings, of the same channel as the features on disk."""
 
     def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
         self.front_end, self._folder = front_end, folder
@@ -112,7 +112,7 @@ def utterance_list_of(folder: str | Path) -> Path:
 def feature_source(
     front_end: FrontEnd | None, folder: str | Path, listed: str | Path, model: str
 ) -> tuple[FeatureSource, str]:
-    """Where the features of the utterances listed come from, and what is to be said about it.
+    """The features of the listed utterances, and a note for the log, which is empty if they are those on disk.
 
     `listed` is utterance_list_of(folder) or a part of it. Without a front end on record, what is on disk is taken.
     """
