@@ -37,7 +37,7 @@ class Waves:
             raise ValueError(f"{self.folder}/utt2aug: {utterance}: {error}") from error
 
     def log_warnings(self) -> None:
-        """Which recordings were resampled, or lost a channel."""
+        """Warn of recordings that were resampled, or of which one channel was taken."""
         for note, count in self._recordings.notes.items():
             logging.warning("%d recording(s) have %s", count, note)
 
