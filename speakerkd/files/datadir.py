@@ -1,4 +1,4 @@
-"""Which files a data directory has: datadir.txt, as Python reads it."""
+"""The files that a data directory has: datadir.txt, as Python reads it."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""From the options of local/train.py to what is trained: the data, the teachers, the batches and the method."""
+"""This module turns the options of local/train.py into the data, the teachers, the batches and the method of a training."""
 
 import logging
 from dataclasses import dataclass
