@@ -4,14 +4,14 @@
 # Usage: local/compare_kd_system.sh [options] <table> <line> <train-dir> <test-dir> <trials> <exp-dir>
 #   local/compare_kd_system.sh exp/compare/log/jobs 3 data/train_all data/test data/test/trials exp/compare
 # Options:
-#   --gpus 0                             GPUs to train on
-#   --threads 1                          CPU threads
+#   --gpus 0                             number of GPUs to train on
+#   --threads 1                          number of CPU threads
 #   --head conf/head.conf                conf file of the classifier
 #   --train-config conf/train.conf       conf file of the optimisation
 #   --train-options ""                   more options of local/train.py
 #
 # A line of <table> has six fields: student, kd_type, random seed, teacher's file, vectors (name=file,...), name of the system.
-# A field that is empty is "-". The system's folder is <exp-dir>/<name>. What it has already is not made again.
+# A field that is empty is "-". The system's folder is <exp-dir>/<name>. Finished steps are skipped.
 set -euo pipefail
 export LC_ALL=C
 

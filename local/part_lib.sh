@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What stage scripts share whose jobs each make a part of the result, and keep a part that is finished. To be sourced:
+# Shared by stage scripts whose jobs each make a part of the result; finished parts are kept. To be sourced:
 # . local/part_lib.sh
 #
 # The functions read the options $nj and $max_lost. set_jobs sets $total, the number of utterances, and split_list sets $parts.

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# What the run.sh of all recipes do in the same way. To be sourced by a run.sh once its options are parsed: it checks them,
-# starts the stages, and has local/plan.py work out who is trained by what.
+# Shared by the run.sh of all recipes. A run.sh sources it after it has parsed its options. It checks the options, starts the
+# stages, and lets local/plan.py find out what is trained with what.
 #
-# A run.sh is then a list of "if runs <number> <title>; then ... fi", the last number being the last stage. It may use
+# A run.sh is then a list of "if runs <number> <title>; then ... fi". The last number is the last stage. It may use
 #   features, validate, augment           in stages 1 and 2
 #   train_teacher, train_student, extract  in stages 3, 4 and 5
 #   score, collect                        in stage 6
 #   pair, maps, export_student            in stages 7 and 8
-#   systems teacher_dir student_dir taught_by needs ...   what the plan has found; local/plan.py --help lists it
-# Before it sources this file, a run.sh may set spare_vectors: name=file,... for a method that may have such vectors, and it may
-# define before_plan, a function that fetches what the plan must find. Before stage 3 it may set train_set, a data directory
-# to train on instead of data/train_all.
+#   systems teacher_dir student_dir taught_by needs ...   variables of the plan; local/plan.py --help lists them
+# Before it sources this file, a run.sh may set spare_vectors (name=file,... for methods that can use such vectors). It may also
+# define before_plan, a function that fetches what the plan needs. Before stage 3 it may set train_set, the data directory to
+# train on; the default is data/train_all.
 # shellcheck disable=SC2154  # the options and the plan are variables of run.sh
 
 fail() { echo "$0: $*" >&2; exit 1; }
@@ -26,8 +26,8 @@ done
 for option in nj gpus seed; do [ "${!option}" -ge 0 ] || fail "--$option ${!option} must not be negative"; done
 [ "$nj" -ge 1 ] || fail "--nj $nj must be 1 or more"
 
-# The stages run in a process of their own, which this one waits for. So a signal to run.sh ends all that it has started: bash
-# by itself would act on it only when the command that it waits for has ended, or die and leave its children at work.
+# The stages run in a process of their own, and this one waits for it. So a signal to run.sh ends everything that it started.
+# Otherwise bash would act on the signal only after its current command has ended, or die and leave its children running.
 if [ -z "${_stages_of:-}" ]; then
   # shellcheck disable=SC2329  # it is, by the traps
   end_stages() { # signal
@@ -100,9 +100,9 @@ train_teacher() {
   esac
 }
 
-# Vectors of an imported teacher, which has a front end of its own. A copy with noise is taught by the vector of its original,
-# so only originals go through the teacher; a copy at another speed is another speaker, and an original too. A teacher that
-# hears the crop needs them for the speakers' mean vectors, by which it classifies.
+# Vectors of an imported teacher, which has its own front end. The vector of an original also teaches its noisy copies, so only
+# originals go through the teacher. A copy at another speed is another speaker, and therefore an original. A teacher that hears
+# the crop needs these vectors for the speakers' mean vectors, which are its classifier.
 teacher_vectors() {
   local originals=data/train_originals hours factor
   cp data/train_all/utt2spk data/.originals

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Train a model on a data directory: teachers, baselines and students alike. Called by train.sh, or by torchrun.
+"""Trains a model on a data directory: a teacher, a baseline or a student. Called by train.sh, or by torchrun.
 
 Usage: local/train.py [options] <data-dir> <exp-dir>
   local/train.py --model conf/model/xvector.conf --kd conf/kd/none.conf --config conf/train.conf data/train_all exp/xvector
 
 The data directory has feats.scp, utt2num_frames, utt2spk and, if it has augmented copies, utt2uniq. Methods without audio
-need only utt2spk. The result is <exp-dir>/final.pt; methods that train maps write enroll.pt and test.pt. A run that was
-stopped goes on when it is started again with the same options.
+need only utt2spk. The result is <exp-dir>/final.pt; methods that train maps write enroll.pt and test.pt. If a run was
+stopped, start it again with the same options; it then goes on from there.
 """
 
 import logging
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 def fit(
     options: RunOptions, method: Distiller, data: TrainData, batches: Batches, folder: RunFolder, world: World
 ) -> None:
-    """Step 4: the loop, from last.pt on if there is one, and the files of the result."""
+    """Step 4: runs the loop, from last.pt on if there is one, and writes the files of the result."""
     workers = options.workers if options.workers >= 0 else 4 if world.device.type == "cuda" else 0
     validator = Validation if batches.views else CrossValidation
     validation = None
@@ -96,7 +96,7 @@ def learnt_from(options: RunOptions) -> list[str]:
 
 
 def identity(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict[str, Any]:
-    """What makes the run what it is: a folder begun with something else is refused."""
+    """What identifies the run. If the folder has another run, it is refused."""
     model = read_model(options.model) if data.utterances.audio else ("none", None)
     waves = ("augment", "hear_clean", "hear_frames")
     return {

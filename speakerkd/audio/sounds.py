@@ -1,4 +1,4 @@
-"""Where the sounds of augmentation come from: MUSAN- and RIRS-style folders, the source directory's speakers, generators."""
+"""The sources of sounds for augmentation: folders like MUSAN and RIRS, the source directory's speakers, generators."""
 
 import random
 import re
@@ -15,7 +15,7 @@ from speakerkd.audio.sourcedir import SourceDir, speed_of
 from speakerkd.files.tables import read_segments
 
 GENERATED_NOISES = ("white", "pink", "brown", "band", "hum", "clicks", "surge")
-GENERATED_SEEDS = 32  # of each: what is generated is kept, and all of it together is to fit into the Augmenter's cache
+GENERATED_SEEDS = 32  # of each kind: generated sounds are kept, and all of them must fit into the Augmenter's cache
 GENERATED_ROOMS = 256
 RIR_FOLDERS = {
     "smallroom": "simulated_rirs/smallroom",
@@ -26,7 +26,7 @@ RIR_FOLDERS = {
 
 
 class Sound(NamedTuple):
-    """What can be added: an id of aug.scp, or a generated one; all of it, or the stretch that start and end name."""
+    """A sound that can be added: an id of aug.scp, or a generated one; all of it, or the stretch from start to end."""
 
     name: str
     seconds: float
@@ -39,11 +39,11 @@ class SoundSources:
     """The sounds that augmentation may add, of each kind."""
 
     files: dict[str, str] = field(default_factory=dict)  # aug.scp
-    rooms: list[list[str]] = field(default_factory=list)  # of each size
+    rooms: list[list[str]] = field(default_factory=list)  # for each size
     noises: list[Sound] = field(default_factory=list)
     music: list[Sound] = field(default_factory=list)
-    speech: dict[str, list[Sound]] = field(default_factory=dict)  # by who speaks
-    talkers: list[str] = field(default_factory=list)  # of speech
+    speech: dict[str, list[Sound]] = field(default_factory=dict)  # by talker
+    talkers: list[str] = field(default_factory=list)  # those of `speech`
     said: dict[str, str] = field(default_factory=dict)  # kind -> where its sounds come from, for the log
 
 
@@ -95,7 +95,7 @@ def list_files(files: Iterable[Path], root: Path, name: str, sources: SoundSourc
         for part in reversed(path.relative_to(root).parts[:-1]):
             short = short if part in short else f"{part}-{short}"
         key = re.sub(r"\s+", "_", f"{name}-{short}")
-        if key in listed:  # then all of the folders and the suffix tell it apart
+        if key in listed:  # then all folders and the suffix make it unique
             key = re.sub(r"\s+", "_", "-".join([name, *path.relative_to(root).parts]))
         if key in listed or sources.files.get(key, str(path.absolute())) != str(path.absolute()):
             raise ValueError(
@@ -123,13 +123,13 @@ def list_musan(folder: str, part: str, sources: SoundSources) -> list[Sound]:
 def list_rirs(folder: Path, room: str, sources: SoundSources) -> list[str]:
     where = folder / RIR_FOLDERS[room]
     files = audio_files(where, f"--rirs is the unpacked RIRS_NOISES, and {where}/ is needed")
-    # The folder of the real ones also holds recordings of noise.
+    # The folder of the real rooms also has recordings of noise.
     files = [path for path in files if room != "real" or "noise" not in path.stem.lower()]
     return list(list_files(files, where.parent, "rirs", sources))
 
 
 def list_speech(source: SourceDir, sources: SoundSources) -> dict[str, list[Sound]]:
-    """Utterances of the source by talker, as recorded; without the copies, where there are originals."""
+    """The recorded utterances of the source, by talker. If there are originals, copies are left out."""
     originals = [utt for utt in source.utterances if utt not in source.utt2aug] or source.utterances
     segments = {} if source.segments is None else read_segments(source.folder / "segments")
     speech: dict[str, list[Sound]] = {}
@@ -138,7 +138,7 @@ def list_speech(source: SourceDir, sources: SoundSources) -> dict[str, list[Soun
             continue
         recording = source.recording(utt)
         seconds = source.seconds[utt] * speed_of(source.utt2aug.get(utt, ""))
-        # Past the end of a segment the talker of the copy itself may speak.
+        # After the end of a segment, the talker of the copy may speak.
         start, end = (segments[utt].start, segments[utt].start + seconds) if segments else (0.0, None)
         speech.setdefault(source.talker(utt), []).append(Sound(recording, seconds, start, end))
         if sources.files.setdefault(recording, source.wav_scp[recording]) != source.wav_scp[recording]:

@@ -1,4 +1,4 @@
-"""A data directory as augmentation reads it: its tables at once, who speaks in each utterance, and how long it is."""
+"""A data directory as augmentation reads it: all its tables, and the speaker and the length of each utterance."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ from speakerkd.files.tables import read_segments, read_table, without_speed
 
 @dataclass
 class SourceDir:
-    """The data directory that copies or babble are made of."""
+    """The data directory from which copies or babble are made."""
 
     folder: Path
     wav_scp: dict[str, str]
@@ -36,7 +36,7 @@ class SourceDir:
         return utterance if self.segments is None else self.segments[utterance].split()[0]
 
     def talker(self, utterance: str) -> str:
-        """Who is heard: the speaker, before any change of speed; without utt2spk the recording stands for them."""
+        """The person who speaks: the speaker before any change of speed. Without utt2spk it is the recording."""
         if self.utt2spk is not None:
             name = self.utt2spk[utterance]
         elif self.segments is not None:
@@ -87,7 +87,7 @@ def read_source_dir(folder: Path) -> SourceDir:
 
 
 def durations(source: SourceDir) -> dict[str, float]:
-    """Seconds of each utterance as it is heard, that is, after its own utt2aug."""
+    """The seconds of each utterance after the changes of its own utt2aug."""
     if source.utt2dur is not None:
         return {utt: length for utt, length in source.utt2dur.items() if length > 0}
     segments = {} if source.segments is None else read_segments(source.folder / "segments")

@@ -86,10 +86,10 @@ def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndar
 
 
 def feature_conf(folder: str | Path) -> Path | None:
-    """The conf file that the features of a data directory were made with; None: nobody recorded it.
+    """The conf file that the features of a data directory were made with; None: it is not recorded.
 
-    local/make_fbank.sh writes it into the data directory, and beside the archives: Kaldi's own utils leave conf/ out when
-    they copy, combine or split a directory, but keep feats.scp, whose first line leads there.
+    local/make_fbank.sh writes it into the data directory and beside the archives. When Kaldi's own utils copy, combine or
+    split a directory, they leave conf/ out. But they keep feats.scp, and its first line leads to the archives.
     """
     folder = Path(folder)
     if (folder / "conf/fbank.conf").exists():
@@ -102,7 +102,7 @@ def feature_conf(folder: str | Path) -> Path | None:
 
 
 def utterance_list_of(folder: str | Path) -> Path:
-    """The file of a data directory that names the utterances to do."""
+    """The file of a data directory that lists its utterances."""
     found = [path for name in ("feats.scp", "segments", "wav.scp") if (path := Path(folder) / name).exists()]
     if not found:
         raise ValueError(f"{folder} has neither feats.scp nor wav.scp; run stage 1 and 2")
@@ -114,7 +114,7 @@ def feature_source(
 ) -> tuple[FeatureSource, str]:
     """The features of the listed utterances, and a note for the log, which is empty if they are those on disk.
 
-    `listed` is utterance_list_of(folder) or a part of it. Without a front end on record, what is on disk is taken.
+    `listed` is utterance_list_of(folder) or a part of it. If the model records no front end, the features on disk are used.
     """
     folder = Path(folder)
     stored = (folder / "feats.scp").exists()
@@ -150,7 +150,7 @@ def departure(front_end: FrontEnd, folder: str | Path) -> str:
     )
 
 
-# These make no features of another kind: which recordings are taken, the noise under them, what is done in reading.
+# These options don't make different features: the choice of recordings, the dither, and what is done when reading.
 NOT_COMPARED = {"channel", "min_duration", "dither", *(field.name for field in dataclasses.fields(Reading))}
 
 

@@ -1,4 +1,4 @@
-"""This module turns the options of local/train.py into the data, the teachers, the batches and the method of a training."""
+"""Builds what local/train.py trains from its options: the data, the teachers, the batches and the method."""
 
 import logging
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from speakerkd.train.summary import require_speakers
 
 @dataclass(frozen=True)
 class ChosenMethod:
-    """What the conf files of the method and the classifier say."""
+    """The contents of the conf files of the method and the classifier."""
 
     name: str
     kind: type[Distiller]
@@ -42,7 +42,7 @@ class ChosenMethod:
 
 @dataclass
 class TrainData:
-    """The training utterances, and the originals of speakers held out."""
+    """The training utterances, and the originals of the held-out speakers."""
 
     utterances: Utterances
     entries: np.ndarray
@@ -61,7 +61,7 @@ def read_method(options: RunOptions) -> ChosenMethod:
 
 
 def load_data(options: RunOptions, chosen: ChosenMethod, data_dir: str) -> TrainData:
-    """Step 1: the utterances, what --vectors attaches to them, and speakers held out."""
+    """Step 1: the utterances, the vectors that --vectors attaches to them, and the held-out speakers."""
     needs = chosen.needs
     utterances = Utterances(data_dir, labels=needs.labels, audio=bool(needs.views), source=options.source)
     if augmented := set_up_waves(utterances.crops, options.augment, options.hear_clean, options.hear_frames):
@@ -79,7 +79,7 @@ def load_data(options: RunOptions, chosen: ChosenMethod, data_dir: str) -> Train
 
 
 def load_teachers(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict[str, Teacher]:
-    """Step 2: the teachers by name, if the method learns from any. With --missing=skip, utterances without a vector go."""
+    """Step 2: the teachers by name, if the method has any. With --missing=skip, utterances without a vector are removed."""
     if bool(options.teacher) != chosen.needs.teacher:
         raise ValueError(
             f"the method {chosen.name} learns from a teacher: give --teacher exp/<teacher>/final.pt, or an xvector.scp"
@@ -89,7 +89,7 @@ def load_teachers(options: RunOptions, chosen: ChosenMethod, data: TrainData) ->
     teachers: dict[str, Teacher] = {}
     if chosen.needs.teacher:
         files, centroids = named_teachers(options.teacher), centroids_of(options.centroids, options.teacher)
-        weights_of(options.teacher_weights, files)  # names are checked before anything is read
+        weights_of(options.teacher_weights, files)  # checks the names before anything is read
         for name, path in files.items():
             means = centroids.get(name, "")
             teachers[name] = find_teacher(
@@ -122,7 +122,7 @@ def make_batches(options: RunOptions, chosen: ChosenMethod, data: TrainData, wor
 def build_method(
     options: RunOptions, chosen: ChosenMethod, data: TrainData, teachers: dict[str, Teacher], world: World
 ) -> Distiller:
-    """Step 3: the net with its initial weights, and the method round it."""
+    """Step 3: the net with its initial weights, and the method around it."""
     torch.manual_seed(options.seed)
     utterances = data.utterances
     net = None

@@ -77,32 +77,32 @@ class RunOptions(TrainConf):
     model: str = opt("conf/model/xvector.conf", "conf file of the model")
     head: str = opt("conf/head.conf", "conf file of the classifier")
     kd: str = opt("conf/kd/none.conf", "conf file of the method")
-    teacher: str = opt("", "final.pt, or xvector.scp of the training utterances; several: name=file,...")
+    teacher: str = opt("", "teacher: a final.pt, or an xvector.scp of the training utterances; several: name=file,...")
     source: str = opt("feats", "what crops are made of: feats (rows of feats.scp) or waves (waves.scp, else wav.scp)")
     augment: str = opt("", "conf file of augmentation on the fly: noise, music, babble, rooms, telephone")
-    hear_clean: bool = opt(False, "teachers hear crops of waves without what --augment adds")
+    hear_clean: bool = opt(False, "true: teachers hear crops of waves without the augmentation of --augment")
     hear_frames: int = opt(
-        0, "teachers hear longer crops of waves round the student's, of so many frames; 0: the student's"
+        0, ">0: teachers hear longer crops of this many frames, around the student's; 0: the student's crops"
     )
     centroids: str = opt(
-        "", "spk_xvector.scp of the training speakers, by which the teacher judges them; or name=file,..."
+        "", "spk_xvector.scp with the training speakers' mean vectors, as the teacher's classifier; or name=file,..."
     )
-    teacher_weights: str = opt("", "weights of several teachers: name=number,...; without them all count the same")
+    teacher_weights: str = opt("", "weights of several teachers: name=number,...; default: equal weights")
     vectors: str = opt(
-        "", "further inputs of the method: name=file,...; a file is an scp of vectors or a table of numbers"
+        "", "further inputs of the method: name=file,...; a file is an scp of vectors, or a table of numbers"
     )
     missing: str = opt(
         "error",
-        "utterances without a vector or figure: error, zero (the method leaves them out) or skip (not used at all)",
+        "what to do with utterances without a vector: error, zero (the method leaves them out) or skip (never used)",
     )
     init: str = opt(
-        "", "final.pt to start from: its encoder, the classifier's rows of speakers it knows; maps: a matrix"
+        "", "final.pt to start from: takes its encoder and the classifier's rows of known speakers; for maps: a matrix"
     )
-    device: str = opt("auto", "auto, cpu or cuda")
-    threads: int = opt(0, "CPU threads of a process; 0: as PyTorch chooses")
-    log_interval: int = opt(50, "steps between lines of the log")
-    save_minutes: float = opt(10.0, "last.pt is written at least this often")
-    workers: int = opt(-1, "processes that make batches beside this one; -1: 4 where a GPU trains, else none")
+    device: str = opt("auto", "device: auto, cpu or cuda")
+    threads: int = opt(0, "number of CPU threads of a process; 0: as PyTorch chooses")
+    log_interval: int = opt(50, "number of steps between lines of the log")
+    save_minutes: float = opt(10.0, "last.pt is written at least every so many minutes")
+    workers: int = opt(-1, "number of extra processes that make batches; -1: 4 if a GPU trains, otherwise none")
 
 
 @dataclass(frozen=True)
