@@ -56,10 +56,9 @@ def describe_net(path: str, data: Utterances) -> list[tuple[str, str]]:
 
 
 def describe_vectors(path: str, data: Utterances) -> list[tuple[str, str]]:
-    keys = list(data.scp)
-    table = attach("vector", path, keys, keys, "zero")
+    table = attach("vector", path, data.scp.names, missing="zero")
     found = int((table.row_of >= 0).sum())
-    return [("vectors", f"of {table.dim}, of {found} of the {len(keys)} training utterances by their own names")]
+    return [("vectors", f"of {table.dim}, of {found} of the {len(data)} training utterances by their own names")]
 
 
 def heard(teacher: Teacher) -> str:

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     if can_plot():
         write_figures(out, systems, cells, trials, speakers.count)
     else:
-        logging.info("no figures: matplotlib is not installed")
+        logging.info("no figures: matplotlib is not installed (pip install matplotlib)")
     if not options.noise:
         return
     noisy = {}

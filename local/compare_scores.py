@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
             f"note: {speakers.count} speakers are few: a p-value just below 0.05 is weak evidence, minDCF's above all"
         )
     if options.det and not can_plot():
-        logging.info("no picture: matplotlib is not installed")
+        logging.info("no picture: matplotlib is not installed (pip install matplotlib)")
     elif options.det:
         pairs = {
             f"{mark} {path}": (scores, trials.target) for mark, path, scores in zip("AB", paths, systems, strict=True)

@@ -202,7 +202,7 @@ def main(argv: list[str]) -> None:
 
 def draw(options: Options, trials: Trials, scores: np.ndarray, row: Row, stem: Path) -> None:
     if options.plots and not can_plot():
-        logging.info("no pictures: matplotlib is not installed")
+        logging.info("no pictures: matplotlib is not installed (pip install matplotlib)")
     elif options.plots and np.ptp(scores) == 0:
         logging.warning("no pictures: all scores are the same; has the training collapsed?")
     elif options.plots:

@@ -46,6 +46,7 @@ out=${3%/}
 shift 3
 
 . local/lib.sh
+. utils/temporary_lib.sh
 # shellcheck disable=SC2086  # several options
 check_words "$data" "$trials" "$out" "$@" $score_opts
 talkers=5         # of babble
@@ -115,7 +116,7 @@ same() { # folder, folder: of the same tables?
   done
 }
 
-new=$(mktemp -d)
+new=$(temporary_folder "${TMPDIR:-/tmp}/speakerkd.noise")
 trap 'rm -rf "$new"' EXIT
 for kind in "${sounds[@]}"; do
   for snr in $(levels_of "$kind"); do

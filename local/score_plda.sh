@@ -38,6 +38,7 @@ test=$5
 out=${6%/}
 
 . local/lib.sh
+. utils/temporary_lib.sh
 check_words "$data" "$model" "$trials" "$enroll" "$test" "$out" "$enroll_spk2utt" "$num_utts" "$name"   # Kaldi runs its pipes by bash
 for file in "$data/utt2spk" "$data/spk2utt" "$model/xvector.scp" "$trials" "$enroll" "$test"; do
   [ -s "$file" ] || fail "$file is missing or empty; run the earlier stages, or see --help for the order of the arguments"
@@ -61,7 +62,7 @@ if [ -n "${KALDI_ROOT:-}" ]; then
 fi
 echo "$0: LDA and PLDA by $([ $use_kaldi = true ] && echo "Kaldi's binaries in $KALDI_ROOT" || echo "numpy")"
 
-temporary=$(mktemp -d "$out/.score_plda.XXXXXX")
+temporary=$(temporary_folder "$out/.score_plda")
 trap 'rm -rf "$temporary"' EXIT
 
 if [ "$stage" -le 1 ]; then

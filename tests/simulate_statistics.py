@@ -1,8 +1,15 @@
 #!/usr/bin/env python3
 """How often the test of two equal methods finds a difference, and how often the intervals hold the truth.
 
-Usage: tests/simulate_statistics.py [size|coverage] [simulations per case]    # about 30 minutes on one core with 600
+Usage: tests/simulate_statistics.py <part> [simulations per case] [words of a case's name]
+  tests/simulate_statistics.py size 600                         # 20 minutes on one core
+  tests/simulate_statistics.py size 2000 40 speakers, 3 seeds   # these cases alone
+  tests/simulate_statistics.py coverage 600                     # 10 minutes
+  tests/simulate_statistics.py grid                             # half a minute
 The figures in the docstring of speakerkd/score/intervals.py are what it printed.
+  size      false positives of the test of two equal methods
+  coverage  how often the intervals hold the truth, and the false alarms at minDCF's threshold
+  grid      the test's size for normal variables, by the weight of the seeds' term in the degrees of freedom
 
 The scores are sums of normal variables: a level per speaker, which both sides of a trial have, a level per speaker of its
 target trials, a level per utterance, and noise per trial. Then the true EER and minDCF are known. The two methods
@@ -11,6 +18,7 @@ levels for each speaker, 0.3 times as wide ("speakers"), in how far apart the me
 scores ("quality"), or in both and in noise per trial ("all").
 """
 
+import functools
 import sys
 from dataclasses import dataclass
 from math import sqrt
@@ -21,8 +29,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 from speakerkd.score.bootstrap import draw_speakers, replicate
-from speakerkd.score.intervals import difference_interval, estimate, p_value, share_interval
-from speakerkd.score.metrics import PRIORS, eer, min_dcf, roc
+from speakerkd.score.intervals import difference_interval, estimate, freedom_of, p_value, share_interval
+from speakerkd.score.metrics import PRIORS, eer, false_alarms, min_dcf, roc
+from speakerkd.score.student import student_quantile
 from speakerkd.score.trials import Speakers
 
 LEVEL, TARGET_LEVEL, UTTERANCE, TRIAL = 0.35, 0.5, 0.35, 0.7  # standard deviations
@@ -33,6 +42,7 @@ SEED_NOISE = {
     "all": (0.3, 0.15, 0.35),
 }
 MAX_NONTARGET = 20000  # so many of the nontarget trials are picked
+WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)  # of the grid
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Population:
     speakers: int
     utterances: int
     distance: float = 3.2
+    nontarget: int = MAX_NONTARGET
 
     def truth(self) -> list[float]:
         """EER and minDCF of infinitely many speakers."""
@@ -62,8 +73,8 @@ class Trials:
         one, other = np.triu_indices(count, 1)
         same = one // population.utterances == other // population.utterances
         nontarget = np.flatnonzero(~same)
-        if len(nontarget) > MAX_NONTARGET:
-            picked = np.sort(np.r_[np.flatnonzero(same), rng.choice(nontarget, MAX_NONTARGET, replace=False)])
+        if len(nontarget) > population.nontarget:
+            picked = np.sort(np.r_[np.flatnonzero(same), rng.choice(nontarget, population.nontarget, replace=False)])
             one, other, same = one[picked], other[picked], same[picked]
         self.rng, self.target = rng, same
         self.speakers = Speakers(one // population.utterances, other // population.utterances, population.speakers)
@@ -105,44 +116,95 @@ def p_of_equal_methods(
     return p_value(about)
 
 
-def holds(population: Population, rng: np.random.Generator, num_replicates: int = 400) -> list[bool]:
-    """Does the interval hold the truth? Of the EER and of minDCF at each prior."""
+def holds(population: Population, rng: np.random.Generator, num_replicates: int = 400) -> list[float]:
+    """Does the interval hold the truth? Of the EER and of minDCF at each prior; then the false alarms of the latter."""
     trials = Trials(population, rng)
     curve = roc(trials.scores, trials.target)
     values = [eer(curve)[0], *(min_dcf(curve, prior)[0] for prior in PRIORS)]
     draws = draw_speakers(population.speakers, num_replicates, int(rng.integers(1 << 30)))
     columns = replicate(trials.scores, trials.target, trials.speakers, draws).T
-    found = []
+    found: list[float] = []
     for value, column, truth in zip(values, columns, population.truth(), strict=True):
         low, high = share_interval(estimate([value], column, population.speakers))
         found.append(low <= truth <= high)
-    return found
+    return found + [false_alarms(curve, min_dcf(curve, prior)[1], int((~trials.target).sum())) for prior in PRIORS]
+
+
+@functools.cache
+def reaches(most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees of freedom, and the quantile of Student's t that belongs to each."""
+    steps = np.geomspace(1, most, 400)
+    return steps, np.array([student_quantile(0.975, step) for step in steps.tolist()])
+
+
+def size_for_normal_variables(
+    speakers: int, seeds: int, of_seeds: float, weight: float, count: int, rng: np.random.Generator
+) -> float:
+    """False positives at 5 % if both variances are those of normal variables; `of_seeds` is the seeds' part of the whole."""
+    value = rng.standard_normal(count)
+    by_seeds = of_seeds * rng.chisquare(seeds - 1, count) / (seeds - 1)
+    by_speakers = (1 - of_seeds) * rng.chisquare(speakers - 1, count) / (speakers - 1)
+    freedom = freedom_of(by_seeds, by_speakers, seeds, speakers, weight)
+    reach = np.interp(freedom, *reaches(speakers + seeds))
+    return float((np.abs(value) > reach * np.sqrt(by_seeds + by_speakers)).mean())
+
+
+def print_grid(count: int) -> None:
+    print(f"false positives at 5 %, the lowest and highest of 21 mixtures of the variances, in % of {count}")
+    for weight in WEIGHTS:
+        cases = []
+        for seeds in (3, 5):
+            for speakers in (16, 40, 300):
+                rng = np.random.default_rng(9)
+                sizes = [
+                    size_for_normal_variables(speakers, seeds, part, weight, count, rng)
+                    for part in np.linspace(0, 1, 21).tolist()
+                ]
+                cases.append((min(sizes), max(sizes)))
+        low, high = min(case[0] for case in cases), max(case[1] for case in cases)
+        print(f"weight {weight}: {100 * low:.1f} to {100 * high:.1f}", flush=True)
+
+
+def interval_of(count: int, of: int) -> str:
+    """95 % interval of a share, in percent (Wilson)."""
+    share, z = count / of, 1.96
+    centre = (share + z * z / (2 * of)) / (1 + z * z / of)
+    half = z * sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
+    return f"{100 * share:.1f} [{100 * (centre - half):.1f}, {100 * (centre + half):.1f}]"
 
 
 def main() -> None:
-    part = sys.argv[1] if len(sys.argv) > 1 else "both"
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 600
-    if part not in ("size", "coverage", "both"):
+    part, number, *words = [*sys.argv[1:], "", ""][: max(2, len(sys.argv) - 1)]
+    if part not in ("size", "coverage", "grid") or not (number or "1").isdigit():
         sys.exit(str(__doc__))
-    if part != "coverage":
-        print(
-            f"p below 0.05, in % of {count} comparisons of two equal methods (chance: ± {98 * sqrt(0.19 / count):.1f})"
-        )
+    count, wanted = int(number or 600), " ".join(words)
+    if part == "grid":
+        print_grid(int(number or 200_000))
+    if part == "size":
+        print(f"p below 0.05, in % of {count} comparisons of two equal methods, and a 95 % interval of that share")
         for speakers, utterances in ((16, 4), (40, 3), (300, 3)):
             for seeds in (3, 5):
                 for kind in SEED_NOISE:
+                    name = f"{speakers} speakers, {seeds} seeds, noise {kind}"
+                    if wanted not in name:
+                        continue
                     rng = np.random.default_rng(7)
                     population = Population(speakers, utterances)
-                    below = [p_of_equal_methods(population, seeds, kind, rng) < 0.05 for _ in range(count)]
-                    print(f"{speakers} speakers, {seeds} seeds, noise {kind}: {100 * np.mean(below):.1f}", flush=True)
-    if part != "size":
-        print(f"\n95 % intervals that hold the truth, in % of {count}: EER, minDCF at {', '.join(map(str, PRIORS))}")
+                    below = sum(p_of_equal_methods(population, seeds, kind, rng) < 0.05 for _ in range(count))
+                    print(f"{name}: {interval_of(below, count)}", flush=True)
+    if part == "coverage":
+        print(f"95 % intervals that hold the truth, in % of {count}: EER, minDCF at {', '.join(map(str, PRIORS))}; and")
+        print("the mean number of false alarms at minDCF's threshold")
         for distance in (3.2, 4.6):
-            for speakers in (16, 40, 100):
-                population, rng = Population(speakers, 5, distance), np.random.default_rng(8)
-                shares = np.mean([holds(population, rng) for _ in range(count)], 0)
-                name = f"EER {100 * population.truth()[0]:.1f} %, {speakers} speakers x 5"
-                print(f"{name}: {(100 * shares).round(1)}", flush=True)
+            for speakers, nontarget in ((16, MAX_NONTARGET), (40, MAX_NONTARGET), (100, MAX_NONTARGET), (100, 10**6)):
+                population, rng = Population(speakers, 5, distance, nontarget), np.random.default_rng(8)
+                trials = min(nontarget, 25 * speakers * (speakers - 1) // 2)
+                name = f"EER {100 * population.truth()[0]:.1f} %, {speakers} speakers x 5, {trials} nontarget trials"
+                if wanted not in name:
+                    continue
+                means = np.mean([holds(population, rng) for _ in range(count)], 0)
+                held, alarms = means[: 1 + len(PRIORS)], means[1 + len(PRIORS) :]
+                print(f"{name}: {(100 * held).round(1)}; {alarms.round(1)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import read_table, write_table
 from speakerkd.models import load_net
-from speakerkd.models.cluster import agglomerate, kmeans, mutual_information, purity
+from speakerkd.models.cluster import _table, agglomerate, kmeans, mutual_information, purity
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -80,6 +80,16 @@ def test_equal_vectors_and_few_of_them() -> None:
     assert sorted(np.bincount(kmeans(vectors, 2, 0)[0].numpy()).tolist()) == [3, 30]
     assert len(kmeans(vectors, 5, 0)[0]) == 33  # more clusters than different vectors: some stay empty
     assert len(torch.unique(kmeans(torch.eye(6), 6, 0)[0])) == 6
+
+
+def test_the_table_of_clusters_and_speakers_is_counted() -> None:
+    rng = np.random.default_rng(0)
+    labels, truth = rng.integers(0, 9, 500) * 3, rng.integers(-2, 5, 500)
+    table = _table(labels, truth)
+    assert table.dtype == np.float64 and table.shape == (9, 7)
+    for row, label in enumerate(np.unique(labels)):
+        for column, speaker in enumerate(np.unique(truth)):
+            assert table[row, column] == ((labels == label) & (truth == speaker)).sum()
 
 
 def test_purity_and_information_by_hand() -> None:

@@ -1,13 +1,17 @@
 """What a comparison leaves for a paper."""
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from speakerkd.files.kaldi import ArkWriter
 from speakerkd.score.plots import Bar, bar_plot, cost_plot, det_plot
+from speakerkd.train.comparison import check_alike
 from speakerkd.train.comparison_files import latex
+from speakerkd.train.identity import fingerprints
 
 
 def test_latex() -> None:
@@ -29,3 +33,41 @@ def test_figures(tmp_path: Path, ending: str, magic: bytes) -> None:
     for name in ("eer", "cost", "det"):
         assert (tmp_path / f"{name}.{ending}").read_bytes().startswith(magic)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["exp/t/final.pt", "exp/t/xvectors/xvector.scp"])
+def test_two_teachers_of_one_name_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Vectors count by what their archives hold: the scp of another extractor has the same lines."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+
+    def teach(value: float) -> None:
+        if name.endswith(".pt"):
+            file.write_bytes(bytes(f"{value}", "ascii"))
+            return
+        with ArkWriter(file.with_suffix("")) as write:
+            write("a", np.full(4, value, np.float32))
+
+    def system(seed: int) -> Path:
+        folder = tmp_path / f"exp/c/xvector_enskd_own_s{seed}"
+        folder.mkdir(parents=True)
+        options = {each: {} for each in ("data", "model", "method", "head")}
+        options |= {"train": {"seed": seed}, "init": "", "files": fingerprints([name])}
+        record = {"options": options, "run": {"command": ["train.py", "--kd", "conf/enskd.conf"]}}
+        (folder / "conf.json").write_text(json.dumps(record))
+        return folder
+
+    teach(1)
+    text = file.read_bytes()
+    first = system(0)
+    check_alike([first, system(1)])
+    teach(2)
+    assert (file.read_bytes() == text) == name.endswith(".scp")
+    with pytest.raises(ValueError, match=rf"_s0 was trained with other options than the files now say \(files\.{name}"):
+        check_alike([first])
+    second = system(2)
+    for path in file.parent.iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=rf"_s2 was trained with other options than {first.name} \(files\.{name}"):
+        check_alike([first, second])

@@ -1,5 +1,6 @@
 """Names that reach bash through the job runners, and names that awk might take for an assignment."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +80,17 @@ def test_a_data_directory_that_looks_like_an_assignment(recipe: Path, sh: Run) -
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len((folder / "feats.scp").read_text().splitlines()) == 1
+
+
+def test_no_path_is_a_format_of_printf() -> None:
+    """printf "$out/%s\\n" reads a % in the name of the folder as a directive."""
+    formats = re.compile(r"""printf (?:-v \S+ )?(?:-- )?"[^"]*\$(?!\()""")
+    scripts = [path for path in ROOT.rglob("*.sh") if "venv" not in path.parts and not path.is_symlink()]
+    assert len(scripts) > 30
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in scripts
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if formats.search(line)
+    ]
+    assert not found

@@ -15,6 +15,7 @@ from toy import SPEAKERS
 from speakerkd.batches.attached import attach
 from speakerkd.batches.dataset import Batch
 from speakerkd.files.kaldi import ArkWriter
+from speakerkd.files.names import Names
 from speakerkd.kd import Clock, Components
 from speakerkd.kd.embed import without_self
 from speakerkd.kd.mkd import BASES, MKD, MKDConf, of_mean_one
@@ -324,20 +325,20 @@ def test_figures_of_the_log_are_of_who_has_a_face() -> None:
 
 
 def test_entries_that_are_missing_too_many_or_no_figures(tmp_path: Path) -> None:
-    keys = ["a", "b", "c"]
+    keys = Names.of(["a", "b", "c"])
     vectors = {key: np.full(4, value, np.float32) for value, key in enumerate(("a", "b", "x", "y"), 1)}
     with ArkWriter(tmp_path / "face") as write:
         for key, each in vectors.items():
             write(key, each)
     faces, figures = tmp_path / "face.scp", tmp_path / "utt2quality"
     with pytest.raises(ValueError, match="1 of 3 utterances have no teacher: c; make it for the same data directory"):
-        attach("teacher", faces, keys, keys)
-    found = attach("teacher", faces, keys, keys, "zero")
+        attach("teacher", faces, keys)
+    found = attach("teacher", faces, keys, missing="zero")
     np.testing.assert_array_equal(found.of(np.arange(3)), [vectors["a"], vectors["b"], np.zeros(4)])
     assert found.present.tolist() == [True, True, False]
     figures.write_text("a 0\nb -2.5\nx 7\n")
     np.testing.assert_array_equal(
-        attach("quality", figures, keys, keys, "zero").of(np.arange(3)), [[0], [-2.5], [np.nan]]
+        attach("quality", figures, keys, missing="zero").of(np.arange(3)), [[0], [-2.5], [np.nan]]
     )
     for text, message in (
         ("b nan", "'b nan': not a finite number"),
@@ -346,4 +347,4 @@ def test_entries_that_are_missing_too_many_or_no_figures(tmp_path: Path) -> None
     ):
         figures.write_text(f"a 0\n{text}\n")
         with pytest.raises(ValueError, match=message):
-            attach("quality", figures, keys, keys, "zero")
+            attach("quality", figures, keys, missing="zero")

@@ -296,6 +296,41 @@ def damage_format(record: dict[str, Any]) -> None:
     record["format"] = "other-2"
 
 
+WEIGHT = "encoder.frame1.conv.weight"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("format", torch.zeros(2), "not a net of speakerkd"),
+        ("feat_dim", -1, "no model can be built"),
+        ("conf", {"channels": 2**40}, "no model can be built"),
+        ("conf", {"channels": torch.zeros(2)}, "no model can be built"),
+        ("head", 5, "no model can be built"),
+        ("head", [], "no model can be built"),
+        ("weights", None, f"no numbers as they are needed in {WEIGHT}"),
+        ("weights", "x", f"no numbers as they are needed in {WEIGHT}"),
+        ("weights", torch.zeros(8, 10, 5, dtype=torch.int64), f"no numbers as they are needed in {WEIGHT}"),
+        ("weights", torch.zeros(8, 10, 5, dtype=torch.complex64), f"no numbers as they are needed in {WEIGHT}"),
+        ("weights", torch.zeros(8, 10, 5).to_sparse(), f"no numbers as they are needed in {WEIGHT}"),
+    ],
+)
+def test_odd_checkpoints_are_errors_in_a_sentence(field: str, value: Any, words: str, tmp_path: Path) -> None:
+    """Each of these was a traceback."""
+    path = tmp_path / "final.pt"
+    save_net(path, net_of())
+    record = torch.load(path, weights_only=True)
+    if field == "weights":
+        record["weights"][WEIGHT] = value
+    elif isinstance(value, dict):
+        record[field] |= value
+    else:
+        record[field] = value
+    torch.save(record, path)
+    with pytest.raises(ValueError, match=f"final.pt: {words}"):
+        load_net(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

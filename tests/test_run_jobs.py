@@ -298,3 +298,19 @@ def test_a_failure_on_a_terminal_shows_the_end_of_the_log(tmp_path: Path) -> Non
 def test_no_progress_without_a_terminal(run, tmp_path):
     done = run("log/x.log", "sleep", "1.5")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("words", [[RUN_JOBS, "x.log", "true"], [RUN_JOBS.with_name("validate_data_dir.sh"), "data"]])
+def test_leftovers_of_killed_runs_are_removed(tmp_path: Path, words: list[str | Path]) -> None:
+    """And the folders of live ones, of other machines, and of no one that is known, stay."""
+    (tmp_path / "data").mkdir()
+    host = subprocess.run(["bash", "-c", "echo $HOSTNAME"], capture_output=True, text=True).stdout.strip()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    name = "speakerkd.jobs" if words[0] == RUN_JOBS else "speakerkd.validate"
+    dead = tmp_path / f"{name}.{host}.{gone.pid}.aBc123"
+    others = [tmp_path / f"{name}.{host}.{os.getpid()}.aBc123", tmp_path / f"{name}.elsewhere.{gone.pid}.aBc123"]
+    for folder in (dead, *others):
+        (folder / "1").mkdir(parents=True)
+    subprocess.run(words, cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True)
+    assert sorted(tmp_path.glob(f"{name}.*")) == sorted(others)

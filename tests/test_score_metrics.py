@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 from score_data import GOLDEN
 
-from speakerkd.score.metrics import PRIORS, act_dcf, cllr, eer, group_scores, kaldi_eer, min_cllr, min_dcf, roc
+from speakerkd.score.metrics import (
+    PRIORS,
+    act_dcf,
+    cllr,
+    eer,
+    false_alarms,
+    group_scores,
+    kaldi_eer,
+    min_cllr,
+    min_dcf,
+    roc,
+)
 from speakerkd.score.trials import read_scores, read_trials
 
 
@@ -113,3 +124,19 @@ def test_not_a_number_is_refused() -> None:
         roc(np.array([0.0, np.nan]), np.array([True, False]))
     with pytest.raises(ValueError, match="target and nontarget"):
         roc(np.array([0.0, 1]), np.array([True, True]))
+
+
+@pytest.mark.parametrize("target", [[], [True, True], [False, False]])
+def test_an_roc_of_no_trials_or_of_one_kind_is_an_error_in_a_sentence(target: list[bool]) -> None:
+    with pytest.raises(ValueError, match="error rates need target and nontarget trials"):
+        roc(np.arange(len(target), dtype=np.float64), np.array(target, bool))
+
+
+def test_false_alarms_are_those_at_the_threshold() -> None:
+    for seed in range(5):
+        scores, target = some_scores(seed, seed % 2 == 1)
+        curve = roc(scores, target)
+        for prior in PRIORS:
+            threshold = min_dcf(curve, prior)[1]
+            accepted = int((scores[~target] >= threshold).sum())
+            assert false_alarms(curve, threshold, int((~target).sum())) == accepted

@@ -71,10 +71,12 @@ def test_installs_once_and_adds_extras(clone: Path) -> None:
 
 def test_failed_set_up_leaves_nothing_and_says_how_to_go_on(clone: Path) -> None:
     code, error = finish(start(clone, pip="false"))
-    assert code == 1 and "set-up failed" in error and not (clone / "tools/venv").exists()
+    again = "tools/setup.sh: set-up failed; the reason is above. When it is mended, run: tools/setup.sh\n"
+    assert code == 1 and error.endswith(again) and not (clone / "tools/venv").exists()
     assert finish(start(clone))[0] == 0
     # An extra that can't be had does not cost the environment that works.
-    code, error = finish(start(clone, "--extras", "onnx", pip="false"))
+    code, error = finish(start(clone, "--extras", "onnx  face", pip="false"))
+    assert error.endswith(' run: tools/setup.sh --extras "face onnx"\n')
     assert code == 1 and (clone / "tools/venv/bin/python").exists()
     assert finish(start(clone)) == (0, "")
 
@@ -102,6 +104,26 @@ def test_two_at_a_time_install_once(clone: Path) -> None:
     assert finish(first)[0] == 0
     code, error = finish(second)
     assert code == 0 and "waiting for another set-up" in error and len(pip_calls(clone)) == 1
+
+
+def test_pictures_are_part_of_the_set_up_and_can_be_missed(clone: Path, tmp_path: Path) -> None:
+    """Without an extra; an environment of one's own may lack matplotlib, but not what the recipes need."""
+    assert finish(start(clone))[0] == 0
+    (call,) = pip_calls(clone)
+    pinned = [line.split("==")[0] for line in (clone / "requirements.txt").read_text().splitlines() if "==" in line]
+    assert f"-r {clone}/requirements.txt" in call and "matplotlib" in pinned
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    for name, code, message in (
+        ("matplotlib", 0, "matplotlib is not there: no pictures of curves and scores; remedy: pip install matplotlib"),
+        ("kaldiio", 1, "MISSING kaldiio"),
+    ):
+        (absent / f"{name}.py").write_text(f"raise ImportError('no {name}')\n")
+        done = subprocess.run(
+            ["python3", ROOT / "tools/check_env.py"],
+            env={**os.environ, "PYTHONPATH": str(absent)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code and message in done.stdout, done
 
 
 def test_unusable_words(clone: Path) -> None:

@@ -17,6 +17,8 @@ from conftest import ROOT, noise, write_wav
 from speakerkd.audio.recordings import mono, read_audio
 from speakerkd.conf import read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
+from speakerkd.feats.frontend import KaldiConf, KaldiFrontEnd
+from speakerkd.feats.source import feature_source
 from speakerkd.feats.vad import VadConf, energy_vad
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import Segment, read_table, write_data_dir, write_table
@@ -228,6 +230,10 @@ def test_copies_that_lost_their_utt2aug(recipe: Path, data: Path, sh: Run) -> No
         assert "data/lost has augmented copies but no utt2aug" in done.stderr
         assert "s0-0 and s0-0-noise have the same recording (12 such)" in done.stderr
     assert (lost / "feats.scp").exists()  # refused before anything was removed
+    ear = KaldiFrontEnd(KaldiConf(num_mel_bins=30), "another model's")  # an extraction that must read the recordings
+    with pytest.raises(ValueError, match="augmented copies but no utt2aug.* have the same recording"):
+        feature_source(ear, lost, lost / "feats.scp", "final.pt")
+    feature_source(ear, recipe / "data/all", recipe / "data/all/feats.scp", "final.pt")
     shutil.copy(recipe / "data/all/utt2aug", lost)  # the remedy; generated noise has no aug.scp
     sh("local/compute_vad.sh", "--nj", 1, lost)
 

@@ -8,6 +8,7 @@ Sections:
   crops   two-second crops of waves with their features, plain and with noise and rooms, beside torchaudio's chain
   load    two-second crops from compressed archives on one core, beside kaldiio.load_mat; bytes read from a cold disk
   index   a long scp: seconds to open, memory with no and with four workers
+  opening a data directory of 9.8 million utterances, as training opens it: seconds, private memory
   train   crops per second of the training loop, beside the same model stepping on tensors in memory
   distill crops per second of a step of distillation, beside plain training and the teacher alone
   sdpn    crops per second of SDPN's whole step, beside its forward and backward passes alone
@@ -49,6 +50,7 @@ SECTIONS = {
     "load": "features",
     "crops": "wavecrops",
     "index": "features",
+    "opening": "opening",
     "train": "training",
     "distill": "distilling",
     "sdpn": "selftaught",

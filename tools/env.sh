@@ -15,7 +15,7 @@ _has_packages() {
 import importlib.util, shutil, sys
 names = ["torch", "torchaudio", "kaldiio", "numpy", "soundfile", "tqdm"]
 if "dev" in sys.argv[1]:
-    names += ["pytest", "ruff", "mypy", "hypothesis", "kaldi_native_io", "kaldi_native_fbank"]
+    names += ["pytest", "ruff", "mypy", "hypothesis", "kaldi_native_io", "kaldi_native_fbank", "matplotlib"]
 if "plot" in sys.argv[1]:
     names += ["matplotlib"]
 programs = ["shellcheck"] if "dev" in sys.argv[1] else []

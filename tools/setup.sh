@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Make the Python environment of the recipes, tools/venv, from the pins in requirements.txt.
 #
-# Usage: tools/setup.sh [--extras "dev plot"] [--python python3.11]
-#   tools/setup.sh                       # what the recipes need
-#   tools/setup.sh --extras "dev plot"   # and what tests and pictures need
+# Usage: tools/setup.sh [--extras "dev onnx"] [--python python3.11]
+#   tools/setup.sh                # what the recipes need, pictures too
+#   tools/setup.sh --extras dev   # and what the tests need
 # Options:
-#   --extras "a b"   extras of pyproject.toml: plot, face, onnx, app, export, dev
+#   --extras "a b"   extras of pyproject.toml: face, onnx, app, export, dev (plot adds nothing: matplotlib is always there)
 #   --python x       the interpreter to use; default: the first of python3.12, 3.11, 3.10, python3 that is suitable
 #
 # It can be run at any time. If the environment is complete, it does nothing. If something is missing, it adds it. If an
@@ -70,8 +70,10 @@ fi
 
 # A complete environment is added to; a new one that fails is taken away.
 fail() {
+  local words
+  read -r words <<< "$wanted" || true
   if ! $complete; then rm -rf "$venv"; fi
-  echo "$0: set-up failed. Mend the cause named above and run it again: tools/setup.sh --extras \"$wanted\"" >&2
+  echo "$0: set-up failed; the reason is above. When it is mended, run: tools/setup.sh${words:+ --extras \"$words\"}" >&2
   exit 1
 }
 trap fail INT TERM HUP

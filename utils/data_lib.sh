@@ -5,6 +5,8 @@
 set -euo pipefail
 export LC_ALL=C
 utils=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck disable=SC1091
+. "$utils/temporary_lib.sh"
 
 log() { echo "$0: $*"; }
 warn() { echo "$0: $*" >&2; }
@@ -122,15 +124,9 @@ say_left_out() {
 # new_dir DEST: sets $tmp to an empty folder beside DEST, removed at exit. Everything is written there, so that DEST
 # is never half made. Folders that scripts killed on this machine left are removed.
 new_dir() {
-  local start left pid
   [ -n "$1" ] || die "the name of the new directory is empty"
   mkdir -p "$(dirname "$1")"
-  start="$(dirname "$1")/.$(basename "$1").$HOSTNAME"
-  for left in "$start".*.??????; do
-    pid=${left#"$start".} pid=${pid%.*}
-    if [[ $pid =~ ^[0-9]+$ ]] && [ -d "$left" ] && [ -d /proc/self ] && [ ! -d "/proc/$pid" ]; then rm -rf "$left"; fi
-  done
-  tmp=$(mktemp -d "$start.$$.XXXXXX")
+  tmp=$(temporary_folder "$(dirname "$1")/.$(basename "$1")")
   chmod "$(printf '%o' $((0777 & ~$(umask))))" "$tmp"
   trap 'rm -rf "$tmp"' EXIT
 }

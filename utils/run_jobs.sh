@@ -17,6 +17,7 @@
 # passed to bash. So quoted "|", ">", ";" and "&&" act there. An argument with a space in it stays one argument.
 
 . "$(dirname "$0")/job_lib.sh"
+. "$(dirname "$0")/temporary_lib.sh"
 
 parse_job "$@"
 num_jobs=$((end - start + 1))
@@ -42,7 +43,7 @@ if [ -z "$max_jobs_run" ]; then
 fi
 [ "$max_jobs_run" -le "$num_jobs" ] || max_jobs_run=$num_jobs
 
-status_dir=$(mktemp -d)
+status_dir=$(temporary_folder "${TMPDIR:-/tmp}/speakerkd.jobs")
 trap 'rm -rf "$status_dir"' EXIT
 pids=()  # of the job in each of the max_jobs_run places
 

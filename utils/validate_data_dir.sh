@@ -32,7 +32,7 @@ data=${1%/}
 [ -d "$data" ] || die "no such directory: $data"
 fix="$utils/fix_data_dir.sh $data"
 
-tmp=$(mktemp -d)
+tmp=$(temporary_folder "${TMPDIR:-/tmp}/speakerkd.validate")
 trap 'rm -rf "$tmp"' EXIT
 faults=0
 fault() {

@@ -41,7 +41,7 @@ class WaveRanges:
     """ranges(i, first, last): these samples of entry i, mono float32 in [-1, 1). A ValueError names the line."""
 
     def __init__(self, path: str | Path, rate: int, channel: int = -1) -> None:
-        self.scp, self.rate, self.channel = Scp(path), rate, channel
+        self.scp, self.rate, self.channel = Scp(path, keep=True), rate, channel
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
 
     def __len__(self) -> int:

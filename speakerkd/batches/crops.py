@@ -1,6 +1,5 @@
 """What stands at a place of an utterance: rows of feats.scp (ArkCrops), or features of samples (WaveCrops, wavecrops.py)."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from speakerkd.batches.columns import read_counts
 from speakerkd.feats.frontend import FrontEnd
 from speakerkd.files.kaldi import Scp
-from speakerkd.files.tables import FIX, read_lines
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class ArkCrops:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.scp = Scp(self.folder / "feats.scp", pipes=True)
+        self.scp = Scp(self.folder / "feats.scp", pipes=True, keep=True)
         if not (self.folder / "utt2num_frames").exists():  # features that local/make_fbank.sh did not make
             raise ValueError(
                 f"{self.folder}/utt2num_frames is missing; local/make_num_frames.py {self.folder} makes it"
@@ -108,7 +107,7 @@ class NoCrops:
     frames: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scp = Scp(self.folder / "utt2spk")
+        self.scp = Scp(self.folder / "utt2spk", keep=True)
         self.frames = np.zeros(len(self.scp), np.int32)
 
     def cut(self, places: Places) -> CropFeatures:
@@ -119,27 +118,3 @@ class NoCrops:
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(f"{name}: the method takes no audio, so there is nothing that this teacher could hear")
-
-
-def read_counts(path: Path, scp: Scp, kind: type[np.integer]) -> np.ndarray:
-    """The second column of such a table, as numbers from 1 up."""
-    texts = read_column(path, scp)
-    most = int(np.iinfo(kind).max)
-    wrong = [i for i, text in enumerate(texts) if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= most]
-    if wrong:
-        raise ValueError(f"{path}:{wrong[0] + 1}: '{texts[wrong[0]]}' is not a number from 1 to {most}; make it again")
-    return np.fromiter(map(int, texts), kind, len(texts))
-
-
-def read_column(path: Path, scp: Scp) -> "list[str]":
-    """The second column of a table that must have the utterances of the scp, in its order."""
-    values = []
-    for index, (number, line) in enumerate(read_lines(path)):
-        key, _, value = line.partition(" ")
-        if index >= len(scp) or key != scp.key(index):
-            expected = scp.key(index) if index < len(scp) else "the end"
-            raise ValueError(f"{path}:{number}: '{key}' where {Path(scp.path).name} has '{expected}'; {FIX}")
-        values.append(value.strip())
-    if len(values) != len(scp):
-        raise ValueError(f"{path}: {len(values)} lines, {Path(scp.path).name} has {len(scp)}; {FIX}")
-    return values

@@ -75,13 +75,14 @@ class Batches(torch.utils.data.Dataset[Batch]):
         self.data, self.views, self.seed, self.mask = utterances, views, seed, mask
         self.lengths = [max(1, round(view.length * num_frames)) for view in views]
         # Entries by group: those of group g are order[first[g] : first[g + 1]]; the same for originals alone.
-        entries = np.arange(len(utterances)) if entries is None else entries
-        self._all = _grouped(utterances.group_of, entries)
-        self._clean = _grouped(utterances.group_of, entries[utterances.original[entries]])
-        if any(view.clean for view in views) and len(self._clean[1]) != len(self._all[1]):
-            raise ValueError(
-                f"{utterances.folder}/utt2uniq: some copies have no original here, and a clean view is asked for"
-            )
+        entries = np.arange(len(utterances), dtype=np.int32) if entries is None else entries
+        self._all = self._clean = _grouped(utterances.group_of, entries)
+        if any(view.clean for view in views) and not utterances.original.all():
+            self._clean = _grouped(utterances.group_of, entries[utterances.original[entries]])
+            if len(self._clean[1]) != len(self._all[1]):
+                raise ValueError(
+                    f"{utterances.folder}/utt2uniq: some copies have no original here, and a clean view is asked for"
+                )
         for name, each in utterances.crop_vectors.items():
             if each.frames < self.lengths[0]:
                 raise ValueError(
@@ -137,8 +138,11 @@ class Batches(torch.utils.data.Dataset[Batch]):
         """The epoch of a step, and the groups of this process's share of it."""
         epoch, position = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            random = np.random.default_rng([self.seed, epoch])
-            self._permutation = self._order(epoch) if self._order else random.permutation(self.num_groups)
+            if self._order:
+                self._permutation = self._order(epoch)
+            else:  # as permutation() draws it, in half the memory
+                self._permutation = np.arange(self.num_groups, dtype=np.int32)
+                np.random.default_rng([self.seed, epoch]).shuffle(self._permutation)
             self._epoch = epoch
         return epoch, self._permutation[position * self.batch_size :][self._share]
 
@@ -179,9 +183,14 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
 def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(entries sorted by group, where each group starts, and the end); groups are renumbered without gaps."""
-    order = entries[np.argsort(group_of[entries], kind="stable")]
-    changes = np.flatnonzero(np.diff(group_of[order])) + 1
-    return order, np.concatenate([[0], changes, [len(order)]]).astype(np.int64)
+    groups = group_of[entries]
+    if (groups[1:] >= groups[:-1]).all():
+        order = entries
+    else:
+        order = entries[np.argsort(groups, kind="stable")]
+        groups = group_of[order]
+    changes = np.flatnonzero(groups[1:] != groups[:-1]).astype(np.int32)
+    return order, np.concatenate([[0], changes + 1, [len(order)]], dtype=np.int32)
 
 
 def uniform(seed: int, epoch: int, numbers: np.ndarray, stream: int) -> np.ndarray:

@@ -13,6 +13,8 @@ import numpy as np
 
 from speakerkd.conf import first_few
 from speakerkd.files.kaldi import Scp
+from speakerkd.files.names import Names
+from speakerkd.files.tables import read_lines
 
 NAME = re.compile(r"(.+)-(\d{8,})-(\d{8,})")
 
@@ -64,6 +66,12 @@ class CropVectors:
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
             sums[labels[entry]] += rows.sum(0)
         return sums
+
+
+def may_be_crops(path: str | Path, keys: Names) -> bool:
+    """Only by the first name: whether it is worth while to look at all of them."""
+    first = next((line.partition(" ")[0] for _, line in read_lines(path)), "")
+    return bool(NAME.fullmatch(first)) and keys.find(first) < 0
 
 
 def crop_vectors(

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerkd.batches.attached import Attached, attach
-from speakerkd.batches.crops import ArkCrops, Crops, NoCrops, read_column
-from speakerkd.batches.places import CropVectors, crop_vectors
+from speakerkd.batches.attached import Attached, Originals, attach
+from speakerkd.batches.columns import Column, read_column
+from speakerkd.batches.crops import ArkCrops, Crops, NoCrops
+from speakerkd.batches.places import CropVectors, crop_vectors, may_be_crops
 from speakerkd.batches.wavecrops import WaveCrops
 from speakerkd.conf import first_few
+from speakerkd.files.stored import Sink, stored
 from speakerkd.files.tables import without_speed
 
 SOURCES: dict[str, Callable[[Path], Crops]] = {"feats": ArkCrops, "waves": WaveCrops}
@@ -26,44 +28,51 @@ class Utterances:
         self.speakers: tuple[str, ...] = ()
         self.labels: np.ndarray | None = None
         if labels:
-            names = list(read_column(folder / "utt2spk", self.scp))
-            self.speakers = tuple(sorted(set(names)))
-            number = {name: index for index, name in enumerate(self.speakers)}
-            self.labels = np.fromiter((number[name] for name in names), np.int32, len(names))
+            owners = read_column(folder / "utt2spk", self.scp)
+            self.speakers, self.labels = tuple(owners.names), owners.number
         uniq = folder / "utt2uniq"
-        names = list(read_column(uniq, self.scp)) if uniq.exists() else list(self.scp)
-        self.original = np.fromiter((name == key for name, key in zip(names, self.scp, strict=True)), bool, len(names))
-        self.group_of = self._groups(names)
+        self._originals = read_column(uniq, self.scp) if uniq.exists() else None
+        if self._originals is None:
+            self.original = np.ones(len(self), bool)
+            self.group_of = np.arange(len(self), dtype=np.int32)
+        else:
+            self.original = self._originals.own
+            self.group_of = self._groups(self._originals)
         self.vectors: dict[str, Attached] = {}
         self.crop_vectors: dict[str, CropVectors] = {}
 
     def __len__(self) -> int:
         return len(self.scp)
 
-    def _groups(self, originals: list[str]) -> np.ndarray:
+    def _groups(self, originals: Column) -> np.ndarray:
         """(entries,) int32: the copies of an original, as far as they are of one speaker.
 
         Kaldi's utt2uniq gives copies at other speeds the original at its own speed; they are speakers of their own.
         """
-        numbers = {name: index for index, name in enumerate(sorted(set(originals)))}
-        group_of = np.fromiter((numbers[name] for name in originals), np.int32, len(originals))
-        if self.labels is None:
-            return group_of
-        pairs = group_of.astype(np.int64) * len(self.speakers) + self.labels
-        return np.unique(pairs, return_inverse=True)[1].astype(np.int32)
+        labels = self.labels
+        if labels is None:
+            return originals.number
+
+        def make(sink: Sink) -> None:
+            pairs = originals.number.astype(np.int64) * len(self.speakers) + labels
+            sink.add("group", np.unique(pairs, return_inverse=True)[1].astype(np.int32))
+
+        sources: list[str | Path] = [self.scp.path, self.folder / "utt2spk", self.folder / "utt2uniq"]
+        return stored(self.folder, f"groups.of.{Path(self.scp.path).name}", sources, ("group",), make)["group"]
 
     def attach(self, name: str, path: str | Path, missing: str = "error") -> None:
         """Batches will hold each utterance's vector of this file, under this name.
 
         Where it is all that there is of an utterance, an augmented copy must have its own: the original's won't do.
         """
-        keys, uniq = list(self.scp), self.folder / "utt2uniq"
-        originals = list(read_column(uniq, self.scp)) if self.audio and uniq.exists() else keys
-        crops = (
-            crop_vectors(name, path, keys, originals, missing) if self.audio and str(path).endswith(".scp") else None
-        )
+        keys, uniq = self.scp.names, self._originals if self.audio else None
+        crops = None
+        if self.audio and str(path).endswith(".scp") and may_be_crops(path, keys):
+            crops = crop_vectors(name, path, list(keys), list(keys if uniq is None else uniq), missing)
         if crops is None:
-            self.vectors[name] = attach(name, path, keys, originals, missing)
+            originals = Originals(uniq.names, uniq.number) if uniq else None
+            tables: list[str | Path] = [self.scp.path, *([self.folder / "utt2uniq"] if uniq else [])]
+            self.vectors[name] = attach(name, path, keys, originals, missing, self.folder, tables)
             return
         for other, each in self.crop_vectors.items():
             if not crops.same_places(each):
@@ -99,7 +108,7 @@ def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray,
             "leave it out, and score a test set"
         )
     if utterances.labels is None or count == 0:
-        return np.arange(len(utterances)), nothing, nothing
+        return np.arange(len(utterances), dtype=np.int32), nothing, nothing
     names = np.array(utterances.speakers)
     people, person_of = np.unique([without_speed(name) for name in names], return_inverse=True)
     if not 2 <= count <= len(people) - 2:
@@ -117,4 +126,4 @@ def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray,
     number = np.cumsum(~held) - 1
     utterances.labels = np.where(away, -1, number[utterances.labels]).astype(np.int32)
     utterances.speakers = tuple(names[~held].tolist())
-    return np.flatnonzero(~away), valid, speakers
+    return np.flatnonzero(~away).astype(np.int32), valid, speakers

@@ -15,7 +15,8 @@ import numpy as np
 
 from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.audio.ranges import REMEDY, WaveRanges
-from speakerkd.batches.crops import CropFeatures, Crops, Places, read_column, read_counts
+from speakerkd.batches.columns import read_column, read_counts
+from speakerkd.batches.crops import CropFeatures, Crops, Places
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.frontend import FrontEnd
@@ -52,6 +53,7 @@ class WaveCrops:
         self._front_ends: dict[str, FrontEnd] = {}
         self._augment: OnTheFly | None = None
         self._talkers: list[str] = []
+        self._talker_of = np.zeros(0, np.int32)  # entry -> the number of its talker
         self.hear_clean = False  # teachers hear crops without what augment() adds
         self.hear_frames = 0  # teachers hear longer crops, of so many frames
 
@@ -80,15 +82,19 @@ class WaveCrops:
         return min(max(start - (heard_length - length) // 2, 0), latest)
 
     def _changed(self, wave: np.ndarray, seed: int, entry: int) -> np.ndarray:
-        return self._augment(wave, seed, self._talkers[entry]) if self._augment else wave
+        return self._augment(wave, seed, self._talkers[self._talker_of[entry]]) if self._augment else wave
 
     def augment(self, conf: AugmentConf) -> str:
         """Makes all crops augmented, except those of clean views. Says where the sounds come from."""
         check_not_twice(self.folder)
         self._augment = OnTheFly(conf, self.folder, self._fbank.rate)
         utt2spk = self.folder / "utt2spk"
-        names = read_column(utt2spk, self.scp) if utt2spk.exists() else list(self.scp)
-        self._talkers = [without_speed(name) for name in names]
+        if utt2spk.exists():
+            speakers = read_column(utt2spk, self.scp)
+            self._talkers, self._talker_of = list(map(without_speed, speakers.names)), speakers.number
+        else:
+            self._talkers = list(map(without_speed, self.scp))
+            self._talker_of = np.arange(len(self.scp))
         return self._augment.said
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:

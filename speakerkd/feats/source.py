@@ -1,7 +1,9 @@
 """The features of a data directory as a model was trained to hear them: those on disk, or computed from the recordings."""
 
 import dataclasses
+import logging
 import re
+import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +55,7 @@ class ComputedFeatures:
     """Features that a front end computes from the recordings, of the same channel as the features on disk."""
 
     def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
+        check_copies(folder)
         self.front_end, self._folder = front_end, folder
         self._utterances = [line.split()[0] for _, line in read_lines(listed)]
         known = feature_conf(folder)
@@ -73,6 +76,19 @@ class ComputedFeatures:
 
     def origin(self, settings: str) -> str:
         return origin_in_recordings(self._folder, self._utterances, settings)
+
+
+def check_copies(folder: Path) -> None:
+    """The recordings of augmented copies that lost their utt2aug are those of the originals."""
+    script = Path(__file__).parents[2] / "utils/check_copies.sh"
+    if not script.exists():  # the package alone is installed
+        return
+    done = subprocess.run([script, folder], capture_output=True, text=True)
+    said = done.stderr.partition(": ")[2].strip()
+    if done.returncode:
+        raise ValueError(said or f"{script} {folder}: ended with status {done.returncode}")
+    if said:
+        logging.warning("%s", said)
 
 
 def features_of(wave: np.ndarray, front_end: Callable[[np.ndarray, int], np.ndarray], utterance: str) -> np.ndarray:

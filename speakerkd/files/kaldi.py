@@ -1,17 +1,22 @@
 """Kaldi's archives and their lists: a checked writer of ark and scp, and a reader of the objects that an scp names."""
 
+import functools
 import os
 import re
-from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from speakerkd.files.names import Names
 from speakerkd.files.objects import check_rows, pack, read_object
 from speakerkd.files.opened import OpenFiles, pipe_output
-from speakerkd.files.tables import FIX, check_id, read_lines, temporary_beside
+from speakerkd.files.scplines import ARRAYS, read_scp
+from speakerkd.files.stored import held, stored
+from speakerkd.files.tables import check_id, temporary_beside
+
+FEW = 10_000  # archives: so many paths are held as strings, which is faster
 
 
 class ArkWriter:
@@ -83,60 +88,42 @@ class ArkWriter:
 
 
 class Scp:
-    """An scp of a million entries in flat arrays: the key and 20 bytes per entry, shared by forked workers.
+    """An scp of millions of entries in flat arrays, shared by forked workers.
 
     Entry i is `key(i)`; `read(i, start, stop)` fetches rows of its object and nothing else of the file. Lines are Kaldi's:
     `key file`, `key file:offset`, `key file:offset[2:9]`. A line `key command |` runs a command that the writer
     of the scp chose. So `pipes` must allow it, which is only for the user's own feats.scp. Vectors may come from elsewhere.
+    `keep`: the arrays of a large scp are kept beside it, and other processes map them (speakerkd/files/stored.py).
     """
 
-    def __init__(self, path: str | Path, pipes: bool = False) -> None:
+    def __init__(self, path: str | Path, pipes: bool = False, keep: bool = False) -> None:
         self.path = str(path)
         self.pipes = pipes
-        names, ends, source_of, offsets = bytearray(), array("q", [0]), array("i"), array("q")
-        sources: dict[str, int] = {}
-        last = ""
-        for number, line in read_lines(path):
-            key, _, rest = line.partition(" ")
-            rest = rest.strip()
-            if not key or not rest:
-                raise ValueError(f"{path}:{number}: not 'key archive:offset': '{line}'")
-            if key <= last:
-                raise ValueError(f"{path}:{number}: '{key}' stands after '{last}': not sorted or not unique; {FIX}")
-            source, colon, offset = rest.rpartition(":")
-            if not colon or not re.fullmatch("[0-9]{1,18}", offset):
-                source, offset = rest, "-1"
-            names += key.encode()
-            ends.append(len(names))
-            source_of.append(sources.setdefault(source, len(sources)))
-            offsets.append(int(offset))
-            last = key
-        if not offsets:
-            raise ValueError(f"{path}: is empty")
-        self._names, self._ends = np.frombuffer(bytes(names), np.uint8), np.frombuffer(ends, np.int64)
-        self._source, self._offset = np.frombuffer(source_of, np.int32), np.frombuffer(offsets, np.int64)
-        self._sources = list(sources)
+        make = functools.partial(read_scp, path)
+        arrays = stored(Path(path).parent, Path(path).name, [path], ARRAYS, make) if keep else held(make)
+        self.names = Names(arrays["text"], arrays["ends"])
+        self._source, self._offset = arrays["source"], arrays["offset"]
+        sources = Names(arrays["source_text"], arrays["source_ends"])
+        self._sources: Sequence[str] = list(sources) if len(sources) <= FEW else sources
         self._files = OpenFiles()
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def __iter__(self) -> Iterator[str]:
-        return (self.key(index) for index in range(len(self)))
+        return iter(self.names)
 
     def key(self, index: int) -> str:
-        return self._names[self._ends[index] : self._ends[index + 1]].tobytes().decode()
+        return self.names[index]
 
     def find(self, key: str) -> int:
         """The entry of a key, by bisection; -1 if there is none."""
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self.key(middle) < key:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self) and self.key(low) == key else -1
+        return self.names.find(key)
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The files and pipes that the lines name, each once."""
+        return self._sources
 
     def place(self, index: int) -> tuple[str, int]:
         """(file or pipe, byte in it) of an entry; -1 if the line names no byte."""

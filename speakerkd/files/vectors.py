@@ -1,6 +1,6 @@
 """The vectors of an xvector.scp as one matrix, and their averages by model or speaker."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from speakerkd.conf import first_few
 from speakerkd.files.kaldi import Scp
+
+BLOCK = 8192  # vectors
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,54 @@ def read_vectors(path: str | Path, wanted: Collection[str] | None = None) -> Vec
     """All vectors of an scp, or those that are wanted and there. Unequal lengths and NaN are errors."""
     scp = Scp(path)
     names = set(wanted) if wanted is not None else None
-    chosen = [(index, key) for index, key in enumerate(scp) if names is None or key in names]
-    if not chosen:
-        raise ValueError(
-            f"{path}: none of the {len(names or ())} ids that are wanted ({first_few(sorted(names or ()))}) is there; "
-            f"the first id there is '{scp.key(0)}'"
-        )
+    chosen = np.array([index for index, key in enumerate(scp) if names is None or key in names], np.int64)
+    if not len(chosen):
+        raise none_of_them(scp, names or ())
     matrix = np.empty((0, 0), np.float32)
-    for row, (index, key) in enumerate(chosen):
-        vector = scp.read(index)
-        if vector.ndim == 2 and len(vector) == 1:  # a toolkit that writes (1, D) matrices
-            vector = vector[0]
-        if vector.ndim != 1:
-            raise ValueError(f"{path}: '{key}' is a matrix of {len(vector)} rows, not a vector")
-        if row == 0:
-            matrix = np.empty((len(chosen), len(vector)), np.float32)
-        if len(vector) != matrix.shape[1]:
-            raise ValueError(
-                f"{path}: '{key}' has {len(vector)} dimensions, '{chosen[0][1]}' has {matrix.shape[1]}; "
-                "are these vectors of one system?"
-            )
-        matrix[row] = vector
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if len(bad):
-        examples = first_few([chosen[row][1] for row in bad])
+    for first, rows in vector_blocks(scp, chosen):
+        if first == 0:
+            matrix = np.empty((len(chosen), rows.shape[1]), np.float32)
+        matrix[first : first + len(rows)] = rows
+    return Vectors(str(path), [scp.key(index) for index in chosen.tolist()], matrix)
+
+
+def none_of_them(scp: Scp, wanted: Collection[str]) -> ValueError:
+    return ValueError(
+        f"{scp.path}: none of the {len(wanted)} ids that are wanted ({first_few(sorted(wanted))}) is there; "
+        f"the first id there is '{scp.key(0)}'"
+    )
+
+
+def vector_blocks(scp: Scp, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first, (n, D) float32) of these entries, some at a time; NaN is an error at the end."""
+    dim = 0
+    bad: list[int] = []
+    for first in range(0, len(chosen), BLOCK):
+        entries = chosen[first : first + BLOCK].tolist()
+        rows = np.empty((len(entries), dim), np.float32)
+        for row, index in enumerate(entries):
+            vector = scp.read(index)
+            if vector.ndim == 2 and len(vector) == 1:  # a toolkit that writes (1, D) matrices
+                vector = vector[0]
+            if vector.ndim != 1:
+                raise ValueError(f"{scp.path}: '{scp.key(index)}' is a matrix of {len(vector)} rows, not a vector")
+            if first == row == 0:
+                dim = len(vector)
+                rows = np.empty((len(entries), dim), np.float32)
+            if len(vector) != dim:
+                raise ValueError(
+                    f"{scp.path}: '{scp.key(index)}' has {len(vector)} dimensions, '{scp.key(int(chosen[0]))}' has "
+                    f"{dim}; are these vectors of one system?"
+                )
+            rows[row] = vector
+        bad += [entries[row] for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist()]
+        yield first, rows
+    if bad:
         raise ValueError(
-            f"{path}: {len(bad)} of {len(chosen)} vectors hold NaN or infinite values: {examples}; "
+            f"{scp.path}: {len(bad)} of {len(chosen)} vectors hold NaN or infinite values: "
+            f"{first_few([scp.key(index) for index in bad])}; "
             "remedy: look at the training log of this system, then extract again"
         )
-    return Vectors(str(path), [key for _, key in chosen], matrix)
 
 
 def average(vectors: Vectors, groups: Mapping[str, Sequence[str]]) -> tuple[Vectors, np.ndarray, int]:

@@ -130,22 +130,32 @@ def load_net(path: str | Path) -> SpeakerNet:
     table = models()
     if record["model"] not in table:
         raise ValueError(f"{path}: has a model '{record['model']}', which isn't known here (known: {' '.join(table)})")
-    kind = table[record["model"]]
-    # on "meta" nothing is initialised: the weights are put in later, and the random state does not change
-    with torch.device("meta"):
-        encoder = kind(from_json(kind.Conf, json.dumps(record["conf"]), str(path)), record["feat_dim"])
-        head = None
-        if record["head"] is not None:
-            head_conf = from_json(MarginConf, json.dumps(record["head"]), str(path))
-            head = MarginHead(head_conf, encoder.dim, record["num_classes"])
-        try:
-            net = SpeakerNet(encoder, head, record["speakers"])
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}; the file is damaged, copy or train it again") from error
+    try:
+        net = _empty_net(record, table[record["model"]], str(path))
+    # What torch and json say of a size or a setting that makes no sense
+    except (RuntimeError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: no model can be built of what it says ({reason}); the file is damaged, copy or train it again"
+        ) from error
     check_weights(path, net, record["weights"])
     net.load_state_dict(record["weights"], assign=True)
     net.info = record["info"]
     return net.eval()
+
+
+def _empty_net(record: Mapping[str, Any], kind: type[Encoder], path: str) -> SpeakerNet:
+    """Without weights: on "meta" nothing is initialised, and the random state does not change."""
+    with torch.device("meta"):
+        encoder = kind(from_json(kind.Conf, json.dumps(record["conf"]), path), record["feat_dim"])
+        head = None
+        if record["head"] is not None:
+            head_conf = from_json(MarginConf, json.dumps(record["head"]), path)
+            head = MarginHead(head_conf, encoder.dim, record["num_classes"])
+        try:
+            return SpeakerNet(encoder, head, record["speakers"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; the file is damaged, copy or train it again") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -163,9 +173,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: not a checkpoint, or cut short (a full disk, an unfinished copy?). Copy it again; or, if it "
             "was trained here, remove it and start its training again, which makes it from last.pt in seconds"
         ) from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
-        what = f"format '{found}'" if found else "no such mark"
+    found = record.get("format") if isinstance(record, dict) else None
+    if not isinstance(found, str) or found != FORMAT:
+        what = f"format '{found}'" if isinstance(found, str) else "no such mark"
         raise ValueError(
             f"{path}: not a net of speakerkd ({what}, '{FORMAT}' is needed); a final.pt of a training run is one"
         )
@@ -175,9 +185,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def _alike(found: object, wanted: Tensor) -> bool:
+    """A plain array of floating-point numbers where such are wanted, of integers where integers are."""
+    return (
+        isinstance(found, Tensor)
+        and found.layout == torch.strided
+        and found.is_floating_point() == wanted.is_floating_point()
+        and not found.is_complex()
+    )
+
+
 def check_weights(path: str | Path, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Every weight of the net must be there, in its shape, finite, and no other."""
     wanted = net.state_dict()
+    odd = [name for name in wanted if name in weights and not _alike(weights[name], wanted[name])]
+    if odd:
+        raise ValueError(f"{path}: no numbers as they are needed in {first_few(odd)}; copy or train it again")
     missing = sorted(set(wanted) - set(weights))
     left_over = sorted(set(weights) - set(wanted))
     shapes = [

@@ -153,7 +153,8 @@ def mutual_information(labels: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _table(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(clusters, true labels): how many vectors have both."""
     rows, columns = (np.unique(each, return_inverse=True)[1] for each in (labels, truth))
-    table = np.zeros((rows.max() + 1, columns.max() + 1))
-    np.add.at(table, (rows, columns), 1)
-    return table
+    shape = (int(rows.max()) + 1, int(columns.max()) + 1)
+    counts = np.bincount(rows.astype(np.int64) * shape[1] + columns, minlength=shape[0] * shape[1])
+    return counts.reshape(shape).astype(np.float64)

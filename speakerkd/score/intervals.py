@@ -86,8 +86,17 @@ def estimate(points: Sequence[float] | np.ndarray, replicates: np.ndarray, num_s
     variance = by_seeds + by_speakers
     if _rounded(math.sqrt(variance)) == 0:
         return Estimate(value, bias, 0.0, 1)
-    freedom = variance**2 / (_SEEDS_WEIGHT * by_seeds**2 / (seeds - 1) + by_speakers**2 / (num_speakers - 1))
-    return Estimate(value, bias, math.sqrt(variance), max(freedom, min(seeds, num_speakers) - 1))
+    freedom = freedom_of(np.asarray(by_seeds), np.asarray(by_speakers), seeds, num_speakers)
+    return Estimate(value, bias, math.sqrt(variance), float(freedom))
+
+
+def freedom_of(
+    by_seeds: np.ndarray, by_speakers: np.ndarray, seeds: int, speakers: int, weight: float = _SEEDS_WEIGHT
+) -> np.ndarray:
+    """Degrees of freedom of the sum of two variances with seeds - 1 and speakers - 1 of them."""
+    whole = (by_seeds + by_speakers) ** 2
+    freedom = whole / (weight * by_seeds**2 / (seeds - 1) + by_speakers**2 / (speakers - 1))
+    return np.maximum(freedom, min(seeds, speakers) - 1)
 
 
 def _rounded(error: float) -> float:

@@ -156,7 +156,7 @@ class Run:
                 self.folder.average(epochs_of_result(self.conf, self.log, self.conf.num_epochs))
             )
             if not draw_curves(self.log.rows, self.folder.path / "log/curves.png"):
-                self.log.say("no picture of the curves without matplotlib (tools/setup.sh --extras plot)")
+                self.log.say("no picture of the curves without matplotlib (pip install matplotlib)")
         self.log.close()
         self.method.eval()
         return self.log.seconds

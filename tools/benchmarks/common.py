@@ -31,6 +31,7 @@ class Options:
     toy: bool = opt(False, "gpu: true: a small model and small batches, to test the program")
     cold_gb: float = opt(2.0, "load: size in GB of the archives that are read from disk, without the page cache")
     entries: int = opt(1_100_000, "index: number of lines of the scp")
+    utterances_opened: int = opt(9_828_081, "opening: number of utterances of the data directory")
     trials: int = opt(580_000, "score, asnorm: number of trials, over at most 5000 utterances")
     cohort: int = opt(6000, "asnorm: number of speakers in the cohort")
     scale: float = opt(1.0, "augment, stage1, stage6, stage7: length of the lists, relative to VoxCeleb's")
