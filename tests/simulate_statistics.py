@@ -30,7 +30,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from any folder
 from speakerkd.score.bootstrap import draw_speakers, replicate
 from speakerkd.score.intervals import difference_interval, estimate, freedom_of, p_value, share_interval
-from speakerkd.score.metrics import PRIORS, eer, false_alarms, min_dcf, roc
+from speakerkd.score.metrics import PRIORS, eer, min_dcf, roc
 from speakerkd.score.student import student_quantile
 from speakerkd.score.trials import Speakers
 
@@ -127,7 +127,8 @@ def holds(population: Population, rng: np.random.Generator, num_replicates: int 
     for value, column, truth in zip(values, columns, population.truth(), strict=True):
         low, high = share_interval(estimate([value], column, population.speakers))
         found.append(low <= truth <= high)
-    return found + [false_alarms(curve, min_dcf(curve, prior)[1], int((~trials.target).sum())) for prior in PRIORS]
+    strangers = trials.scores[~trials.target]
+    return found + [float((strangers >= min_dcf(curve, prior)[1]).sum()) for prior in PRIORS]
 
 
 @functools.cache

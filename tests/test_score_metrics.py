@@ -7,7 +7,6 @@ from speakerkd.score.metrics import (
     act_dcf,
     cllr,
     eer,
-    false_alarms,
     group_scores,
     kaldi_eer,
     min_cllr,
@@ -130,13 +129,3 @@ def test_not_a_number_is_refused() -> None:
 def test_an_roc_of_no_trials_or_of_one_kind_is_an_error_in_a_sentence(target: list[bool]) -> None:
     with pytest.raises(ValueError, match="error rates need target and nontarget trials"):
         roc(np.arange(len(target), dtype=np.float64), np.array(target, bool))
-
-
-def test_false_alarms_are_those_at_the_threshold() -> None:
-    for seed in range(5):
-        scores, target = some_scores(seed, seed % 2 == 1)
-        curve = roc(scores, target)
-        for prior in PRIORS:
-            threshold = min_dcf(curve, prior)[1]
-            accepted = int((scores[~target] >= threshold).sum())
-            assert false_alarms(curve, threshold, int((~target).sum())) == accepted

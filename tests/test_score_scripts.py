@@ -242,12 +242,22 @@ def test_metrics_file_is_guarded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("speakers", "line"), [(2, "2 test speakers are few"), (60, "are few for minDCF"), (100, "")])
 def test_a_note_says_that_speakers_are_few(speakers: int, line: str) -> None:
-    row = {"speakers": speakers, "num_bootstrap": 1000, "eer": 0.0, "eer_low": float("nan")}
+    row = {"speakers": speakers, "nontarget": 10**6, "num_bootstrap": 1000, "eer": 0.0, "eer_low": float("nan")}
     assert any("no trial is wrong at the best threshold" in note for note in interval_notes(row))
     notes = interval_notes(row | {"eer": 5.0, "eer_low": 3.0})
     assert len(notes) == bool(line) and line in " ".join(notes)
     without = interval_notes({"speakers": 0, "num_bootstrap": 0, "eer": 5.0, "eer_low": float("nan")})
     assert without == ["There are no intervals. They need utt2spk and a --num-bootstrap above 0."]
+
+
+def test_a_note_says_that_nontarget_trials_are_few_for_a_prior() -> None:
+    row = {"speakers": 500, "nontarget": 3000, "num_bootstrap": 1000, "eer": 5.0, "eer_low": 3.0}
+    (note,) = interval_notes(row)
+    assert note.startswith("minDCF(0.001): 3000 nontarget trials are few. One false alarm adds 0.33 to it, so")
+    assert note.endswith("interval too narrow. Take 24975 nontarget trials or more.")
+    assert len(interval_notes(row | {"nontarget": 2000})) == 2  # of minDCF(0.01) too
+    assert not interval_notes(row | {"nontarget": 24975})
+    assert not interval_notes(row | {"eer_low": float("nan"), "num_bootstrap": 0})[1:]
 
 
 def test_trials_without_labels(small: Path, capsys: pytest.CaptureFixture[str]) -> None:

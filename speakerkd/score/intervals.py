@@ -28,6 +28,10 @@ Chance alone moves these figures by 1.9 (300 speakers: 3.0).
     16         93.7, 95.5   97.3, 96.5     97.0, 98.3     74.2, 83.2
     40         95.3, 93.2   95.3, 96.3     95.7, 95.8     86.7, 92.0
     100        94.5, 92.7   96.2, 96.7     96.3, 95.7     87.7, 88.7
+
+minDCF(0.001) has too narrow an interval for want of nontarget trials: 3,000 with 16 speakers, then 20,000. One false alarm
+adds 999 / 3,000 = 0.33 to it there, so the best threshold lies above all nontarget scores (it allows 0.0 of them on
+average), and no draw of the speakers can tell how many would come. score.py says so below 24,975 nontarget trials.
 """
 
 import math

@@ -78,11 +78,6 @@ def min_dcf(curve: Roc, prior: float) -> tuple[float, float]:
     return float(cost[best]), float(curve.threshold[best])
 
 
-def false_alarms(curve: Roc, threshold: float, nontarget: int) -> int:
-    """Nontarget trials, of so many, that are accepted at one of the curve's thresholds."""
-    return round(float(curve.p_fa[int(np.searchsorted(curve.threshold, threshold))]) * nontarget)
-
-
 def act_dcf(ratios: np.ndarray, target: np.ndarray, prior: float) -> float:
     """The normalised cost of log likelihood ratios at the threshold that theory gives."""
     accepted = ratios >= np.log((1 - prior) / prior)
