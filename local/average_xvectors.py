@@ -44,7 +44,8 @@ def main(argv: list[str]) -> None:
                     write(speaker, np.asarray(rows.mean(0, dtype=np.float64), np.float32))
                     counts[speaker] = len(found)
         write_num_utts(Path(out) / "num_utts.ark", counts)
-        logging.info("%d speakers; %d of their utterances have no vector", len(counts), missing)
+        lost = f"; {missing} of their utterances have no vector" if missing else ""
+        logging.info("the mean vectors of %d speakers are written%s", len(counts), lost)
     write_text_vector(Path(out) / "mean.vec", total / len(scp))
 
 

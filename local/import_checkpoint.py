@@ -9,7 +9,8 @@ Usage: local/import_checkpoint.py [options] --family <family> <checkpoint> <exp-
 <family> is
   wespeaker     avg_model.pt of x-vector, ECAPA-TDNN, ResNet, CAM++; projection.weight becomes the classifier
   3dspeaker     CAM++, ECAPA-TDNN, ResNet, x-vector (not ERes2Net)
-  speechbrain   embedding_model.ckpt of ECAPA-TDNN
+  speechbrain   embedding_model.ckpt of ECAPA-TDNN. Its classifier has another margin for angles beyond pi - m:
+                cos - m sin m. Here it is WeSpeaker's, so a training that goes on from it differs there
   resemblyzer   pretrained.pt, the GE2E d-vector
   unispeech     wavlm_large_finetune.pth and similar models: WavLM with a small ECAPA-TDNN on top; it hears the wave
 The options of the model are read from its weights. A weight that is missing or left over is an error. final.pt stores

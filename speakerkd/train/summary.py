@@ -39,9 +39,10 @@ def log_summary(
     size = sum(each.numel() for each in getattr(net, "encoder", net).parameters())
     labels = f"{len(data.speakers)} speakers" if data.speakers else "no labels"
     hours = f"{data.frames[entries].sum() / 360000:.1f} h; encoder" if data.audio else "no audio; maps"
+    copies = f" in {len(entries)} versions" if len(entries) > batches.num_groups else ""  # the original is one of them
     logging.info(
-        "%s, %d utterances in %d copies, %s of %.2f M parameters; %d steps of %d an epoch; %s in %s x %d",
-        labels, batches.num_groups, len(entries), hours, size / 1e6, batches.per_epoch, batches.batch_size,
+        "%s, %d utterances%s, %s of %.2f M parameters; %d steps of %d an epoch; %s in %s x %d",
+        labels, batches.num_groups, copies, hours, size / 1e6, batches.per_epoch, batches.batch_size,
         world.device, dtype_name(autocast_dtype(amp, world.device)), world.size,
     )  # fmt: skip
     if batches.short:
