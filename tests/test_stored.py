@@ -125,7 +125,7 @@ def test_vectors_are_those_of_the_scp(data_dir: Path, monkeypatch: Patch, way: C
         assert mapped == (way is from_the_cache)
 
 
-def test_a_table_that_changes_is_read_anew_and_the_old_arrays_go(data_dir: Path, monkeypatch: Patch) -> None:
+def test_a_table_that_changes_is_read_again_and_the_old_arrays_go(data_dir: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(stored, "SMALL", 0)
     data = Utterances(data_dir)
     before = sorted((data_dir / ".cache").iterdir())

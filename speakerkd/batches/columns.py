@@ -1,4 +1,4 @@
-"""The second columns of a data directory's tables, whose first one must be the utterances of its scp, in flat arrays."""
+"""Reads the second column of a data directory's tables into flat arrays. The first column must equal the ids of the scp."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

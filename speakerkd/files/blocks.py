@@ -1,7 +1,7 @@
-"""Tables of millions of lines, some thousands of lines at a time with numpy: 10 to 20 times as fast as line by line.
+"""Reads tables of millions of lines with numpy, some thousands of lines at a time, in bounded memory.
 
-Only plain tables are read so: ASCII, one space behind the id, no other white space at the ends of the rest. Whoever meets
-UnusualTableError reads the table line by line, which also finds the words for what is wrong with it.
+This works for plain tables: ASCII, one space after the id, no other white space at the ends of the rest. For other tables
+there is an UnusualTableError. The caller then reads the table line by line, and says what is wrong with which line.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Arrays computed from large tables are kept beside these as .npy files, in a folder .cache, and mapped into memory.
+"""Keeps arrays computed from large tables as .npy files, in a folder .cache beside the tables, and maps them into memory.
 
 So a data directory of 10 million utterances is read once, and then opens at once. All processes and workers share the
-pages. A cache belongs to the size, times and number of its sources' files. When any of these changes, it is computed anew.
-`.cache` may be removed at any time. Where it can't be written, each process computes and holds the arrays itself.
+pages. A cache belongs to the size, times and inode of its source files. When any of these changes, the arrays are computed
+again. `.cache` may be removed at any time. If it can't be written, each process computes and holds the arrays itself.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ FORMAT = "1"  # of what is stored; another one when the arrays change
 
 
 class Sink:
-    """Takes arrays piece by piece, so that whoever computes them need not hold them; finish() gives them whole."""
+    """Takes arrays piece by piece, so that the caller need not hold them whole; finish() joins them."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[np.ndarray]] = {}
