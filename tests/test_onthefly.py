@@ -133,7 +133,7 @@ def test_what_the_teacher_hears(tmp_path: Path, hear_clean: bool, hear_frames: i
         clean = crops.wave(entry, first, length)
         seed = int(places[0].seeds[number] >> np.uint64(1))
         noisy = crops._augment(clean, seed, f"s{entry % 3}")
-        talker = crops._talkers[entry]
+        talker = crops._talkers[crops._talker_of[entry]]
         noisy = crops._augment(clean, seed, talker)
         assert np.array_equal(heard[number].numpy(), ear(clean if hear_clean else noisy))
         at = (start - first) * SHIFT
