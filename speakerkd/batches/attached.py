@@ -20,7 +20,7 @@ MISSING = ("error", "zero", "skip")
 
 @dataclass(frozen=True)
 class Attached:
-    """Entry i of the data directory has rows[row_of[i]]; the last row is for entries that have none: zeros, figures nan."""
+    """Entry i of the data directory has rows[row_of[i]]. The last row is for entries without one (zeros or nan)."""
 
     rows: np.ndarray  # (N + 1, D) float32
     row_of: np.ndarray  # (entries,) int32
@@ -55,9 +55,9 @@ def attach(
     folder: Path | None = None,
     tables: Sequence[str | Path] = (),
 ) -> Attached:
-    """Vectors of an scp, or figures of a text table, for each key; else those of its original, by utt2uniq.
+    """For each key, its vector in an scp or its figure in a text table; otherwise that of its original (utt2uniq).
 
-    missing: what happens where neither is there: error, zero (a vector of zeros or a figure of nan, which methods leave
+    missing: what to do if there is neither: error, zero (a vector of zeros or a figure of nan, which methods leave
     out), or skip (the same, and training leaves the utterance out).
     folder: a large matrix is kept there and mapped; tables: the files that keys and originals come from.
     """
@@ -116,7 +116,7 @@ def _vectors(
 
 
 def _figures(path: Path) -> tuple[list[str], np.ndarray]:
-    """A table of an id and one or more numbers."""
+    """Reads a table with an id and one or more numbers per line."""
     table = {key: text.split() for key, text in read_table(path).items()}
     if not table:
         raise ValueError(f"{path}: is empty")
@@ -128,7 +128,7 @@ def _figures(path: Path) -> tuple[list[str], np.ndarray]:
         except ValueError:
             numbers = []
         if len(numbers) != width:
-            raise ValueError(f"{path}: '{key} {' '.join(words)}': {width} number(s) must stand after the id")
+            raise ValueError(f"{path}: '{key} {' '.join(words)}': {width} number(s) must follow the id")
         matrix[index] = numbers
         if not np.isfinite(matrix[index]).all():
             raise ValueError(f"{path}: '{key} {' '.join(words)}': not a finite number")

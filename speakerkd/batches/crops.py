@@ -1,4 +1,4 @@
-"""What stands at a place of an utterance: rows of feats.scp (ArkCrops), or features of samples (WaveCrops, wavecrops.py)."""
+"""Crops of utterances: rows of feats.scp (ArkCrops), or features computed from samples (WaveCrops in wavecrops.py)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ class Places:
     starts: np.ndarray  # (B,)
     length: int
     seeds: np.ndarray  # (B,) uint64: random choices for a crop, such as noise, depend only on this
-    clean: bool = False  # nothing is added to the waves
-    heard: bool = False  # teachers hear this view
+    clean: bool = False  # true: nothing is added to the waves
+    heard: bool = False  # true: teachers hear this view
 
 
 class CropFeatures(NamedTuple):
     feats: np.ndarray  # (B, T, F) float32, minus the mean of each crop
-    heard: Mapping[str, np.ndarray]  # teacher's name -> (B, ...): what its own front end makes of the crops
+    heard: Mapping[str, np.ndarray]  # teacher's name -> (B, ...): features of the crops by its own front end
 
 
 class Crops(Protocol):
@@ -36,8 +36,8 @@ class Crops(Protocol):
     scp: Scp
     frames: np.ndarray  # (entries,) int32
     dim: int  # of a frame
-    hear_clean: bool  # teachers hear crops without what is added on the fly
-    hear_frames: int  # teachers hear longer crops round the student's, of so many frames; 0: the student's
+    hear_clean: bool  # true: teachers hear crops without augmentation on the fly
+    hear_frames: int  # >0: teachers hear longer crops of this many frames, around the student's; 0: the student's
 
     def cut(self, places: Places) -> CropFeatures: ...
 
@@ -51,14 +51,14 @@ class Crops(Protocol):
 
 
 class ArkCrops:
-    """Rows of feats.scp, which lie raw on disk."""
+    """Crops from feats.scp, whose features are stored without normalisation."""
 
     hear_clean, hear_frames = False, 0
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.scp = Scp(self.folder / "feats.scp", pipes=True, keep=True)
-        if not (self.folder / "utt2num_frames").exists():  # features that local/make_fbank.sh did not make
+        if not (self.folder / "utt2num_frames").exists():  # features from elsewhere, not from local/make_fbank.sh
             raise ValueError(
                 f"{self.folder}/utt2num_frames is missing; local/make_num_frames.py {self.folder} makes it"
             )
@@ -80,7 +80,7 @@ class ArkCrops:
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
         raise ValueError(
-            f"{name} must hear the recording, and --source=feats has features alone. Train with --source waves "
+            f"{name} must hear the recording, but --source=feats has only features. Train with --source waves "
             f"(local/make_wave_ark.sh {self.folder}), or make vectors with it (local/extract_xvectors.sh) and give their "
             "xvector.scp as --teacher"
         )
@@ -97,7 +97,7 @@ class ArkCrops:
 
 @dataclass
 class NoCrops:
-    """No audio: the utterances of utt2spk, of which vectors are all that there is."""
+    """No audio: the utterances of utt2spk, which have only vectors."""
 
     folder: Path
     dim: int = 0
@@ -117,4 +117,4 @@ class NoCrops:
         raise AssertionError("there is no audio")
 
     def listen(self, name: str, front_end: FrontEnd) -> None:
-        raise ValueError(f"{name}: the method takes no audio, so there is nothing that this teacher could hear")
+        raise ValueError(f"{name}: the method takes no audio, so this teacher can't hear anything")

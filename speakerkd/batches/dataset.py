@@ -1,9 +1,9 @@
-"""Crops for training out of a data directory: which utterance, which copy, which frames is a function of the seed alone.
+"""Crops for training from a data directory. The seed alone decides which utterance, which copy and which frames are taken.
 
-The utterances of an epoch are the groups of utt2uniq (an original and its augmented copies; without the file, each
-utterance by itself): a view is a random crop of a random copy. The data's Crops (speakerkd/batches/crops.py) say what stands
-there. What is drawn depends on (seed, epoch, utterance), not on workers, processes or what was drawn before, so that batch
-number `step` can be made at any time: a run goes on where another one stopped.
+The utterances of an epoch are the groups of utt2uniq: an original and its augmented copies. Without utt2uniq, each utterance
+is a group. A view is a random crop of a random copy. The data's Crops (speakerkd/batches/crops.py) read it. Every random
+choice depends only on (seed, epoch, utterance), not on workers, processes or earlier choices. So batch number `step` can be
+made at any time, and a run can go on where another one stopped.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class View:
     """One crop of each utterance of a batch."""
 
     length: float = 1.0  # of --num-frames
-    clean: bool = False  # from the original recording only, not from an augmented copy
+    clean: bool = False  # true: from the original recording, not from an augmented copy
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Batch:
     feats: list[Tensor]  # one (B, T, F) per view
     labels: Tensor | None = None  # (B,)
     vectors: dict[str, Tensor] = field(default_factory=dict)  # name -> (B, D)
-    heard: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (B, ...), the first view by its front end
+    heard: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (B, ...): the first view, by its front end
 
     def to(self, device: torch.device) -> "Batch":
         return replace(
@@ -55,7 +55,7 @@ class Batch:
 
 
 class Batches(torch.utils.data.Dataset[Batch]):
-    """batches[step] is the step's batch, of this process's share; an epoch is `per_epoch` steps."""
+    """batches[step] is this process's share of the step's batch. An epoch has `per_epoch` steps."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ class Batches(torch.utils.data.Dataset[Batch]):
             raise ValueError(f"--batch-size={batch_size} can't be shared by {world_size} processes; take a multiple")
         self.data, self.views, self.seed, self.mask = utterances, views, seed, mask
         self.lengths = [max(1, round(view.length * num_frames)) for view in views]
-        # Entries by group: those of group g are order[first[g] : first[g + 1]]; the same for originals alone.
+        # Entries by group: group g has order[first[g] : first[g + 1]]. The same for the originals only.
         entries = np.arange(len(utterances), dtype=np.int32) if entries is None else entries
         self._all = self._clean = _grouped(utterances.group_of, entries)
         if any(view.clean for view in views) and not utterances.original.all():
             self._clean = _grouped(utterances.group_of, entries[utterances.original[entries]])
             if len(self._clean[1]) != len(self._all[1]):
                 raise ValueError(
-                    f"{utterances.folder}/utt2uniq: some copies have no original here, and a clean view is asked for"
+                    f"{utterances.folder}/utt2uniq: some copies have no original here, but the method needs a clean view"
                 )
         for name, each in utterances.crop_vectors.items():
             if each.frames < self.lengths[0]:
@@ -131,7 +131,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         return self.per_epoch
 
     def entries_of(self, step: int) -> np.ndarray:
-        """The entries in the first view of a step, whose labels and vectors the batch has."""
+        """The entries in the first view of a step. The batch has their labels and vectors."""
         return self._copies(0, *self._groups_of(step))
 
     def _groups_of(self, step: int) -> tuple[int, np.ndarray]:
@@ -147,21 +147,21 @@ class Batches(torch.utils.data.Dataset[Batch]):
         return epoch, self._permutation[position * self.batch_size :][self._share]
 
     def _copies(self, number: int, epoch: int, groups: np.ndarray) -> np.ndarray:
-        """A random entry of each group, for view `number`; without views, for the vectors."""
+        """A random entry of each group for view `number`; if there are no views, for the vectors."""
         clean = bool(self.views) and self.views[number].clean
         order, first = self._clean if clean else self._all
         part = uniform(self.seed, epoch, groups, 6 * number)
         return order[first[groups] + (part * (first[groups + 1] - first[groups])).astype(np.int64)]
 
     def _places(self, entries: np.ndarray, number: int, epoch: int, groups: np.ndarray) -> Places:
-        """Where the crops of view `number` start: anywhere in the utterance, or at 0 if it is shorter than a crop."""
+        """The places of the crops of view `number`: anywhere in the utterance, or at 0 if it is shorter than a crop."""
         length, view = self.lengths[number], self.views[number]
         starts = uniform(self.seed, epoch, groups, 6 * number + 1) * (self.data.frames[entries] - length + 1)
         seeds = hashed(self.seed, epoch, groups, 6 * number + 1)
         return Places(entries, starts.clip(0).astype(np.int64), length, seeds, view.clean, number == 0)
 
     def _taught(self, places: Places, epoch: int, groups: np.ndarray) -> tuple[Places, np.ndarray]:
-        """The places within crops that teachers have heard, and the numbers of these crops; -1 if an entry has none."""
+        """Places inside crops that teachers have heard, and the numbers of these crops (-1: an entry has none)."""
         vectors = next(iter(self.data.crop_vectors.values()))
         crops = vectors.choose(places.entries, uniform(self.seed, epoch, groups, CROP_STREAM))
         within = np.minimum(vectors.frames, self.data.frames[places.entries]) - places.length
@@ -170,7 +170,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         return replace(places, starts=np.where(crops >= 0, starts, places.starts)), crops
 
     def _hide(self, crops: np.ndarray, draws: list[np.ndarray]) -> None:
-        """SpecAugment: a stretch of frames and one of bins, of random width and place, become the mean, which is 0."""
+        """SpecAugment: a stretch of frames and one of bins, with random width and place, is set to the mean, which is 0."""
         for axis, most in zip((1, 2), self.mask, strict=True):
             if most:
                 size = crops.shape[axis]
@@ -182,7 +182,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
 
 def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(entries sorted by group, where each group starts, and the end); groups are renumbered without gaps."""
+    """(entries sorted by group, the start of each group and the end). Groups are renumbered without gaps."""
     groups = group_of[entries]
     if (groups[1:] >= groups[:-1]).all():
         order = entries
@@ -194,7 +194,7 @@ def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def uniform(seed: int, epoch: int, numbers: np.ndarray, stream: int) -> np.ndarray:
-    """One number in [0, 1) for each of `numbers`: a hash (splitmix64), so that none depends on the others."""
+    """One number in [0, 1) for each of `numbers`. It is a hash (splitmix64), so it does not depend on the others."""
     return (hashed(seed, epoch, numbers, stream) >> np.uint64(11)).astype(np.float64) / 2**53
 
 

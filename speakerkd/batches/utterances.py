@@ -1,4 +1,4 @@
-"""The utterances of a data directory in flat arrays, what is attached to them, and speakers held out of them."""
+"""The utterances of a data directory in flat arrays, the vectors attached to them, and held-out speakers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,9 +45,9 @@ class Utterances:
         return len(self.scp)
 
     def _groups(self, originals: Column) -> np.ndarray:
-        """(entries,) int32: the copies of an original, as far as they are of one speaker.
+        """(entries,) int32: groups the copies of an original that have the same speaker.
 
-        Kaldi's utt2uniq gives copies at other speeds the original at its own speed; they are speakers of their own.
+        In Kaldi's utt2uniq, a copy at another speed belongs to the original. Here it is another speaker.
         """
         labels = self.labels
         if labels is None:
@@ -61,9 +61,9 @@ class Utterances:
         return stored(self.folder, f"groups.of.{Path(self.scp.path).name}", sources, ("group",), make)["group"]
 
     def attach(self, name: str, path: str | Path, missing: str = "error") -> None:
-        """Batches will hold each utterance's vector of this file, under this name.
+        """Adds the vector of each utterance in this file to the batches, under this name.
 
-        Where it is all that there is of an utterance, an augmented copy must have its own: the original's won't do.
+        If an utterance has nothing but its vector, an augmented copy needs its own vector, not the original's.
         """
         keys, uniq = self.scp.names, self._originals if self.audio else None
         crops = None
@@ -77,19 +77,19 @@ class Utterances:
         for other, each in self.crop_vectors.items():
             if not crops.same_places(each):
                 raise ValueError(
-                    f"{path}: the vectors of {name} and {other} are not of the same crops; make both alike"
+                    f"{path}: the vectors of {name} and {other} are not of the same crops; make both with the same options"
                 )
         self.crop_vectors[name] = crops
 
     def complete(self) -> np.ndarray:
-        """(entries,) bool: has it all the vectors that were attached?"""
+        """(entries,) bool: does the entry have all attached vectors?"""
         vectors = [each.present for each in self.vectors.values()]
         crops = [each.present for each in self.crop_vectors.values()]
         return np.logical_and.reduce([np.ones(len(self), bool), *vectors, *crops])
 
 
 def open_crops(folder: Path, audio: bool, source: str) -> Crops:
-    """source: feats (the rows of feats.scp) or waves (samples, of which features are computed)."""
+    """source: feats (the rows of feats.scp) or waves (features are computed from samples)."""
     if source not in SOURCES:
         raise ValueError(f"--source={source} is not one of: {' '.join(SOURCES)}")
     return SOURCES[source](folder) if audio else NoCrops(folder)
@@ -98,7 +98,7 @@ def open_crops(folder: Path, audio: bool, source: str) -> Crops:
 def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(entries to train on, originals of `count` other speakers, their speakers). The remaining classes are renumbered.
 
-    Copies at other speeds, which are speakers of their own, go with their speaker: sp0.9-anna and anna are one person, and
+    Copies at other speeds are held out with their speaker, although they count as other speakers: sp0.9-anna is anna, and
     a model that knows one knows something about the other.
     """
     nothing = np.zeros(0, np.int64)

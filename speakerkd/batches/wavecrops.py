@@ -1,9 +1,9 @@
 """Crops of waves: the samples of a stretch of frames, and the features computed from them.
 
-A crop of T frames takes exactly the samples of these frames. So its features are the rows that feats.scp has there, up to
-the two-byte rounding of the archive. Teachers with other front ends hear the same samples.
+A crop of T frames takes exactly the samples of these frames. So its features equal the rows of feats.scp, up to the two-byte
+rounding of the archive. Teachers with other front ends hear the same samples.
 
-The waves are those of waves.scp (local/make_wave_ark.sh), else the WAV and FLAC files of wav.scp.
+The waves are those of waves.scp (local/make_wave_ark.sh), or otherwise the WAV and FLAC files of wav.scp.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class WaveCrops:
                 "writes it"
             )
         self.conf = build(FbankConf, read_conf(conf), str(conf))
-        # The stretch holds whole frames alone, whatever is done at the ends of an utterance.
+        # The stretch has only whole frames, for any treatment of the ends of an utterance.
         self._fbank = Fbank(dataclasses.replace(self.conf, snip_edges=True))
         self._whole = Fbank(self.conf)
         self._grid = FrameGrid.of(self._whole)
@@ -54,8 +54,8 @@ class WaveCrops:
         self._augment: OnTheFly | None = None
         self._talkers: list[str] = []
         self._talker_of = np.zeros(0, np.int32)  # entry -> the number of its talker
-        self.hear_clean = False  # teachers hear crops without what augment() adds
-        self.hear_frames = 0  # teachers hear longer crops, of so many frames
+        self.hear_clean = False  # true: teachers hear crops without augmentation
+        self.hear_frames = 0  # >0: teachers hear longer crops of this many frames
 
     def cut(self, places: Places) -> CropFeatures:
         length = places.length
@@ -75,7 +75,7 @@ class WaveCrops:
         return CropFeatures(feats, {name: np.stack(each) for name, each in heard.items()})
 
     def _first(self, entry: int, start: int, length: int, heard_length: int) -> int:
-        """Where the teacher's crop starts: with the student's in its middle, as far as the utterance has room."""
+        """The start of the teacher's crop. The student's crop is in its middle if the utterance is long enough."""
         if heard_length == length:
             return start
         latest = max(int(self.frames[entry]) - heard_length, 0)
@@ -143,7 +143,7 @@ class WaveCrops:
 
 
 def set_up_waves(crops: Crops, augment: str, hear_clean: bool, hear_frames: int) -> str:
-    """The options of local/train.py that are about waves. Says where the sounds of an augmentation come from."""
+    """Sets the options of local/train.py for waves. Says where the sounds of an augmentation come from."""
     if not isinstance(crops, WaveCrops):
         if augment or hear_clean or hear_frames:
             raise ValueError(

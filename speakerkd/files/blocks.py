@@ -49,7 +49,7 @@ class Block:
         return self.fields(self.first, self.space)
 
     def values(self) -> "Fields":
-        """What stands behind the ids."""
+        """The rest of each line, after its id."""
         return self.fields(self.space + 1, self.end)
 
     def last(self, character: str) -> np.ndarray:

@@ -74,7 +74,7 @@ class ArkWriter:
             self._ark_file.close()
             self._scp_file.close()
             if kind is None:
-                self.scp.unlink(missing_ok=True)  # never an scp that points into an archive of another run
+                self.scp.unlink(missing_ok=True)  # so that an scp never points into an archive of another run
                 os.replace(self._temporary[0], self.ark)
                 os.replace(self._temporary[1], self.scp)
         except OSError as problem:

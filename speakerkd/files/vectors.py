@@ -25,13 +25,13 @@ class Vectors:
         return self.matrix.shape[1]
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
-        """The row of each name, -1 where there is none."""
+        """The row of each name; -1: there is none."""
         row = {name: index for index, name in enumerate(self.ids)}
         return np.array([row.get(name, -1) for name in names], dtype=np.int64)
 
 
 def read_vectors(path: str | Path, wanted: Collection[str] | None = None) -> Vectors:
-    """All vectors of an scp, or those that are wanted and there. Unequal lengths and NaN are errors."""
+    """All vectors of an scp, or the wanted ones that exist. Unequal lengths and NaN are errors."""
     scp = Scp(path)
     names = set(wanted) if wanted is not None else None
     chosen = np.array([index for index, key in enumerate(scp) if names is None or key in names], np.int64)
@@ -61,7 +61,7 @@ def vector_blocks(scp: Scp, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarra
         rows = np.empty((len(entries), dim), np.float32)
         for row, index in enumerate(entries):
             vector = scp.read(index)
-            if vector.ndim == 2 and len(vector) == 1:  # a toolkit that writes (1, D) matrices
+            if vector.ndim == 2 and len(vector) == 1:  # some toolkits write (1, D) matrices
                 vector = vector[0]
             if vector.ndim != 1:
                 raise ValueError(f"{scp.path}: '{scp.key(index)}' is a matrix of {len(vector)} rows, not a vector")
@@ -85,10 +85,10 @@ def vector_blocks(scp: Scp, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarra
 
 
 def average(vectors: Vectors, groups: Mapping[str, Sequence[str]]) -> tuple[Vectors, np.ndarray, int]:
-    """The mean of each group's vectors, as ivector-mean makes it: of the raw vectors, of those that are there.
+    """The mean of each group's vectors, as ivector-mean computes it: from the raw vectors, as far as they exist.
 
-    Returns the means, how many vectors are in each, and how many utterances were not there. A group without any vector
-    is left out.
+    Returns the means, how many vectors are in each, and how many utterances have none. A group without any vector is
+    left out.
     """
     rows = vectors.rows_of(utt for utts in groups.values() for utt in utts)
     owner = np.repeat(np.arange(len(groups)), [len(utts) for utts in groups.values()])
