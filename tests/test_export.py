@@ -20,6 +20,7 @@ from speakerkd.files.tables import write_data_dir
 from speakerkd.foreign import onnx_export
 from speakerkd.models import MODELS, SpeakerNet, save_net
 from speakerkd.models.campplus import SEGMENT
+from speakerkd.score.metrics import eer, roc
 from speakerkd.verify.card import Condition, choose_condition, conditions_of
 from speakerkd.verify.encoder import Encoder, Features, unit
 from speakerkd.verify.onnxsession import open_session
@@ -32,6 +33,7 @@ SMALL = {
     "ecapa": {"channels": 16, "joined_channels": 24, "scale": 4, "embedding_dim": 12},
     "campplus": {"front_channels": 4, "channels": 8, "growth": 4, "layers": (2, 2, 2), "embedding_dim": 12},
 }
+MINI = ROOT / "egs/mini/v1/exp/xvector_tiny_none_s0"
 FBANK = KaldiConf(num_mel_bins=80, high_freq=7600.0, dither=0.0)
 
 
@@ -313,23 +315,56 @@ def test_features_without_torch_are_those_of_training(changes: dict[str, object]
     assert np.abs(found - wanted).max() < 0.02
 
 
+def both_sides(folder: Path, waves: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Vectors of length 1 by sherpa-onnx, and ours."""
+    sherpa_onnx = pytest.importorskip("sherpa_onnx")
+    config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(model=str(folder / "model.onnx"))
+    extractor, encoder = sherpa_onnx.SpeakerEmbeddingExtractor(config), Encoder(folder)
+    assert extractor.dim == encoder.dim
+    theirs: dict[str, np.ndarray] = {}
+    for name, wave in waves.items():
+        stream = extractor.create_stream()
+        stream.accept_waveform(16000, wave)
+        stream.input_finished()
+        theirs[name] = unit(np.array(extractor.compute(stream)))
+    return theirs, {name: encoder(wave) for name, wave in waves.items()}
+
+
+def eer_percent(vectors: dict[str, np.ndarray], trials: Path) -> float:
+    lines = [line.split() for line in trials.read_text().splitlines()]
+    scores = np.array([vectors[one] @ vectors[other] for one, other, _ in lines])
+    return 100 * eer(roc(scores, np.array([kind == "target" for _, _, kind in lines])))[0]
+
+
 def test_sherpa_onnx_runs_it_unchanged(exported: Path) -> None:
     """Its framing is --snip-edges=false: a model that was trained so gets the same vectors, others nearly so."""
-    sherpa_onnx = pytest.importorskip("sherpa_onnx")
     folder = exported / "exp/x/export"
-    save_net(exported / "edges.pt", make_net("xvector", KaldiConf(**{**FBANK.__dict__, "snip_edges": False})))
+    net = make_net("xvector", KaldiConf(**{**FBANK.__dict__, "snip_edges": False}))
+    centre(net)
+    save_net(exported / "edges.pt", net)
     options = ("--int8", "false", "--trials", "", "--test-dir", "data/none", "--train-dir", "data/test")
     run_in(exported, EXPORT[0], *options, "edges.pt", "edges")
+    waves = {str(number): voice(number % 5, number, 2 + number / 10) for number in range(50)}
     for name, least in ((folder, 0.995), (exported / "edges", 0.99999)):
-        config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(model=str(name / "model.onnx"))
-        extractor, encoder = sherpa_onnx.SpeakerEmbeddingExtractor(config), Encoder(name)
-        assert extractor.dim == encoder.dim
-        for number in range(50):
-            wave = voice(number % 5, number, 2 + number / 10)
-            stream = extractor.create_stream()
-            stream.accept_waveform(16000, wave)
-            stream.input_finished()
-            assert float(unit(np.array(extractor.compute(stream))) @ encoder(wave)) >= least, (name, number)
+        theirs, ours = both_sides(name, waves)
+        assert min(float(theirs[each] @ ours[each]) for each in waves) >= least, name
+    recordings = {path.stem: soundfile.read(path, dtype="float32")[0] for path in (exported / "wav").glob("s?-?.wav")}
+    theirs, ours = both_sides(exported / "edges", recordings)
+    rates = [eer_percent(each, exported / "data/test/trials") for each in (theirs, ours)]
+    assert rates[0] == pytest.approx(rates[1], abs=0.2) and 1 < rates[1] < 45, rates  # there are errors to differ in
+
+
+@pytest.mark.skipif(not (MINI / "export/model.onnx").is_file(), reason="egs/mini has not been run to stage 8")
+def test_sherpa_onnx_on_the_recordings_of_egs_mini() -> None:
+    """Real speech, a model that was trained with Kaldi's own framing: 50 test utterances, and the EER of all of them."""
+    data = MINI.parents[1] / "data/test"
+    paths = dict(line.split() for line in (data / "wav.scp").read_text().splitlines())
+    waves = {name: soundfile.read(path, dtype="float32")[0] for name, path in paths.items()}
+    theirs, ours = both_sides(MINI / "export", waves)
+    chosen = list(waves)[:: len(waves) // 50][:50]
+    assert min(float(theirs[each] @ ours[each]) for each in chosen) >= 0.995
+    rates = [eer_percent(each, data / "trials") for each in (theirs, ours)]
+    assert rates[0] == pytest.approx(rates[1], abs=0.2), rates
 
 
 def test_conditions_and_thresholds_by_hand() -> None:

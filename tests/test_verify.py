@@ -12,6 +12,7 @@ import soundfile
 from conftest import ROOT, environment, write_wav
 from test_export import exported, run_in, voice
 
+from speakerkd.verify import __main__ as program
 from speakerkd.verify.resample import resample
 
 __all__ = ["exported"]
@@ -51,9 +52,11 @@ def test_recordings_that_are_refused_or_warned_of(exported: Path, tmp_path: Path
     write_wav(tmp_path / "silent.wav", np.zeros(32000, np.float32))
     (tmp_path / "text.wav").write_text("no audio at all, whatever the name says")
     (tmp_path / "empty.wav").write_bytes(b"")
+    write_wav(tmp_path / "offset.wav", np.full(32000, 0.5, np.float32))
     for name, said in (
         ("short.wav", "0.5 s are needed"),
         ("silent.wav", "is silent"),
+        ("offset.wav", "is silent"),  # a constant is no sound
         ("text.wav", "ffmpeg"),
         ("empty.wav", ""),
         ("missing.wav", "no such file"),
@@ -61,7 +64,10 @@ def test_recordings_that_are_refused_or_warned_of(exported: Path, tmp_path: Path
         done = run_in(exported, *VERIFY, "wav/s0-0.wav", str(tmp_path / name), fails=True)
         assert name in done.stderr and said in done.stderr, done.stderr
     write_wav(tmp_path / "clipped.wav", np.clip(60 * voice(0, 0, 3), -1, 1))
-    assert "clipped" in run_in(exported, *VERIFY, "wav/s0-0.wav", str(tmp_path / "clipped.wav")).stderr
+    write_wav(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32))
+    for name, said in (("clipped.wav", "clipped"), ("noise.wav", "level hardly changes")):
+        stderr = run_in(exported, *VERIFY, "wav/s0-0.wav", str(tmp_path / name)).stderr
+        assert said in stderr and "s0-0" not in stderr
 
 
 def test_options_that_are_refused(exported: Path) -> None:
@@ -81,6 +87,8 @@ def test_profiles(exported: Path, tmp_path: Path) -> None:
     ranked = run_in(exported, *VERIFY, *people, "--identify", "wav/s3-5.wav").stdout.splitlines()
     assert ranked[0].startswith("p3 ") and ranked[1].startswith("p0 ")
     claimed = run_in(exported, *VERIFY, *people, "--claim", "p3", "wav/s3-5.wav")
+    stranger = run_in(exported, *VERIFY, *people, "--claim", "p1", "wav/s3-5.wav", fails=True)
+    assert "has no profile of p1 (it has: p0, p3)" in stranger.stderr
     assert score_of(claimed) == pytest.approx(float(ranked[0].split()[2]), abs=1e-3)
     for name in ("../p3", ".p3", "a/b", ""):
         assert run_in(exported, *VERIFY, *people, "--enroll", f"{name}=wav/s0-0.wav", fails=True).stderr
@@ -112,6 +120,12 @@ def test_folders_that_are_no_export(exported: Path, tmp_path: Path) -> None:
     assert "not the card of an exported model" in said(copy)
     (copy / "card.json").write_text("{")
     assert "is damaged" in said(copy)
+
+
+def test_a_model_must_be_named_if_none_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(program, "PRETRAINED", tmp_path / "none")
+    with pytest.raises(ValueError, match="--model is needed"):
+        program.main(["a.wav", "b.wav"])
 
 
 def test_it_needs_no_torch(exported: Path) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerkd.conf import opt, parse_args, run
+from speakerkd.conf import first_few, opt, parse_args, run
 from speakerkd.verify.card import Condition, choose_condition, conditions_of
 from speakerkd.verify.encoder import Encoder
 from speakerkd.verify.profiles import Profile, check_name, read_profile, read_profiles, write_profile
@@ -88,10 +88,9 @@ def print_decision(judge: Judge, score: float, seconds: float, snr: float) -> No
     print(f"LLR       {condition.ratio(score):+.2f}    natural log of the likelihood ratio")
     answer = "same speaker" if score >= threshold else "different speakers"
     print(f"decision  {answer}, at {point} (threshold {threshold:.3f})")
-    print(
-        f"measured on {condition.speakers} other speakers, {condition.label} of speech, {condition.noise}: "
-        f"equal error rate {condition.eer:.2f} %"
-    )
+    length = condition.label if condition.label.startswith("whole") else f"{condition.label} of speech"
+    noise = condition.noise if condition.clean else f"in noise at {condition.noise}"
+    print(f"measured on {condition.speakers} other speakers, {length}, {noise}: equal error rate {condition.eer:.2f} %")
 
 
 def enroll(encoder: Encoder, options: Options) -> None:
@@ -119,7 +118,13 @@ def verify(encoder: Encoder, options: Options, paths: list[str]) -> None:
 
 
 def claim(encoder: Encoder, options: Options, path: str) -> None:
-    profile = read_profile(Path(options.profiles) / f"{check_name(options.claim)}.json", encoder.digest, encoder.dim)
+    file = Path(options.profiles) / f"{check_name(options.claim)}.json"
+    if not file.is_file():
+        others = sorted(each.stem for each in file.parent.glob("*.json"))
+        raise ValueError(
+            f"{options.profiles}: has no profile of {options.claim} (it has: {first_few(others) or 'none'})"
+        )
+    profile = read_profile(file, encoder.digest, encoder.dim)
     recording = read_recording(path, encoder.rate)
     score = float(profile.vector @ encoder(recording.wave))
     print_decision(Judge(encoder, options), score, min(recording.speech, profile.speech), recording.snr)
@@ -149,6 +154,10 @@ def main(argv: list[str]) -> None:
     wanted = 0 if options.enroll or options.identify else 1 if options.claim else 2
     if len(paths) != wanted:
         raise ValueError(f"{wanted} recording(s) are needed, {len(paths)} given: {' '.join(paths)} (see --help)")
+    if not options.model and not PRETRAINED.is_dir():
+        raise ValueError(
+            "--model is needed: a folder that local/export_onnx.py wrote; none was installed with this program"
+        )
     encoder = Encoder(options.model or PRETRAINED, options.precision, options.threads)
     if options.enroll:
         enroll(encoder, options)

@@ -28,9 +28,10 @@ class Recording:
 
 
 def levels_of(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Level of each stretch of 20 ms in dB below full scale."""
+    """Level of each stretch of 20 ms in dB relative to full scale; a constant offset of the recording doesn't count."""
     size = max(1, rate // 50)
     count = max(1, len(wave) // size)
+    wave = wave - wave.mean()
     stretches = np.resize(wave, (count, size)) if len(wave) < size else wave[: count * size].reshape(count, size)
     return 10 * np.log10(np.square(stretches, dtype=np.float64).mean(1) + 1e-12)
 
@@ -68,6 +69,8 @@ def read_recording(path: str | Path, rate: int) -> Recording:
         raise ValueError(f"{path}: is silent (its loud parts are below {SILENT:.0f} dB of full scale)")
     if speech < SHORTEST:
         raise ValueError(f"{path}: holds {speech:.2f} s of speech; at least {SHORTEST} s are needed")
+    if snr == 0.0:
+        logging.warning("%s: the level hardly changes, as in noise or a tone; is it speech?", path)
     if clipped > CLIPPED:
         logging.warning("%s: %.0f %% of the samples are clipped; the score is less reliable", path, 100 * clipped)
     return Recording(str(path), wave, speech, snr)
