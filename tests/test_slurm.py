@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_run_jobs import on_a_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 SLURM_JOBS = ROOT / "utils/slurm_jobs.sh"
@@ -150,6 +151,24 @@ def test_a_controller_that_is_away_is_waited_for(made_up, tmp_path):
     done = made_up("x.log", "true")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "asked_squeue").read_text() == "x\n" * 3
+
+
+def test_a_terminal_sees_how_far_the_jobs_are(made_up, tmp_path):
+    """As with run_jobs.sh: how many have ended, and the last line of the newest log."""
+    (tmp_path / "bin/sleep").unlink()
+    start = '(for i in 1 2; do SLURM_JOB_ID=77 SLURM_ARRAY_TASK_ID=$i bash "${@: -1}"; done) &> /dev/null &'
+    (tmp_path / "bin/sbatch").write_text(f"#!/bin/bash\n{start}\necho 77\n")
+    (tmp_path / "bin/squeue").write_text("#!/bin/bash\necho 77_1\n")
+    words = [
+        str(SLURM_JOBS),
+        "JOB=1:2",
+        "log/train.JOB.log",
+        *["echo", "train.py:", "epoch", "JOB", "of", "9", ";", "sleep", "2.5"],
+    ]
+    code, seen = on_a_terminal(words, tmp_path, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert code == 0, seen
+    for text in ("train: 0 of 2 jobs", "train: 1 of 2 jobs", "epoch 1 of 9", "epoch 2 of 9"):
+        assert text in seen
 
 
 def test_a_refusal_is_an_error(made_up, tmp_path):
