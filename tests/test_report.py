@@ -153,6 +153,7 @@ def test_the_page_in_a_browser(folder: Path, sh: Run, tmp_path: Path) -> None:
         "const line = document.querySelector('#det [data-series]');"
         "document.body.dataset.probe = JSON.stringify({up, down, hidden: line.style.display,"
         " sort: t.tHead.rows[0].cells[3].getAttribute('aria-sort'),"
+        " letters: Math.min(...[...document.querySelectorAll('svg .tick')].map((e) => e.getBoundingClientRect().height)),"
         " over: [...document.querySelectorAll('body *')].filter((e) => !e.closest('.wide, svg') && "
         "e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))});</script>"
     )
@@ -169,6 +170,7 @@ def test_the_page_in_a_browser(folder: Path, sh: Run, tmp_path: Path) -> None:
     found = json.loads(html.unescape(re.search(r'data-probe="([^"]*)"', body[0])[1]))  # type: ignore[index]
     assert found["up"] == sorted(found["up"]) and found["down"] == found["up"][::-1] and len(set(found["up"])) == 3
     assert found["hidden"] == "none" and found["sort"] == "descending"
+    assert found["letters"] > 10  # pixels: a chart's letters can be read there
     assert found["over"] == []  # nothing but wide tables reaches over the edge of a phone
     picture = tmp_path / "page.png"
     done = chromium("--enable-logging=stderr", "--window-size=1200,3000", f"--screenshot={picture}", f"file://{page}")
