@@ -12,7 +12,8 @@ Sections:
   train   crops per second of the training loop, beside the same model stepping on tensors in memory
   distill crops per second of a step of distillation, beside plain training and the teacher alone
   sdpn    crops per second of SDPN's whole step, beside its forward and backward passes alone
-  extract vectors of utterances, times real time on one core, by batches and nets prepared once, beside one by one
+  extract vectors of utterances, times real time by processor time of one thread: batches and nets prepared once in
+          float32 and bf16, beside one by one; 2 to 4 minutes
   augment stage 1's plan of 8.7 million augmented copies: seconds, memory
   score   trials per second, beside loops over the trials
   asnorm  seconds for AS-norm of the same trials

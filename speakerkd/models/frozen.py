@@ -1,7 +1,7 @@
 """A net for application, not for training, prepared once: the same vectors up to rounding, in less time.
 
-Batch norms are folded into the layers before them. Maps have the memory layout that oneDNN prefers. Variances are computed
-in two passes. Weights are cast to half precision once. A batch can hold utterances of several lengths.
+Batch norms are folded into the layers before them. Maps and weights have the memory layout that oneDNN prefers. Variances
+are computed in two passes. Weights are cast to half precision once. A batch can hold utterances of several lengths.
 """
 
 import copy
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from speakerkd.models.base import Encoded, SpeakerNet
 from speakerkd.models.campplus import CAMPPlus, DenseBlock
-from speakerkd.models.ecapa import ECAPA, SqueezeExcitation
+from speakerkd.models.ecapa import ECAPA, ConvLayer, SqueezeExcitation
 from speakerkd.models.folding import NORMS, fold_batch_norms
-from speakerkd.models.frozenlayers import Conv, Ends, Norm
-from speakerkd.models.frozenparts import FrozenAttention, FrozenDense, FrozenGate, FrozenStatistics
+from speakerkd.models.frozenlayers import Conv, Ends, Frame, Norm
+from speakerkd.models.frozenparts import FrozenAttention, FrozenBlock, FrozenDense, FrozenGate, FrozenStatistics
 from speakerkd.models.pooling import AttentivePooling, StatisticsPooling
-from speakerkd.models.resnet import ResNet
-from speakerkd.models.xvector import XVector
+from speakerkd.models.resnet import BasicBlock, Bottleneck, ResNet
+from speakerkd.models.xvector import FrameLayer, XVector
 
 # frozenlayers.py and frozenparts.py know every part of these models that looks across frames.
 MIXED = (CAMPPlus, ECAPA, ResNet, XVector)
@@ -69,6 +69,10 @@ def prepared(module: nn.Module, ends: Ends, half: torch.dtype | None) -> nn.Modu
         return Norm(module)
     if isinstance(module, DenseBlock):
         return FrozenDense(module, ends, half)
+    if isinstance(module, BasicBlock | Bottleneck):
+        return FrozenBlock(module, ends, half)
+    if isinstance(module, FrameLayer | ConvLayer):
+        return Frame(module.conv, module.norm, ends, half)
     for name, child in list(module.named_children()):
         setattr(module, name, prepared(child, ends, half))
     if isinstance(module, StatisticsPooling):

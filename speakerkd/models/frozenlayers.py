@@ -1,7 +1,9 @@
 """Convolutions and norms of a net for application, not for training: the same values up to rounding, in less time.
 
-Two things differ from the layers that are trained:
-- On a CPU the channels of a map are adjacent in memory (channels-last), because oneDNN's kernels prefer this order.
+Three things differ from the layers that are trained:
+- On a CPU the channels of a map are adjacent in memory (channels-last), because oneDNN's kernels prefer this order. The
+  weights are brought into oneDNN's own order once, not at each call.
+- One kernel computes a convolution and what follows it (the sum with a shortcut, a ReLU).
 - A batch may hold utterances of several lengths, each followed by padding. `Ends` remembers where they end. Layers that
   look across frames (a padded convolution, a mean over time) leave the padding out.
 """
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LAST = torch.channels_last
+# oneDNN's convolution with weights in its own order and an activation: torch.compile's, not in PyTorch's documentation
+PACKED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+PACK = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
 
 
 class Ends:
@@ -61,15 +66,17 @@ class Ends:
 
 
 class Conv(nn.Module):
-    """A convolution over time, or over frequency and time."""
+    """A convolution over time, or over frequency and time. rectified: the output goes through a ReLU."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, conv: nn.Conv1d | nn.Conv2d, ends: Ends, half: torch.dtype | None) -> None:
+    def __init__(
+        self, conv: nn.Conv1d | nn.Conv2d, ends: Ends, half: torch.dtype | None, rectified: bool = False
+    ) -> None:
         super().__init__()
         weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
-        self.flat, self.ends = weight.ndim == 3, ends
+        self.flat, self.ends, self.rectified = weight.ndim == 3, ends, rectified
         self.native = (
             weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
         ) and half != torch.float16  # on many CPUs oneDNN has no kernel for float16
@@ -84,33 +91,69 @@ class Conv(nn.Module):
             weight, bias = weight.to(half), None if bias is None else bias.to(half)
         if self.native:
             weight = (weight.unsqueeze(2) if self.flat else weight).contiguous(memory_format=LAST)
+        self.packed = self.pack(weight) if self.native and PACKED is not None and PACK is not None else None
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        frames = maps.shape[-1]  # (B, C, T) or (B, C, F, T)
+    def forward(self, maps: Tensor, beside: Tensor | None = None) -> Tensor:
+        """(B, C, T) or (B, C, F, T). beside: maps that are added to the output, before the ReLU."""
+        frames = maps.shape[-1]
         if self.padded:
             maps = self.ends.silence(maps)
         if self.edges is not None:
             maps = F.pad(maps, self.edges[1], self.edges[0])
-        maps = self.convolve(maps.to(self.weight.dtype))
+        maps = self.convolve(maps.to(self.weight.dtype), beside)
         self.ends.follow(frames, maps.shape[-1], self.length)
         return maps
 
-    def convolve(self, maps: Tensor) -> Tensor:
+    def convolve(self, maps: Tensor, beside: Tensor | None) -> Tensor:
         if not self.native:
             work: Callable[..., Tensor] = F.conv1d if self.flat else F.conv2d
-            return work(maps, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+            out = work(maps, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+            return self.finished(out, beside)
         # F.conv1d and F.conv2d take slower kernels than oneDNN's if a batch or a filter is small
-        padding, stride, dilation = self.padding, self.stride, self.dilation
-        if self.flat:
-            maps, padding, stride, dilation = maps.unsqueeze(2), (0, *padding), (1, *stride), (1, *dilation)
-        maps = maps.contiguous(memory_format=LAST)
-        out: Tensor = torch.mkldnn_convolution(maps, self.weight, self.bias, padding, stride, dilation, self.groups)
+        maps = (maps.unsqueeze(2) if self.flat else maps).contiguous(memory_format=LAST)
+        if self.packed is None or PACKED is None:
+            out = torch.mkldnn_convolution(maps, self.weight, self.bias, *self.sizes())
+            return self.finished(out.squeeze(2) if self.flat else out, beside)
+        then = "relu" if self.rectified else "none"
+        if beside is None:
+            out = PACKED(maps, self.packed, self.bias, *self.sizes(), then, [], "")
+        else:
+            beside = (beside.unsqueeze(2) if self.flat else beside).contiguous(memory_format=LAST)
+            out = PACKED.binary(maps, beside, self.packed, self.bias, *self.sizes(), "add", 1.0, then, [], "")
         return out.squeeze(2) if self.flat else out
+
+    def finished(self, out: Tensor, beside: Tensor | None) -> Tensor:
+        out = out if beside is None else out + beside
+        return F.relu(out, inplace=True) if self.rectified else out
+
+    def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+        """Padding, stride, dilation and groups, as of a convolution over frequency and time."""
+        if self.flat:
+            return (0, *self.padding), (1, *self.stride), (1, *self.dilation), self.groups
+        return self.padding, self.stride, self.dilation, self.groups
+
+    def pack(self, weight: Tensor) -> Tensor:
+        assert PACK is not None
+        packed: Tensor = PACK(weight.to_mkldnn(), *self.sizes())
+        return packed
 
     def length(self, frames: int) -> int:
         return (frames + 2 * self.moved - self.dilation[-1] * (self.kernel[-1] - 1) - 1) // self.stride[-1] + 1
+
+
+class Frame(nn.Module):
+    """Convolution, ReLU, batch norm: a layer of the x-vector and of ECAPA-TDNN."""
+
+    def __init__(self, conv: nn.Conv1d, norm: nn.Module, ends: Ends, half: torch.dtype | None) -> None:
+        super().__init__()
+        self.conv = Conv(conv, ends, half, rectified=True)
+        self.norm = Norm(norm) if isinstance(norm, nn.BatchNorm1d) else norm
+
+    def forward(self, frames: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(frames))
+        return out
 
 
 class Norm(nn.Module):

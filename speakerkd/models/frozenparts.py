@@ -6,8 +6,10 @@ from torch.nn import functional as F
 
 from speakerkd.models.campplus import SEGMENT, ContextMask, DenseBlock, DenseLayer
 from speakerkd.models.ecapa import SqueezeExcitation
+from speakerkd.models.folding import NORMS
 from speakerkd.models.frozenlayers import Conv, Ends, affine
 from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, single, weighted_statistics
+from speakerkd.models.resnet import BasicBlock, Bottleneck
 
 
 def statistics(maps: Tensor, ends: Ends, floor: float) -> tuple[Tensor, Tensor]:
@@ -74,15 +76,47 @@ class FrozenGate(nn.Module):
         return frames * gate.unsqueeze(-1).to(frames.dtype)
 
 
+class Pointwise(nn.Module):
+    """A convolution of width 1 over few frames, as a matrix product over (B, T, C): a convolution's start takes longer."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, conv: nn.Conv1d, half: torch.dtype | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", conv.weight.detach().squeeze(2).to(half or conv.weight.dtype))
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().to(half or conv.weight.dtype))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.linear(frames.to(self.weight.dtype), self.weight, self.bias)
+
+
+class FrozenBlock(nn.Module):
+    """A residual block of a ResNet. Its norms have been folded."""
+
+    def __init__(self, block: BasicBlock | Bottleneck, ends: Ends, half: torch.dtype | None) -> None:
+        super().__init__()
+        assert not any(isinstance(each, NORMS) for each in block.modules())
+        convs = [block.conv1, block.conv2, *([block.conv3] if isinstance(block, Bottleneck) else [])]
+        self.convs = nn.ModuleList(Conv(each, ends, half, rectified=True) for each in convs)
+        shortcut = [each for each in block.shortcut if isinstance(each, nn.Conv2d)]  # none or one
+        self.shortcut = Conv(shortcut[0], ends, half) if shortcut else nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = maps
+        for conv in self.convs[:-1]:
+            out = conv(out)
+        found: Tensor = self.convs[-1](out, self.shortcut(maps))
+        return found
+
+
 class FrozenMask(nn.Module):
     """CAM++'s masked convolution."""
 
     def __init__(self, mask: ContextMask, ends: Ends, half: torch.dtype | None) -> None:
         super().__init__()
-        self.local, self.linear1, self.linear2 = (
-            Conv(each, ends, half) for each in (mask.local, mask.linear1, mask.linear2)
-        )
-        self.ends = ends
+        self.local, self.ends = Conv(mask.local, ends, half), ends
+        self.linear1, self.linear2 = (Pointwise(each, half) for each in (mask.linear1, mask.linear2))
 
     def forward(self, frames: Tensor, out: Tensor) -> None:
         frames = self.ends.silence(frames)  # (B, C, T)
@@ -94,10 +128,10 @@ class FrozenMask(nn.Module):
             own = (count.unsqueeze(-1) - starts).clamp(1, SEGMENT)
             segments = segments * ((length - starts).clamp(max=SEGMENT) / own).to(frames.dtype)
         context = (frames.sum(-1) / count).to(frames.dtype).unsqueeze(-1) + segments
-        mask = self.linear2(F.relu(self.linear1(context))).sigmoid()
-        if mask.shape[-1] > 1:  # channels-last, like the frames
-            mask = mask.mT.repeat_interleave(SEGMENT, 1)[:, :length].mT
-        torch.mul(self.local(frames), mask, out=out)
+        mask = self.linear2(F.relu(self.linear1(context.mT))).sigmoid()  # (B, segments, C)
+        if mask.shape[1] > 1:
+            mask = mask.repeat_interleave(SEGMENT, 1)[:, :length]
+        torch.mul(self.local(frames), mask.mT, out=out)
 
 
 class Rectified(nn.Module):
@@ -106,7 +140,10 @@ class Rectified(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, norm: nn.BatchNorm1d, conv: nn.Conv1d, ends: Ends, half: torch.dtype | None) -> None:
+    def __init__(
+        self, norm: nn.BatchNorm1d, conv: nn.Conv1d, ends: Ends, half: torch.dtype | None, rectified: bool = False
+    ) -> None:
+        """rectified: the output goes through a ReLU."""
         super().__init__()
         scale, shift = affine(norm)
         corner = (-shift / scale).to(half or scale.dtype)
@@ -126,7 +163,7 @@ class Rectified(nn.Module):
         folded.weight.data = weight * torch.where(straight, scale, torch.zeros_like(scale)).unsqueeze(1)
         assert folded.bias is not None
         folded.bias.data = weight.squeeze(2) @ constant + (0 if conv.bias is None else conv.bias.detach())
-        self.conv = Conv(folded, ends, half)
+        self.conv = Conv(folded, ends, half, rectified)
 
     def forward(self, frames: Tensor) -> Tensor:
         bent = torch.maximum(frames, self.low) if self.rising else torch.clamp(frames, self.low, self.high)
@@ -139,8 +176,8 @@ class FrozenDense(nn.Module):
     def __init__(self, block: DenseBlock, ends: Ends, half: torch.dtype | None) -> None:
         super().__init__()
         layers = [each for each in block.layers if isinstance(each, DenseLayer)]
-        self.linears = nn.ModuleList(Rectified(each.norm1, each.linear, ends, half) for each in layers)
-        self.norms = nn.ModuleList(each.norm2 for each in layers)
+        assert all(isinstance(each.norm2, nn.Identity) for each in layers)  # the layer before it took it in
+        self.linears = nn.ModuleList(Rectified(each.norm1, each.linear, ends, half, True) for each in layers)
         self.masks = nn.ModuleList(FrozenMask(each.mask, ends, half) for each in layers)
         self.transit = Rectified(block.norm, block.transit, ends, half)
         self.channels, self.growth = block.norm.num_features, layers[0].mask.local.out_channels
@@ -153,9 +190,8 @@ class FrozenDense(nn.Module):
         maps = torch.empty(shape, dtype=self.kind or frames.dtype, device=frames.device)
         maps = maps.mT if last else maps
         maps[:, :done] = frames
-        for linear, norm, mask in zip(self.linears, self.norms, self.masks, strict=True):
-            hidden = F.relu(norm(linear(maps[:, :done])), inplace=True)
-            mask(hidden, maps[:, done : done + self.growth])
+        for linear, mask in zip(self.linears, self.masks, strict=True):
+            mask(linear(maps[:, :done]), maps[:, done : done + self.growth])
             done += self.growth
         out: Tensor = self.transit(maps)
         return out
