@@ -24,9 +24,9 @@ from speakerkd.feats.pieces import Piece, Pieces
 from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.made import Part, digest_of_file
 from speakerkd.files.tables import write_table
-from speakerkd.models import SpeakerNet
+from speakerkd.models.frozen import Frozen
 from speakerkd.models.hearing import hear, net_and_features
-from speakerkd.parallel import start
+from speakerkd.parallel import device_of_job
 
 FORMAT = "crops 1"  # to be changed with what the same options compute
 BATCH = 32  # crops
@@ -37,6 +37,7 @@ class Options:
     num_crops: int = opt(4, "most crops of an utterance; they are spread evenly over it")
     crop_frames: int = opt(200, "frames of a crop; students may take crops of as many frames or fewer")
     device: str = opt("cpu", "cpu, cuda or auto")
+    job: int = opt(1, "number of this job, which chooses its GPU among those that it sees")
     threads: int = opt(1, "CPU threads; the jobs run side by side")
 
 
@@ -51,8 +52,8 @@ def main(argv: list[str]) -> None:
     if part.kept():
         logging.info("%s.ark is kept, which was made with the same model from the same features", prefix)
         return
-    device = start(options.device).device
-    net.to(device)
+    device = device_of_job(options.device, options.job)
+    prepared = Frozen(net, device)
     pieces = Pieces(source, data_dir, options.crop_frames, options.num_crops)
 
     began, count = time.monotonic(), 0
@@ -67,9 +68,9 @@ def main(argv: list[str]) -> None:
             continue
         count += 1
         if len(waiting) >= BATCH:
-            vectors |= embedded(net, waiting, reading, device)
+            vectors |= embedded(prepared, waiting, reading, device)
             waiting = []
-    vectors |= embedded(net, waiting, reading, device)
+    vectors |= embedded(prepared, waiting, reading, device)
     with ArkWriter(prefix) as write:
         for name in sorted(vectors):
             write(name, vectors[name])
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
 
 
 @torch.inference_mode()
-def embedded(net: SpeakerNet, pieces: list[Piece], reading: Reading, device: torch.device) -> dict[str, np.ndarray]:
+def embedded(net: Frozen, pieces: list[Piece], reading: Reading, device: torch.device) -> dict[str, np.ndarray]:
     """The front ends make crops of one length equally long, so that they go through the net together."""
     found: dict[str, np.ndarray] = {}
     for shape, group in groupby(pieces, key=lambda piece: piece[1].shape):

@@ -8,7 +8,7 @@
 #   --crop-frames 200            frames of a crop; students may take crops of as many frames or fewer (--num-frames)
 #   --nj 4                       number of jobs
 #   --cmd utils/run_jobs.sh      what runs them
-#   --use-gpu false              true: each job on a GPU
+#   --gpus 0                     number of GPUs, which the jobs share (with a queue: each job asks for one); 0: the CPU
 #   --max-lost 5                 percent of the utterances that may be without vectors before it is an error
 #
 # Given as --teacher, <xvector-dir>/xvector.scp teaches by the vectors of the crops: local/train.py then draws the student's
@@ -23,7 +23,7 @@ num_crops=4
 crop_frames=200
 nj=4
 cmd=utils/run_jobs.sh
-use_gpu=false
+gpus=0
 max_lost=5
 
 . utils/parse_options.sh
@@ -32,7 +32,7 @@ model_words "$@"
 [ -s "$data/utt2spk" ] || fail "$data/utt2spk is missing or empty; run stage 1"
 local/check_python.sh
 require_positive nj num_crops crop_frames
-require_whole max_lost
+require_whole max_lost gpus
 set_jobs "$list"
 make_folders "$out" "$out/log"
 hold_lock "$out/.lock" "another job makes vectors in $out; wait for it"
@@ -41,14 +41,11 @@ rm -f "$out/xvector.scp"
 split_list "$list" "$out/log/utts"
 gpu=()
 device=cpu
-if $use_gpu; then
-  gpu=(--gpu 1)
-  device=cuda
-fi
+choose_gpus "$gpus" "$nj" "$cmd"
 # shellcheck disable=SC2086  # cmd may carry options
 $cmd "${gpu[@]}" JOB=1:"$nj" "$out/log/extract.JOB.log" \
   local/extract_crop_xvectors.py --num-crops "$num_crops" --crop-frames "$crop_frames" --device "$device" \
-  "$model" "$data" "$out/log/utts.JOB" "$out/xvector.JOB"
+  --job JOB "$model" "$data" "$out/log/utts.JOB" "$out/xvector.JOB"
 sed -n "s|^.*: front end: |$0: |p" "$out/log/extract.1.log"
 gather "$out/xvector" lost_utts "$out/lost_utts"
 require_few_lost "$out/lost_utts" "have no vector"

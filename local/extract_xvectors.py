@@ -27,6 +27,7 @@ from speakerkd.files.made import Part, digest_of_file
 from speakerkd.models.extract import Cut, NetEncoder, pieces_of, write_vectors
 from speakerkd.models.hearing import net_and_features
 from speakerkd.models.precision import AMP, choose_half
+from speakerkd.parallel import device_of_job
 
 FORMAT = "vectors 2"  # to be changed with what the same options compute
 SAMPLES = 16  # utterances on which --amp=auto tries half precision
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> None:
     if part.kept():
         logging.info("%s.ark is kept, which was made with the same model from the same features", prefix)
         return
-    device = device_of(options.device, options.job)
+    device = device_of_job(options.device, options.job)
 
     def require_width(features: np.ndarray, utterance: str) -> None:
         if features.ndim != 2 or features.shape[1] != net.feat_dim:
@@ -73,17 +74,6 @@ def main(argv: list[str]) -> None:
     done = write_vectors(prefix, source, encode, cut, f"{prefix}.lost_utts", check=require_width)
     part.finish()
     logging.info("vectors of %d: %s", net.dim, done)
-
-
-def device_of(name: str, job: int) -> torch.device:
-    """Jobs share the GPUs that they see, in turn."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device={name} is not one of: auto cpu cuda")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ValueError("--device=cuda: PyTorch sees no GPU here (nvidia-smi tells why); --device=cpu works anywhere")
-    return torch.device("cuda", (job - 1) % torch.cuda.device_count())
 
 
 def some_pieces(source: FeatureSource, reading: Reading, dim: int) -> list[np.ndarray]:

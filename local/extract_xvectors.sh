@@ -45,21 +45,7 @@ rm -f "$out/xvector.scp"   # a run that is cut short leaves none
 split_list "$list" "$out/log/utts"
 gpu=()
 device=cpu
-if [ "$gpus" -gt 0 ]; then
-  device=cuda
-  case $cmd in
-    *run_jobs.sh* | *run.pl*)   # on this machine: all jobs at once, on the first GPUs that there are
-      if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
-        CUDA_VISIBLE_DEVICES=$(cut -d , -f "1-$gpus" <<< "$CUDA_VISIBLE_DEVICES")
-      else
-        CUDA_VISIBLE_DEVICES=$(seq -s , 0 $((gpus - 1)))
-      fi
-      export CUDA_VISIBLE_DEVICES
-      gpu=(--max-jobs-run "$nj")
-      ;;
-    *) gpu=(--gpu 1 --max-jobs-run "$gpus") ;;
-  esac
-fi
+choose_gpus "$gpus" "$nj" "$cmd"
 # shellcheck disable=SC2086  # cmd may carry options
 $cmd "${gpu[@]}" JOB=1:"$nj" "$out/log/extract.JOB.log" \
   local/extract_xvectors.py --max-frames "$max_frames" --chunk-frames "$chunk_frames" --device "$device" --amp "$amp" \

@@ -15,3 +15,23 @@ check_words() {
     esac
   done
 }
+
+# choose_gpus GPUS JOBS RUNNER: jobs that share GPUS graphics cards. Sets $device (cuda or cpu) and $gpu, options of the runner.
+# shellcheck disable=SC2034  # they are for the script that sources this
+choose_gpus() {
+  gpu=() device=cpu
+  [ "$1" -gt 0 ] || return 0
+  device=cuda
+  case $3 in
+    *run_jobs.sh* | *run.pl*)   # on this machine: all jobs at once, on the first GPUs that there are
+      if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+        CUDA_VISIBLE_DEVICES=$(cut -d , -f "1-$1" <<< "$CUDA_VISIBLE_DEVICES")
+      else
+        CUDA_VISIBLE_DEVICES=$(seq -s , 0 $(($1 - 1)))
+      fi
+      export CUDA_VISIBLE_DEVICES
+      gpu=(--max-jobs-run "$2")
+      ;;
+    *) gpu=(--gpu 1 --max-jobs-run "$1") ;;
+  esac
+}

@@ -117,17 +117,17 @@ teacher_vectors() {
   local out=$teacher_dir/xvectors_train_originals
   case $teacher_hears in
     places)
-      local/extract_crop_xvectors.sh --nj "$nj" --cmd "$train_cmd" --num-crops "$num_crops" --crop-frames "$crop_frames" \
+      local/extract_crop_xvectors.sh --nj "$nj" --cmd "$(extraction_cmd)" --gpus "$gpus" --num-crops "$num_crops" --crop-frames "$crop_frames" \
         "$teacher_dir/final.pt" "$originals" "$(dirname "$taught_by")"
       ;;
     *) extract_vectors "$teacher_dir/final.pt" "$originals" "$out" ;;
   esac
 }
 
+extraction_cmd() { if [ "$gpus" -eq 0 ]; then echo "$train_cmd"; else echo "$cuda_cmd"; fi; }
+
 extract_vectors() { # model, data directory, folder of the vectors
-  local runner=$train_cmd
-  [ "$gpus" -eq 0 ] || runner=$cuda_cmd
-  local/extract_xvectors.sh --nj "$nj" --cmd "$runner" --gpus "$gpus" "$@"
+  local/extract_xvectors.sh --nj "$nj" --cmd "$(extraction_cmd)" --gpus "$gpus" "$@"
 }
 
 waves() { # names of data directories: wave archives, which are kept if they are there

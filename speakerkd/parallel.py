@@ -48,6 +48,17 @@ class World:
                 time.sleep(1)  # gloo's threads end a little later; a process that ends before them is aborted (7 in 20)
 
 
+def device_of_job(name: str, job: int) -> torch.device:
+    """Jobs that run side by side share the GPUs that they see, in turn. name: auto, cpu or cuda; job: from 1 on."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device={name} is not one of: auto cpu cuda")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("--device=cuda: PyTorch sees no GPU here (nvidia-smi tells why); --device=cpu works anywhere")
+    return torch.device("cuda", (job - 1) % torch.cuda.device_count())
+
+
 def start(device: str = "auto") -> World:
     """device: auto (a GPU for each process if there are GPUs), cpu, or cuda."""
     if device not in ("auto", "cpu", "cuda"):

@@ -171,7 +171,8 @@ def test_a_killed_run_leaves_no_xvector_scp(recipe: Path, data: Path, sh: Run) -
     assert read_table(recipe / "out/spk_xvector.scp").keys() == {"s0", "s1", "s2", "s3"}
 
 
-def test_jobs_share_the_gpus(recipe: Path, data: Path, sh: Run) -> None:
+@pytest.mark.parametrize("script", ["local/extract_xvectors.sh", "local/extract_crop_xvectors.sh"])
+def test_jobs_share_the_gpus(recipe: Path, data: Path, sh: Run, script: str) -> None:
     """What the jobs are told, without a GPU: a runner that notes the command line and the devices that it would see."""
     seen = recipe / "seen"
     (recipe / "run_jobs.sh").write_text(f'#!/bin/bash\necho "$CUDA_VISIBLE_DEVICES $*" > {seen}\nexit 1\n')
@@ -181,15 +182,15 @@ def test_jobs_share_the_gpus(recipe: Path, data: Path, sh: Run) -> None:
     env = [name for name in os.environ if name == "CUDA_VISIBLE_DEVICES"]
     clean = ["env", *(f"-u{name}" for name in env)]
     options = ["--gpus", 2, *COMMAND[1:]]
-    sh(*clean, COMMAND[0], "--cmd", recipe / "run_jobs.sh", *options, fails=True)
+    sh(*clean, script, "--cmd", recipe / "run_jobs.sh", *options, fails=True)
     words = seen.read_text().split()
     assert words[:4] == ["0,1", "--max-jobs-run", "3", "JOB=1:3"] and "--device cuda" in " ".join(words)
-    sh("env", "CUDA_VISIBLE_DEVICES=4,6,7", COMMAND[0], "--cmd", recipe / "run_jobs.sh", *options, fails=True)
+    sh("env", "CUDA_VISIBLE_DEVICES=4,6,7", script, "--cmd", recipe / "run_jobs.sh", *options, fails=True)
     assert seen.read_text().startswith("4,6 --max-jobs-run 3 ")
-    sh("env", "CUDA_VISIBLE_DEVICES=", COMMAND[0], "--cmd", recipe / "queue.sh", *options, fails=True)
+    sh("env", "CUDA_VISIBLE_DEVICES=", script, "--cmd", recipe / "queue.sh", *options, fails=True)
     assert seen.read_text().split()[:4] == ["--gpu", "1", "--max-jobs-run", "2"]
     if not torch.cuda.is_available():
-        done = sh(COMMAND[0], *options, fails=True)
+        done = sh(script, *options, fails=True)
         assert "--device=cuda: PyTorch sees no GPU here" in done.stderr
 
 
