@@ -268,6 +268,19 @@ def test_systems_that_cannot_be_exported(exported: Path, tmp_path: Path) -> None
     net.info = {"front_end": {"type": "resemblyzer"}}
     save_net(tmp_path / "final.pt", net)
     assert "LSTM" in run_in(exported, *EXPORT, str(tmp_path), str(tmp_path / "out"), fails=True).stderr
+    wavlm = MODELS["wavlm"].Conf(
+        layers=1,
+        size=16,
+        heads=1,
+        hidden=16,
+        buckets=8,
+        max_distance=8,
+        position_kernel=4,
+        position_groups=1,
+        channels=8,
+    )
+    with pytest.raises(ValueError, match=r"WavLM .* is not exported\. Distil it"):
+        onnx_export.check_exportable(SpeakerNet(MODELS["wavlm"](wavlm, 1)), "final.pt")
     net = make_net("xvector")
     net.info = {}
     save_net(tmp_path / "final.pt", net)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from speakerkd.models.base import SpeakerNet
 from speakerkd.models.dvector import DVector
+from speakerkd.models.wavlm import WavLM
 from speakerkd.verify.onnxsession import open_session
 
 OPSET = 17
@@ -64,6 +65,11 @@ def check_exportable(net: SpeakerNet, where: str) -> None:
         raise ValueError(
             f"{where}: the d-vector's LSTM reads windows of 160 frames, whose vectors are averaged outside the network; "
             "one ONNX graph can't do that. Distil it into another model and export that one"
+        )
+    if isinstance(net.encoder, WavLM):
+        raise ValueError(
+            f"{where}: WavLM normalises whole waves and is too large for an app; it is not exported. Distil it into a model "
+            "that takes Kaldi's fbank and export that one"
         )
 
 
