@@ -3,8 +3,10 @@
 
 Usage: local/check_teacher.py [options] <final.pt or xvector.scp> <train-dir>
   local/check_teacher.py --kd conf/kd/enskd.conf --model conf/model/xvector.conf exp/campplus/final.pt data/train_all
+  local/check_teacher.py --kd conf/kd/cosine.conf big=exp/campplus/final.pt,face=data/train/face.scp data/train_all
 
-If the teacher can't serve, the exit status is 1, and the reason and the remedy are printed.
+Several teachers are given as name=file,...; they must serve together. If they can't, the exit status is 1, and the reason
+and the remedy are printed.
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from speakerkd.conf import build, opt, parse_args, read_conf, run, text_of, type
 from speakerkd.feats.frontend import front_end_of, front_end_type
 from speakerkd.feats.source import departure
 from speakerkd.kd import METHODS, Components
-from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.kd.several import TeacherOptions, find_teachers, make_method, named_teachers, weights_of
 from speakerkd.kd.teacher import NetTeacher, Teacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import load_net, make_net
@@ -29,7 +31,10 @@ class Options:
     model: str = opt("conf/model/xvector.conf", "conf file of the student")
     head: str = opt("conf/head.conf", "conf file of the classifier")
     source: str = opt("feats", "what the student's crops are made of: feats or waves, as for local/train.py")
-    centroids: str = opt("", "spk_xvector.scp with the training speakers' mean vectors, instead of a classifier")
+    hear: str = opt("", "what teacher models hear: crop, places or utterance, as for local/train.py")
+    centroids: str = opt(
+        "", "spk_xvector.scp with the training speakers' mean vectors, instead of a classifier; several: name=file,..."
+    )
     missing: str = opt("error", "what to do with utterances without a vector: error or zero, as for local/train.py")
 
 
@@ -68,20 +73,24 @@ def heard(teacher: Teacher) -> str:
 
 
 def main(argv: list[str]) -> None:
-    options, (path, folder) = parse_args(Options, argv, __doc__, 2)
+    options, (text, folder) = parse_args(Options, argv, __doc__, 2)
     name, kind, conf = typed_conf(options.kd, METHODS)
     if not kind.needs_of(conf).teacher:
         raise ValueError(f"{options.kd}: the method {name} has no teacher")
     data = Utterances(folder, source=options.source)
-    told = describe_vectors(path, data) if path.endswith(".scp") else describe_net(path, data)
-    for what, text in told:
-        print(f"{what:<10} {text}")
+    files = named_teachers(text)
+    for each, path in files.items():
+        told = describe_vectors(path, data) if path.endswith(".scp") else describe_net(path, data)
+        for what, about in [("teacher", each), *told] if each else told:
+            print(f"{what:<10} {about}")
     head = build(MarginConf, read_conf(options.head), options.head)
     student = make_net(options.model, data.dim, data.speakers, head)
+    given = TeacherOptions(text, options.hear, options.centroids, missing=options.missing)
     try:
-        teacher = find_teacher(path, options.centroids, data, np.arange(len(data)), head, options.missing)
-        kind(conf, Components(student, data.speakers, teacher, {}))
-        print(f"{'hears':<10} {heard(teacher)}")
+        teachers = find_teachers(given, data, np.arange(len(data)), head)
+        make_method(kind, conf, Components(student, data.speakers, None, {}), teachers, weights_of("", teachers))
+        for each, teacher in teachers.items():
+            print(f"{'hears':<10} {heard(teacher)}{f' ({each})' if each else ''}")
     except ValueError as error:
         print(f"can't serve a student {options.model} by {options.kd}: {error}")
         raise SystemExit(1) from None

@@ -12,7 +12,10 @@ Usage: local/import_checkpoint.py [options] --family <family> <checkpoint> <exp-
   speechbrain   embedding_model.ckpt of ECAPA-TDNN. Its classifier has another margin for angles beyond pi - m:
                 cos - m sin m. Here it is WeSpeaker's, so a training that goes on from it differs there
   resemblyzer   pretrained.pt, the GE2E d-vector
-  unispeech     wavlm_large_finetune.pth and similar models: WavLM with a small ECAPA-TDNN on top; it hears the wave
+  unispeech     wavlm_large_finetune.pth and similar models: WavLM, wav2vec 2.0 or HuBERT with a small ECAPA-TDNN on top.
+                They hear the wave
+  torchaudio    state_dict of a bundle of torchaudio.pipelines: WavLM, wav2vec 2.0 or HuBERT. They hear the wave, and have
+                no speaker head: the embedding is the mean over all layers and frames
 The options of the model are read from its weights. A weight that is missing or left over is an error. final.pt stores
 the feature settings (front end), and local/extract_xvectors.sh computes these features. The speakers of the classifier
 are written to spk2id.
@@ -41,7 +44,7 @@ PROJECTION = "projection."
 
 @dataclass(frozen=True)
 class Options:
-    family: str = opt("", "wespeaker, 3dspeaker, speechbrain, resemblyzer or unispeech")
+    family: str = opt("", "wespeaker, 3dspeaker, speechbrain, resemblyzer, unispeech or torchaudio")
     front_end: str = opt("", "conf file of the front end; default: conf/frontend/<family>.conf")
     model: str = opt("", "conf file of the model, if its options can't be read from its weights")
     classifier: str = opt("", "checkpoint of the classifier, if it is a separate file; none: leave the classifier out")

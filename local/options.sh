@@ -6,6 +6,8 @@
 #                              - a model of conf/model: stage 3 trains it
 #                              - a folder of exp with a final.pt, such as local/import_checkpoint.py makes
 #                              - a file: a final.pt or an scp of vectors; name=file also gives its name in the folders of exp
+#                              - several of these: resnet_tiny,face=data/train/face.scp. Their losses are averaged
+#                                (--train_options "--teacher-weights resnet_tiny=1,face=0.5")
 #   --student name             model of the student: conf/model/<student>.conf
 #   --kd_type none             method: conf/kd/<kd_type>.conf
 #   --vectors ""               further inputs of the method (vectors or figures): name=file,...

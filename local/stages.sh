@@ -7,7 +7,7 @@
 #   train_teacher, train_student, extract  in stages 3, 4 and 5
 #   score, collect                        in stage 6
 #   pair, maps, export_student            in stages 7 and 8
-#   systems teacher_dir student_dir taught_by needs ...   variables of the plan; local/plan.py --help lists them
+#   systems teacher_dirs student_dir taught_by needs ...   variables of the plan; local/plan.py --help lists them
 # Before it sources this file, a run.sh may set spare_vectors (name=file,... for methods that can use such vectors). It may also
 # define before_plan, a function that fetches what the plan needs. Before stage 3 it may set train_set, the data directory to
 # train on; the default is data/train_all.
@@ -92,12 +92,22 @@ train() { # folder, name of the model's conf, name of the method's conf, further
   local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" "${train_set:-data/train_all}" "$1"
 }
 
-train_teacher() {
+train_teacher() { # each of them
   print_lines "$teacher_chain"
-  case $teacher_kind in
-    trained) train "$teacher_dir" "$teacher_model" none --train-config "$teacher_config" --train-options "--seed $seed" ;;
-    imported) [ -z "$taught_by" ] || teacher_vectors ;;
-  esac
+  local number teacher_dir teacher_hears
+  for number in "${!teacher_kinds[@]}"; do
+    teacher_dir=${teacher_dirs[number]}
+    teacher_hears=${teacher_ears[number]}
+    case ${teacher_kinds[number]} in
+      trained) train "$teacher_dir" "${teacher_models[number]}" none --train-config "$teacher_config" --train-options "--seed $seed" ;;
+      imported) needs_no_vectors || teacher_vectors ;;
+    esac
+  done
+}
+
+# A teacher that doesn't teach, or that hears the crop and judges by a classifier of its own.
+needs_no_vectors() {
+  [ -z "$taught_by" ] || { [ "$teacher_hears" = crop ] && [[ $centroids != *"$teacher_dir/"* ]]; }
 }
 
 # Vectors of an imported teacher, which has its own front end. The vector of an original also teaches its noisy copies, so only
@@ -111,14 +121,14 @@ teacher_vectors() {
   rm data/.originals
   hours=$(awk '{ sum += $2 } END { printf "%.1f", sum / 3600 }' < "$originals/utt2dur")
   factor=$(local/model_info.py --seconds 4 --runs 1 "$teacher_dir/final.pt" | awk 'END { print $NF }')
-  echo "$0: $teacher makes vectors of the $(wc -l < "$originals/utt2spk") originals of $(wc -l < data/train_all/utt2spk)" \
+  echo "$0: $teacher_dir/final.pt makes vectors of the $(wc -l < "$originals/utt2spk") originals of $(wc -l < data/train_all/utt2spk)" \
     "utterances, $hours hours of speech: some $(awk -v hours="$hours" -v factor="$factor" -v nj="$nj" \
       'BEGIN { print int(hours * 60 * factor / nj) + 1 }') minutes with $nj jobs on as many cores"
   local out=$teacher_dir/xvectors_train_originals
   case $teacher_hears in
     places)
       local/extract_crop_xvectors.sh --nj "$nj" --cmd "$(extraction_cmd)" --gpus "$gpus" --num-crops "$num_crops" --crop-frames "$crop_frames" \
-        "$teacher_dir/final.pt" "$originals" "$(dirname "$taught_by")"
+        "$teacher_dir/final.pt" "$originals" "$(dirname "${teacher_files[number]}")"
       ;;
     *) extract_vectors "$teacher_dir/final.pt" "$originals" "$out" ;;
   esac
@@ -139,12 +149,13 @@ waves() { # names of data directories: wave archives, which are kept if they are
 
 train_student() {
   print_lines "$student_chain"
-  [ -z "$taught_by" ] || [ -s "$taught_by" ] || fail "$taught_by: no such teacher; run stage 3"
-  local centroids=
-  [ "$teacher_hears" != crop ] || centroids=" --centroids $teacher_dir/xvectors_train_originals/spk_xvector.scp"
+  local file
+  for file in "${teacher_files[@]}"; do
+    [ -z "$file" ] || [ -s "$file" ] || fail "$file: no such teacher; run stage 3"
+  done
   [ "$source" != waves ] || waves train_all
   train "$student_dir" "$student" "$kd_type" --teacher "$taught_by" --vectors "$vectors" --train-config "$student_config" \
-    --source "$source" --train-options "--seed $seed$centroids${train_options:+ $train_options}"
+    --source "$source" --train-options "--seed $seed${centroids:+ --centroids $centroids}${train_options:+ $train_options}"
   if $large_margin; then
     train "$fine_tuned" "$student" none --head conf/head_large.conf --train-config conf/train_lm.conf \
       --train-options "--seed $seed --init $student_dir/final.pt"

@@ -19,7 +19,7 @@ from speakerkd.batches.dataset import Batches
 from speakerkd.conf import parse_args, read_conf, run
 from speakerkd.files.tables import write_table
 from speakerkd.kd import Distiller
-from speakerkd.kd.several import centroids_of, named_teachers
+from speakerkd.kd.several import files_of
 from speakerkd.models import read_model
 from speakerkd.parallel import World, keep_memory, start
 from speakerkd.train.assemble import (
@@ -88,16 +88,10 @@ def fit(
         logging.info("%s/%s is ready (%.0f s)", folder.path, " and ".join(folder.results), seconds)
 
 
-def learnt_from(options: RunOptions) -> list[str]:
-    """The files of --teacher, --centroids and --vectors."""
-    centroids = centroids_of(options.centroids, options.teacher)
-    tables = named_teachers(options.teacher), centroids, named_files(options.vectors)
-    return [path for table in tables for path in table.values() if path]
-
-
 def identity(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict[str, Any]:
     """What identifies the run. If the folder has another run, it is refused."""
     model = read_model(options.model) if data.utterances.audio else ("none", None)
+    files = [*files_of(options, data.utterances.folder), *named_files(options.vectors).values()]
     waves = ("augment", "hear_clean", "hear_frames")
     return {
         "train": options_of(options),
@@ -105,7 +99,7 @@ def identity(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict
         "method": with_type(chosen.name, chosen.conf),
         "head": None if chosen.head is None else asdict(chosen.head),
         "init": options.init,
-        "files": fingerprints(learnt_from(options)),
+        "files": fingerprints(files),
         "teacher_weights": options.teacher_weights,
         "data": describe_data(data.utterances),
         "waves": {name: getattr(options, name) for name in waves} if options.source == "waves" else None,

@@ -8,7 +8,7 @@
 #   --model conf/model/xvector.conf      conf file of the model
 #   --kd conf/kd/none.conf               conf file of the method
 #   --head conf/head.conf                conf file of the classifier
-#   --teacher ""                         final.pt of a net, or an xvector.scp, for methods with a teacher
+#   --teacher ""                         final.pt of a net, or an xvector.scp, for methods with a teacher; several: name=file,...
 #   --source feats                       what crops are made of: feats (feats.scp) or waves (waves.scp, else wav.scp)
 #   --vectors ""                         further inputs of the method: name=file,..., such as quality=data/train/utt2quality
 #   --train-config conf/train.conf       conf file of the optimisation

@@ -155,6 +155,9 @@ def test_bad_augmentations_are_named(recipe: Path, data: Path, sh: Run) -> None:
         (folder / "utt2aug").write_text(text)
         with pytest.raises(ValueError, match=message):
             crops.augment(ALWAYS)
+    done = sh(*command("exp/a", *words, "--source", "waves", "--augment", "conf/augment.conf"), fails=True)
+    for part in ("conf/augment.conf: data/train/utt2aug: noise, rooms", "so it wins: leave --augment out"):
+        assert part in done.stderr
     (folder / "utt2aug").write_text("s0-00 speed=0.9\n")
     crops.augment(ALWAYS)
     for changes, message in (
@@ -187,3 +190,66 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(recipe: Path, data: Path, sh
     assert same(weights(recipe / "exp/whole/final.pt"), weights(recipe / "exp/killed/final.pt"))
     (recipe / "conf/augment.conf").write_text("--probability=0.7\n")
     assert "augmentation.probability" in sh(*command("exp/killed", *words), fails=True).stderr
+
+
+TINY_RUN = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from speakerkd.batches.dataset import Batches, View
+from speakerkd.batches.utterances import Utterances
+from speakerkd.batches.wavecrops import set_up_waves
+from speakerkd.kd.base import Distiller, Outcome
+from speakerkd.kd.find_teacher import find_teacher
+from speakerkd.parallel import start
+from speakerkd.train.loop import train
+from speakerkd.train.options import LoopSettings, TrainConf
+from speakerkd.train.runfolder import RunFolder
+
+class Linear(Distiller):
+    # No batch norm: its statistics would be those of each half of the batch.
+    def __init__(self, teacher):
+        super().__init__(None, None)
+        self.student, self.hidden = torch.nn.Linear(24, 3), (teacher,)
+        self.match = torch.nn.Linear(3, teacher.dim)
+
+    def forward(self, batch, clock):
+        said = self.student(batch.feats[0].mean(1) + batch.feats[0].var(1))
+        away = self.match(said) - self.hidden[0].embed(batch).embedding
+        losses = {"ce": torch.nn.functional.cross_entropy(said, batch.labels), "kd": away.square().mean()}
+        return Outcome(losses)
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+world = start("cpu")
+data = Utterances("data/train", source="waves")
+set_up_waves(data.crops, "conf/augment.conf", False, 0)
+method = Linear(find_teacher("exp/t/final.pt", "", data, np.arange(len(data)), None))
+folder = RunFolder(Path(sys.argv[1]))
+if world.first:
+    folder.open({})
+world.barrier()
+batches = Batches(data, [View()], 20, 4, 0, rank=world.rank, world_size=world.size)
+train(method, batches, TrainConf(num_epochs=3, batch_size=4, average=2, warmup=0), folder, world, LoopSettings(1))
+if world.first:
+    folder.save("final.pt", method.state_dict())
+world.close()
+"""
+
+
+def test_two_processes_do_what_one_does(recipe: Path, data: Path, sh: Run) -> None:
+    """Crops of waves with noise drawn anew, heard by a teacher with a front end of its own: each process takes its half."""
+    make(recipe / "data/train", twelve(), "--num-mel-bins=24\n--dither=1\n", feats=False)
+    (recipe / "conf/augment.conf").write_text("--probability=0.8\n")
+    (recipe / "exp/t").mkdir(parents=True)
+    save_net(recipe / "exp/t/final.pt", teacher_net(FRONT_ENDS["kaldi"]))
+    (recipe / "small.py").write_text(TINY_RUN)
+    sh("python3", "small.py", "exp/one")
+    sh("local/launch.sh", 1, 1, 2, "exp/two", "small.py", "exp/two")
+    one, two = (torch.load(recipe / out / "final.pt", weights_only=True) for out in ("exp/one", "exp/two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    tables = [np.genfromtxt(recipe / out / "log.tsv", names=True) for out in ("exp/one", "exp/two")]
+    for name in ("ce", "kd"):
+        assert len(tables[0]) == 9 and tables[0][name].min() > 0
+        np.testing.assert_allclose(tables[0][name], tables[1][name], rtol=1e-4)

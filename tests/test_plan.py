@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT, environment
 
 from local import kd_info
+from speakerkd.files.tables import read_table, write_table
 from speakerkd.kd import METHODS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -64,10 +65,9 @@ def own_conf(recipe: Path) -> Path:
 def plan(sh: Run, *words: object) -> dict[str, str]:
     """Variable: text; an array's elements are joined."""
     text = sh("local/plan.py", *NAMES, *words).stdout
-    systems = re.search(r"^systems=\((.*)\)$", text, re.MULTILINE)
-    assert systems
-    rest = text.replace(systems[0], "")
-    return {"systems": systems[1], **dict(word.split("=", 1) for word in shlex.split(rest))}
+    arrays = dict(re.findall(r"^(\w+)=\((.*)\)$", text, re.MULTILINE))
+    rest = re.sub(r"^\w+=\(.*\)$", "", text, flags=re.MULTILINE)
+    return {**arrays, **dict(word.split("=", 1) for word in shlex.split(rest))}
 
 
 def test_bad_options_are_refused_before_anything_is_loaded(run_sh: Path) -> None:
@@ -133,7 +133,7 @@ def test_bad_names_are_refused_before_the_first_stage(run_sh: Path) -> None:
 def test_who_teaches_whom(recipe: Path, sh: Run) -> None:
     found = plan(sh)
     assert found["systems"] == "exp/resnet_tiny_s0 exp/xvector_tiny_none_s0" and found["taught_by"] == ""
-    assert found["teacher_kind"] == "trained" and found["teacher_model"] == "resnet_tiny"
+    assert found["teacher_kinds"] == "trained" and found["teacher_models"] == "resnet_tiny"
 
     found = plan(sh, "--kd-type", "enskd", "--seed", 3)
     assert found["taught_by"] == "exp/resnet_tiny_s3/final.pt"
@@ -148,7 +148,7 @@ def test_who_teaches_whom(recipe: Path, sh: Run) -> None:
     assert rows["folder"] == "exp/xvector_tiny_enskd_resnet_tiny_s3"
 
     found = plan(sh, "--kd-type", "skdfe")
-    assert found["systems"] == "exp/xvector_tiny_skdfe_s0" and found["teacher_kind"] == "none"
+    assert found["systems"] == "exp/xvector_tiny_skdfe_s0" and found["teacher_kinds"] == ""
     assert found["teacher_chain"] == "kd_type=skdfe needs no teacher"
 
     found = plan(sh, "--kd-type", "sdpn")
@@ -158,7 +158,7 @@ def test_who_teaches_whom(recipe: Path, sh: Run) -> None:
     (recipe / "exp/big").mkdir(parents=True)
     (recipe / "exp/big/final.pt").touch()
     found = plan(sh, "--kd-type", "enskd", "--teacher", "big")
-    assert found["teacher_kind"] == "imported"
+    assert found["teacher_kinds"] == "imported"
     assert found["taught_by"] == "exp/big/crops_train_originals/xvector.scp"
     assert found["systems"] == "exp/big exp/xvector_tiny_enskd_big_s0"
     found = plan(sh, "--kd-type", "enskd", "--teacher", "big", "--hear", "utterance")
@@ -172,12 +172,101 @@ def test_who_teaches_whom(recipe: Path, sh: Run) -> None:
     found = plan(sh, "--kd-type", "enskd", "--teacher", "faces=data/train/face.scp", "--spare-vectors", "quality=q")
     assert found["systems"] == "exp/xvector_tiny_enskd_faces_s0" and found["vectors"] == ""
     found = plan(sh, "--kd-type", "enskd", "--teacher", "old=exp/big/final.pt")
-    assert found["systems"] == "exp/xvector_tiny_enskd_old_s0" and found["teacher_kind"] == "net"
+    assert found["systems"] == "exp/xvector_tiny_enskd_old_s0" and found["teacher_kinds"] == "net"
     assert found["teacher_chain"] == "the teacher is exp/big/final.pt"
     done = sh("local/plan.py", *NAMES, "--kd-type", "enskd", "--teacher", "exp/no/final.pt", "--stage", 4, fails=True)
     assert "exp/no/final.pt: no such teacher; run stage 3" in done.stderr
-    done = sh("local/plan.py", *NAMES, "--teacher", "resnet_tiny,big", fails=True)
-    assert "a student has one teacher" in done.stderr
+
+
+def test_several_teachers(recipe: Path, sh: Run) -> None:
+    for name in ("big", "own"):
+        (recipe / f"exp/{name}").mkdir(parents=True)
+        (recipe / f"exp/{name}/final.pt").touch()
+    (recipe / "exp/own/spk2id").touch()  # it has a classifier
+    found = plan(sh, "--kd-type", "cosine", "--teacher", "resnet_tiny,big,face=data/train/face.scp")
+    assert found["teacher_kinds"].split() == ["trained", "imported", "vectors"]
+    assert found["teacher_dirs"].split() == ["exp/resnet_tiny_s0", "exp/big", "''"]
+    assert found["taught_by"] == (
+        "resnet_tiny=exp/resnet_tiny_s0/final.pt,big=exp/big/crops_train_originals/xvector.scp,face=data/train/face.scp"
+    )
+    student = "exp/xvector_tiny_cosine_resnet_tiny+big+face_s0"
+    assert found["systems"].split() == ["exp/resnet_tiny_s0", "exp/big", student] and found["centroids"] == ""
+    assert "exp/big/final.pt is there already\nthe teacher is data/train/face.scp" in found["teacher_chain"]
+
+    # Who hears the crop judges by its own classifier; without one, by mean vectors.
+    found = plan(sh, "--kd-type", "enskd", "--source", "waves", "--teacher", "big,own,old=exp/own/final.pt")
+    assert found["taught_by"] == "big=exp/big/final.pt,own=exp/own/final.pt,old=exp/own/final.pt"
+    assert found["teacher_ears"].split() == ["crop", "crop", "''"]
+    assert found["centroids"] == "big=exp/big/xvectors_train_originals/spk_xvector.scp"
+    assert (
+        "(imported, hears the crop, judges by the speakers' mean vectors); exp/own/final.pt (imported, hears the crop);"
+        in (found["student_chain"])
+    )
+    assert plan(sh, "--kd-type", "enskd", "--source", "waves", "--teacher", "big")["centroids"] == (
+        "exp/big/xvectors_train_originals/spk_xvector.scp"
+    )
+
+    for teachers, told in (
+        ("big,big=exp/own/final.pt", "two teachers are called 'big'; name them: big=exp/a/final.pt"),
+        ("big,x-y=exp/own/final.pt", "has a name of letters, digits and _, and 'x-y' is none"),
+        ("big,foo", "--teacher 'foo' is neither a model of conf/model"),
+        ("old=exp/own/final.pt,face=data/no.scp", "data/no.scp: no such teacher; run stage 3"),
+    ):
+        done = sh("local/plan.py", *NAMES, "--kd-type", "enskd", "--stage", 4, "--teacher", teachers,
+                  "--hear", "utterance", "--source", "waves", fails=True)  # fmt: skip
+        assert told in done.stderr, (teachers, done.stderr)
+    done = sh("local/plan.py", *NAMES, "--kd-type", "enskd", "--teacher", "big", "--hear", "crop", fails=True)
+    assert "--hear 'crop' is not one of: crop (with --source waves), places, utterance" in done.stderr
+
+
+def test_stages_make_what_several_teachers_need(run_sh: Path, data: Path) -> None:
+    """Beside scripts that only note what they are asked for: a teacher is trained or makes vectors, the student has all."""
+    recipe = run_sh.parent
+    scripts = (recipe / "local").resolve()
+    (recipe / "local").unlink()
+    (recipe / "local").mkdir()
+    noted = ("train.sh", "extract_xvectors.sh", "extract_crop_xvectors.sh", "make_wave_ark.sh", "model_info.py")
+    for path in scripts.iterdir():
+        if path.name not in noted:
+            (recipe / "local" / path.name).symlink_to(path)
+    for name in noted:
+        (recipe / "local" / name).write_text(
+            f'#!/bin/bash\necho "{name} $*" >> asked\nmkdir -p "${{@: -1:1}}"\n'
+            'for x in waves.scp final.pt xvector.scp; do echo 1 > "${@: -1:1}/$x"; done\n'
+        )
+        (recipe / "local" / name).chmod(0o755)
+    (recipe / "local/model_info.py").write_text("#!/bin/sh\necho 0.01\n")
+    with open(run_sh, "a") as file:
+        file.write('if runs 4 "the student"; then train_student; fi\n')
+    data.rename(recipe / "data/train_all")
+    write_table(recipe / "data/train_all/utt2dur", dict.fromkeys(read_table(recipe / "data/train_all/utt2spk"), "1.0"))
+    for name in ("big", "own"):
+        (recipe / f"exp/{name}").mkdir(parents=True)
+        (recipe / f"exp/{name}/final.pt").write_text("1")
+    (recipe / "exp/own/spk2id").touch()
+    (recipe / "face.scp").write_text("1")
+    teachers = "xvector,big,own,face=face.scp"
+    words = ["--stage", "3", "--stop_stage", "4", "--kd_type", "cosine", "--student", "xvector", "--teacher", teachers]
+    for source, made in (
+        ("feats", ["extract_crop_xvectors.sh", "extract_crop_xvectors.sh"]),
+        ("waves", ["extract_xvectors.sh", "make_wave_ark.sh"]),
+    ):
+        done = subprocess.run(
+            [run_sh, *words, "--source", source], env=environment(), capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+        asked = [line.split() for line in (recipe / "asked").read_text().splitlines()]
+        (recipe / "asked").unlink()
+        teacher, *others, student = asked
+        assert teacher[0] == student[0] == "train.sh" and teacher[-1] == "exp/xvector_s0"
+        assert [each[0] for each in others] == made
+        crops = "crops_train_originals/xvector.scp" if source == "feats" else "final.pt"
+        given = student[student.index("--teacher") + 1]
+        assert given == f"xvector=exp/xvector_s0/final.pt,big=exp/big/{crops},own=exp/own/{crops},face=face.scp"
+        means = "big=exp/big/xvectors_train_originals/spk_xvector.scp"
+        assert (("--centroids" in student) and student[student.index("--centroids") + 1] == means) == (
+            source == "waves"
+        )
 
 
 def test_systems_of_stage_7(recipe: Path, sh: Run) -> None:

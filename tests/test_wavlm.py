@@ -1,19 +1,30 @@
-"""WavLM: against the package `transformers` on random weights, its import by published names, its head by the formulas."""
+"""WavLM, wav2vec 2.0 and HuBERT: against the package `transformers` on random weights, their import by published names, the
+head by the formulas.
+"""
 
 import re
 import runpy
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchaudio
 from conftest import ROOT
 from torch import Tensor
 from torch.nn import functional as F
 
 from speakerkd.feats.frontend import front_end_of
-from speakerkd.models import load_net
+from speakerkd.models import SpeakerNet, load_net
+from speakerkd.models.frozen import Frozen
 from speakerkd.models.wavlm import WavLM, WavLMConf
+
+if sys.version_info < (3, 11):  # which its releases no longer run on
+    transformers = pytest.importorskip("transformers", reason="transformers needs Python 3.11")
+else:
+    import transformers
 
 SIZE, LAYERS, HEADS, BUCKETS, DISTANCE = 32, 3, 4, 320, 800
 # fairseq's names, as UniSpeech publishes them, of transformers' names
@@ -36,8 +47,8 @@ NAMES = (
 )
 
 
-def published(model: torch.nn.Module, large: bool) -> dict[str, Tensor]:
-    """The weights of transformers' WavLM, and a random head, by the names of wavlm_large_finetune.pth."""
+def published(model: torch.nn.Module, large: bool, size: int = SIZE) -> dict[str, Tensor]:
+    """The weights of a model of transformers, and a random head, by the names of wavlm_large_finetune.pth."""
     weights = {}
     for name, value in model.state_dict().items():
         for pattern, replacement in NAMES:
@@ -55,7 +66,7 @@ def published(model: torch.nn.Module, large: bool) -> dict[str, Tensor]:
                         f"{name}.running_mean": 0.1 * torch.randn(size), f"{name}.running_var": 1 + torch.rand(size),
                         f"{name}.num_batches_tracked": torch.tensor(3)})  # fmt: skip
 
-    layer("layer1.conv", channels, SIZE, 5)
+    layer("layer1.conv", channels, size, 5)
     norm("layer1.bn", channels)
     for block in ("layer2", "layer3", "layer4"):
         for part in ("Conv1dReluBn1", "Conv1dReluBn2"):
@@ -116,19 +127,104 @@ def formulas(states: list[Tensor], weights: dict[str, Tensor]) -> Tensor:
     return F.linear(norm("bn", torch.cat([mean, deviation], 1)), weights["linear.weight"], weights["linear.bias"])
 
 
+def randomised(kind: Callable[..., torch.nn.Module], config: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = kind(config).eval()
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(0.05 * torch.randn_like(each))  # norms and biases too
+    return model
+
+
+def imported(family: str, weights: dict[str, Tensor], folder: Path, monkeypatch: pytest.MonkeyPatch) -> SpeakerNet:
+    torch.save(weights, folder / "weights.pth")
+    monkeypatch.chdir(ROOT / "egs/mini/v1")
+    main = runpy.run_path(str(ROOT / "local/import_checkpoint.py"))["main"]
+    main(["--family", family, str(folder / "weights.pth"), str(folder / "exp")])
+    return load_net(folder / "exp/final.pt")
+
+
+def states_of(model: torch.nn.Module, wave: Tensor) -> list[Tensor]:
+    """s3prl takes the encoder's output as the last state, which is behind its last norm."""
+    with torch.inference_mode():
+        said = model(wave, output_hidden_states=True)
+    return [*said.hidden_states[:-1], said.last_hidden_state]
+
+
+def others(name: str, large: bool) -> torch.nn.Module:
+    """wav2vec 2.0 or HuBERT of transformers, with random weights. Heads have 64 channels, as published."""
+    kind, config = {
+        "wav2vec2": (transformers.Wav2Vec2Model, transformers.Wav2Vec2Config),
+        "hubert": (transformers.HubertModel, transformers.HubertConfig),
+    }[name]
+    return randomised(kind, config(
+        hidden_size=128, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=48,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, do_stable_layer_norm=large,
+        feat_extract_norm="layer" if large else "group", conv_bias=large and name == "wav2vec2",
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("name", ["wav2vec2", "hubert"])
+def test_other_trunks_under_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, large: bool) -> None:
+    """By UniSpeech's names; and as a teacher, prepared once, what is said of a wave is the same."""
+    theirs = others(name, large)
+    weights = published(theirs, large, 128)
+    net = imported("unispeech", weights, tmp_path, monkeypatch)
+    assert isinstance(net.encoder, WavLM) and net.encoder.conf.trunk == "wav2vec2" and net.encoder.conf.heads == 2
+    wave = 0.1 * torch.randn(2, 16000)
+    heard = F.layer_norm(wave, wave.shape[1:]) if large else wave
+    expected, frozen = states_of(theirs, heard), Frozen(net)
+    with torch.inference_mode():
+        for ours, other in zip(net.encoder.hidden_states(heard), expected, strict=True):
+            torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
+        said = net(wave[:, :, None]).embedding
+        torch.testing.assert_close(said, formulas(expected, weights), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(frozen(wave[:, :, None]).embedding, said, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("name", ["wav2vec2", "hubert", "wavlm"])
+def test_bundles_of_torchaudio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, large: bool) -> None:
+    """No head: the mean of all layers and frames. Bundles that normalise waves keep their weights under "model."."""
+    if name == "wavlm":
+        config = transformers.WavLMConfig(
+            hidden_size=128, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=48,
+            num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, do_stable_layer_norm=large,
+            feat_extract_norm="layer" if large else "group", conv_bias=False,
+        )  # fmt: skip
+        theirs = randomised(transformers.WavLMModel, config)
+    else:
+        theirs = others(name, large)
+    bundled = torchaudio.models.wav2vec2.utils.import_huggingface_model(theirs).eval()
+    weights = {f"model.{key}" if large else key: value for key, value in bundled.state_dict().items()}
+    old = {re.sub(r"parametrizations\.weight\.original(\d)", lambda found: f"weight_{'gv'[int(found[1])]}", key): value
+           for key, value in weights.items()}  # fmt: skip
+    assert len(set(old) - set(weights)) == 2
+    wave = 0.1 * torch.randn(2, 16000)
+    heard = F.layer_norm(wave, wave.shape[1:]) if large else wave
+    expected = torch.stack(states_of(theirs, heard)).mean((0, 2))
+    for number, named in enumerate((weights, old)):  # as files were written before and after a change of PyTorch's
+        (tmp_path / str(number)).mkdir()
+        net = imported("torchaudio", named, tmp_path / str(number), monkeypatch)
+        assert net.dim == 128 and net.head is None
+        frozen = Frozen(net)
+        with torch.inference_mode():
+            torch.testing.assert_close(net(wave[:, :, None]).embedding, expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(frozen(wave[:, :, None]).embedding, expected, rtol=1e-3, atol=1e-4)
+    short = {key: value for key, value in weights.items() if "layers.1.final_layer_norm" not in key}
+    with pytest.raises(ValueError, match=r"missing: .*layers\.1\.final_layer_norm"):
+        imported("torchaudio", short, tmp_path, monkeypatch)
+
+
 @pytest.mark.parametrize("large", [True, False])
 def test_import_by_the_published_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
-    transformers = pytest.importorskip("transformers", reason="pip install transformers")
-    torch.manual_seed(0)
     config = transformers.WavLMConfig(
         hidden_size=SIZE, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=48,
         num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, num_buckets=BUCKETS, max_bucket_distance=DISTANCE,
         do_stable_layer_norm=large, feat_extract_norm="layer" if large else "group", conv_bias=False,
     )  # fmt: skip
-    theirs = transformers.WavLMModel(config).eval()
-    with torch.no_grad():
-        for each in theirs.parameters():
-            each.add_(0.05 * torch.randn_like(each))  # norms and biases too
+    theirs = randomised(transformers.WavLMModel, config)
     weights = published(theirs, large)
     torch.save({"model": weights}, tmp_path / "finetune.pth")
     monkeypatch.chdir(ROOT / "egs/mini/v1")
@@ -142,9 +238,7 @@ def test_import_by_the_published_names(tmp_path: Path, monkeypatch: pytest.Monke
     wave = 0.1 * torch.randn(2, 16000)
     heard = F.layer_norm(wave, wave.shape[1:]) if large else wave
     with torch.inference_mode():
-        said = theirs(heard, output_hidden_states=True)
-        # s3prl takes the encoder's output as the last state, which is behind its last norm
-        expected = [*said.hidden_states[:-1], said.last_hidden_state]
+        expected = states_of(theirs, heard)
         states = net.encoder.hidden_states(heard)
         assert len(states) == len(expected) == LAYERS + 1
         for ours, other in zip(states, expected, strict=True):

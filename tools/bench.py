@@ -10,7 +10,7 @@ Sections:
   index   a long scp: seconds to open, memory with no and with four workers
   opening a data directory of 9.8 million utterances, as training opens it: seconds, private memory
   train   crops per second of the training loop, beside the same model stepping on tensors in memory
-  distill crops per second of a step of distillation, beside plain training and the teacher alone
+  distill crops per second of a step of distillation, beside plain training, the teacher alone and its features
   sdpn    crops per second of SDPN's whole step, beside its forward and backward passes alone
   extract vectors of utterances, times real time by processor time of one thread: batches and nets prepared once in
           float32 and bf16, beside one by one; 2 to 4 minutes

@@ -16,6 +16,7 @@ import importlib.util, shutil, sys
 names = ["torch", "torchaudio", "kaldiio", "numpy", "soundfile", "tqdm"]
 if "dev" in sys.argv[1]:
     names += ["pytest", "ruff", "mypy", "hypothesis", "kaldi_native_io", "kaldi_native_fbank", "matplotlib"]
+    names += ["transformers"] if sys.version_info >= (3, 11) else []
 if "plot" in sys.argv[1]:
     names += ["matplotlib"]
 programs = ["shellcheck"] if "dev" in sys.argv[1] else []

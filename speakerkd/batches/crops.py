@@ -1,12 +1,13 @@
 """Crops of utterances: rows of feats.scp (ArkCrops), or features computed from samples (WaveCrops in wavecrops.py)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from speakerkd.batches.batch import Batch
 from speakerkd.batches.columns import read_counts
 from speakerkd.feats.frontend import FrontEnd
 from speakerkd.files.kaldi import Scp
@@ -25,7 +26,7 @@ class Places:
 
 
 class CropFeatures(NamedTuple):
-    feats: np.ndarray  # (B, T, F) float32, minus the mean of each crop
+    feats: np.ndarray  # (B, T, F) float32, minus the mean of each crop; or samples (B, n), if features are made later
     heard: Mapping[str, np.ndarray]  # teacher's name -> (B, ...): features of the crops by its own front end
 
 
@@ -38,6 +39,11 @@ class Crops(Protocol):
     dim: int  # of a frame
     hear_clean: bool  # true: teachers hear crops without augmentation on the fly
     hear_frames: int  # >0: teachers hear longer crops of this many frames, around the student's; 0: the student's
+
+    @property
+    def later(self) -> Callable[[Batch], Batch] | None:
+        """Makes features of waves on the device that trains; None: cut() makes them."""
+        ...
 
     def cut(self, places: Places) -> CropFeatures: ...
 
@@ -54,6 +60,7 @@ class ArkCrops:
     """Crops from feats.scp, whose features are stored without normalisation."""
 
     hear_clean, hear_frames = False, 0
+    later = None
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -103,6 +110,7 @@ class NoCrops:
     dim: int = 0
     hear_clean: bool = False
     hear_frames: int = 0
+    later: None = None
     scp: Scp = field(init=False)
     frames: np.ndarray = field(init=False)
 

@@ -7,13 +7,15 @@ made at any time, and a run can go on where another one stopped.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from speakerkd.batches.batch import Batch
 from speakerkd.batches.crops import Places
+from speakerkd.batches.ondevice import hide
 from speakerkd.batches.speakerorder import SpeakerOrder
 from speakerkd.batches.utterances import Utterances
 
@@ -26,32 +28,6 @@ class View:
 
     length: float = 1.0  # of --num-frames
     clean: bool = False  # true: from the original recording, not from an augmented copy
-
-
-@dataclass
-class Batch:
-    feats: list[Tensor]  # one (B, T, F) per view
-    labels: Tensor | None = None  # (B,)
-    vectors: dict[str, Tensor] = field(default_factory=dict)  # name -> (B, D)
-    heard: dict[str, Tensor] = field(default_factory=dict)  # teacher -> (B, ...): the first view, by its front end
-
-    def to(self, device: torch.device) -> "Batch":
-        return replace(
-            self,
-            feats=[each.to(device, non_blocking=True) for each in self.feats],
-            labels=None if self.labels is None else self.labels.to(device, non_blocking=True),
-            vectors={name: each.to(device, non_blocking=True) for name, each in self.vectors.items()},
-            heard={name: each.to(device, non_blocking=True) for name, each in self.heard.items()},
-        )
-
-    def pin_memory(self) -> "Batch":
-        return replace(
-            self,
-            feats=[each.pin_memory() for each in self.feats],
-            labels=None if self.labels is None else self.labels.pin_memory(),
-            vectors={name: each.pin_memory() for name, each in self.vectors.items()},
-            heard={name: each.pin_memory() for name, each in self.heard.items()},
-        )
 
 
 class Batches(torch.utils.data.Dataset[Batch]):
@@ -109,23 +85,31 @@ class Batches(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         epoch, groups = self._groups_of(step)
         feats: list[Tensor] = []
+        hidden: list[Tensor] = []
         heard: dict[str, Tensor] = {}
         crops = np.zeros(0, np.int64)
-        for number, view in enumerate(self.views):
+        for number in range(len(self.views)):
             chosen = self._copies(number, epoch, groups)
             places = self._places(chosen, number, epoch, groups)
             if number == 0 and self.data.crop_vectors:
                 places, crops = self._taught(places, epoch, groups)
             cut = self.data.crops.cut(places)
-            if not view.clean:
-                self._hide(cut.feats, [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)])
+            bounds = torch.from_numpy(self._hidden(places, number, epoch, groups))
             feats.append(torch.from_numpy(cut.feats))
+            if self.data.crops.later is None:
+                hide(feats[-1], bounds)
+            else:
+                hidden.append(bounds)
             heard |= {name: torch.from_numpy(each) for name, each in cut.heard.items()}
         first_view = self._copies(0, epoch, groups)
         labels = None if self.data.labels is None else torch.from_numpy(self.data.labels[first_view].astype(np.int64))
         vectors = {name: torch.from_numpy(each.of(first_view)) for name, each in self.data.vectors.items()}
         vectors |= {name: torch.from_numpy(each.of(crops)) for name, each in self.data.crop_vectors.items()}
-        return Batch(feats, labels, vectors, heard)
+        return Batch(feats, labels, vectors, heard, hidden)
+
+    def finish(self, batch: Batch) -> Batch:
+        """What is left to do on the device that trains."""
+        return batch if self.data.crops.later is None else self.data.crops.later(batch)
 
     def __len__(self) -> int:
         return self.per_epoch
@@ -169,16 +153,17 @@ class Batches(torch.utils.data.Dataset[Batch]):
         starts = vectors.starts[crops] + (part * (within + 1)).clip(0).astype(np.int64)
         return replace(places, starts=np.where(crops >= 0, starts, places.starts)), crops
 
-    def _hide(self, crops: np.ndarray, draws: list[np.ndarray]) -> None:
-        """SpecAugment: a stretch of frames and one of bins, with random width and place, is set to the mean, which is 0."""
-        for axis, most in zip((1, 2), self.mask, strict=True):
-            if most:
-                size = crops.shape[axis]
-                width = (draws[2 * axis - 2] * (min(most, size) + 1)).astype(np.int64)
-                first = (draws[2 * axis - 1] * (size - width + 1)).astype(np.int64)
-                place = np.arange(size)
-                hidden = (place >= first[:, None]) & (place < (first + width)[:, None])
-                crops[np.broadcast_to(hidden[:, :, None] if axis == 1 else hidden[:, None, :], crops.shape)] = 0
+    def _hidden(self, places: Places, number: int, epoch: int, groups: np.ndarray) -> np.ndarray:
+        """(B, 4), or (B, 0) if nothing is hidden: SpecAugment's stretch of frames and of bins, of random width and place."""
+        if places.clean or not any(self.mask):
+            return np.zeros((len(groups), 0), np.int64)
+        draws = [uniform(self.seed, epoch, groups, 6 * number + 2 + each) for each in range(4)]
+        bounds = []
+        for axis, (most, size) in enumerate(zip(self.mask, (places.length, self.data.dim), strict=True)):
+            width = (draws[2 * axis] * (min(most, size) + 1)).astype(np.int64)
+            first = (draws[2 * axis + 1] * (size - width + 1)).astype(np.int64)
+            bounds += [first, first + width] if most else [first * 0, first * 0]
+        return np.stack(bounds, 1)
 
 
 def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

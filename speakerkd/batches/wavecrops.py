@@ -9,6 +9,7 @@ The waves are those of waves.scp (local/make_wave_ark.sh), or otherwise the WAV 
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.audio.ranges import REMEDY, WaveRanges
 from speakerkd.batches.columns import read_column, read_counts
 from speakerkd.batches.crops import CropFeatures, Crops, Places
+from speakerkd.batches.ondevice import OnDevice
 from speakerkd.conf import build, read_conf
 from speakerkd.feats.fbank import Fbank, FbankConf
-from speakerkd.feats.frontend import FrontEnd
+from speakerkd.feats.frontend import FrontEnd, KaldiFrontEnd
 from speakerkd.feats.source import feature_conf
 from speakerkd.feats.stretch import FrameGrid
 from speakerkd.files.tables import without_speed
@@ -56,11 +58,13 @@ class WaveCrops:
         self._talker_of = np.zeros(0, np.int32)  # entry -> the number of its talker
         self.hear_clean = False  # true: teachers hear crops without augmentation
         self.hear_frames = 0  # >0: teachers hear longer crops of this many frames
+        self.later: OnDevice | None = None  # makes the features on the device that trains
 
     def cut(self, places: Places) -> CropFeatures:
         length = places.length
         heard_length = max(length, self.hear_frames) if places.heard else length
-        feats = np.empty((len(places.entries), length, self.dim), np.float32)
+        shape = (self._grid.samples(length),) if self.later else (length, self.dim)
+        feats = np.empty((len(places.entries), *shape), np.float32)
         heard: dict[str, list[np.ndarray]] = {name: [] for name in self._front_ends if places.heard}
         for number, (entry, start) in enumerate(zip(places.entries.tolist(), places.starts.tolist(), strict=True)):
             seed = int(places.seeds[number] >> np.uint64(1))
@@ -68,11 +72,26 @@ class WaveCrops:
             clean = self.wave(entry, first, heard_length)
             noisy = clean if places.clean else self._changed(clean, seed, entry)
             at = (start - first) * self._grid.shift
-            rows = self._fbank(noisy[at : at + self._grid.samples(length)], seed)
-            np.subtract(rows, rows.mean(0), out=feats[number])
+            self._say(noisy[at : at + self._grid.samples(length)], seed, feats[number])
             for name in heard:
-                heard[name].append(self._front_ends[name](clean if self.hear_clean else noisy, seed))
+                ear = self._ear(name)
+                heard[name].append(ear(clean if self.hear_clean else noisy, seed))
         return CropFeatures(feats, {name: np.stack(each) for name, each in heard.items()})
+
+    def _say(self, wave: np.ndarray, seed: int, out: np.ndarray) -> None:
+        """What the student hears of these samples: features minus their mean, or the samples themselves."""
+        if self.later:
+            out[:] = self.later.samples(wave, seed)
+        else:
+            rows = self._fbank(wave, seed)
+            np.subtract(rows, rows.mean(0), out=out)
+
+    def _ear(self, name: str) -> Callable[[np.ndarray, int], np.ndarray]:
+        front_end = self._front_ends[name]
+        if self.later and self.later.makes(name):
+            assert isinstance(front_end, KaldiFrontEnd)
+            return front_end.samples
+        return front_end
 
     def _first(self, entry: int, start: int, length: int, heard_length: int) -> int:
         """The start of the teacher's crop. The student's crop is in its middle if the utterance is long enough."""
@@ -109,6 +128,8 @@ class WaveCrops:
                 "their xvector.scp as --teacher"
             )
         self._front_ends[name] = front_end
+        if self.later:
+            self.later.listen(name, front_end)
 
     def wave(self, entry: int, start: int, length: int) -> np.ndarray:
         """The samples of `length` frames from frame `start` on."""
@@ -142,18 +163,21 @@ class WaveCrops:
         return lengths
 
 
-def set_up_waves(crops: Crops, augment: str, hear_clean: bool, hear_frames: int) -> str:
+def set_up_waves(crops: Crops, augment: str, hear_clean: bool, hear_frames: int, features: str = "loader") -> str:
     """Sets the options of local/train.py for waves. Says where the sounds of an augmentation come from."""
+    if features not in ("loader", "device"):
+        raise ValueError(f"--features={features} is not one of: loader device")
     if not isinstance(crops, WaveCrops):
-        if augment or hear_clean or hear_frames:
+        if augment or hear_clean or hear_frames or features != "loader":
             raise ValueError(
-                "--augment, --hear-clean and --hear-frames are about waves: give --source waves as well "
+                "--augment, --hear-clean, --hear-frames and --features are about waves: give --source waves as well "
                 f"(local/make_wave_ark.sh {crops.folder})"
             )
         return ""
     if hear_frames < 0:
         raise ValueError(f"--hear-frames={hear_frames} can't be negative")
     crops.hear_clean, crops.hear_frames = hear_clean, hear_frames
+    crops.later = OnDevice(crops.conf) if features == "device" else None
     if not augment:
         return ""
     try:

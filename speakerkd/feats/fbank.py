@@ -98,16 +98,22 @@ class Fbank:
         """
         energy = torch.empty(self.num_frames(len(wave)))
         for first, samples in self._blocks(wave, seed):
-            energy[first : first + BLOCK] = _log_energy(self._scaled(samples), 0.0)
+            energy[first : first + BLOCK] = log_energy(self._scaled(samples), 0.0)
         return energy.numpy()
+
+    def dithered(self, wave: np.ndarray, seed: int) -> torch.Tensor:
+        """The samples with the noise that is added to them: to the wave, not to each frame as in Kaldi. It is the same
+        noise, drawn 2.5 times less often.
+        """
+        samples = torch.from_numpy(wave)
+        if not self.conf.dither:
+            return samples
+        noise = torch.randn(len(wave), generator=torch.Generator().manual_seed(seed))
+        return samples + noise * (self.conf.dither / 32768)
 
     def _blocks(self, wave: np.ndarray, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
         """(first frame, samples of at most BLOCK frames), with the dither."""
-        samples = torch.from_numpy(wave)
-        # Kaldi adds dither to each frame. Here it is added once to the wave: the same noise, 2.5 times fewer random numbers.
-        if self.conf.dither:
-            noise = torch.randn(len(wave), generator=torch.Generator().manual_seed(seed))
-            samples = samples + noise * (self.conf.dither / 32768)
+        samples = self.dithered(wave, seed)
         count = self.num_frames(len(wave))
         if count:
             frames = self._frames(samples, count)  # (T, length)
@@ -126,20 +132,20 @@ class Fbank:
         conf, count = self.conf, len(samples)
         padded, spectrum = self._padded_buffer[:count], self._spectrum_buffer[:count]
         frames = self._scaled(samples)
-        energy = _log_energy(frames, conf.energy_floor) if conf.use_energy and conf.raw_energy else None
+        energy = log_energy(frames, conf.energy_floor) if conf.use_energy and conf.raw_energy else None
         emphasised = padded[:, : self.length]
         torch.sub(frames[:, 1:], frames[:, :-1], alpha=conf.preemphasis_coefficient, out=emphasised[:, 1:])
         torch.mul(frames[:, 0], 1 - conf.preemphasis_coefficient, out=emphasised[:, 0])
         emphasised *= self.window
         if conf.use_energy and not conf.raw_energy:
-            energy = _log_energy(emphasised, conf.energy_floor)
+            energy = log_energy(emphasised, conf.energy_floor)
         torch.fft.rfft(padded, out=spectrum)
         if conf.use_power:
             bins = torch.view_as_real(spectrum).flatten(1).square_() @ self.mel
         else:
             bins = spectrum.abs() @ self.mel
         if conf.use_log_fbank:
-            bins.clamp_min_(LOG_FLOOR).log_()
+            log_floored(bins)
         at = 1 if energy is not None and not conf.htk_compat else 0
         features[:, at : at + conf.num_mel_bins] = bins
         if energy is not None:
@@ -199,6 +205,11 @@ def mel_matrix(conf: FbankConf, padded: int) -> torch.Tensor:
     return torch.nn.functional.pad(weights, (0, 0, 0, 1)).float()
 
 
-def _log_energy(frames: torch.Tensor, floor: float) -> torch.Tensor:
-    energy = frames.square().sum(1).clamp_min(LOG_FLOOR).log()
+def log_floored(bins: torch.Tensor) -> torch.Tensor:
+    """The logarithm, with a floor, in the memory of its argument."""
+    return bins.clamp_min_(LOG_FLOOR).log_()
+
+
+def log_energy(frames: torch.Tensor, floor: float) -> torch.Tensor:
+    energy = frames.square().sum(-1).clamp_min(LOG_FLOOR).log()
     return energy.clamp_min(math.log(floor)) if floor > 0 else energy

@@ -70,7 +70,14 @@ class KaldiFrontEnd:
         self.rate, self.dim = self._fbank.rate, self._fbank.dim
 
     def __call__(self, wave: np.ndarray, seed: int = 0) -> np.ndarray:
-        return self._fbank(wave * np.float32(self.conf.waveform_scale / 32768), seed)
+        return self._fbank(self._scaled(wave), seed)
+
+    def samples(self, wave: np.ndarray, seed: int = 0) -> np.ndarray:
+        """What the filterbanks are made of, for those who make them elsewhere (batchfbank.py)."""
+        return self._fbank.dithered(self._scaled(wave), seed).numpy()
+
+    def _scaled(self, wave: np.ndarray) -> np.ndarray:
+        return wave * np.float32(self.conf.waveform_scale / 32768)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ of a weight of our model (speakerkd/models/*.py). speakerkd/foreign/infer.py rea
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,23 +14,14 @@ import torch
 from torch import Tensor
 
 from speakerkd.conf import first_few
+from speakerkd.foreign.layout import WeightLayout
+from speakerkd.foreign.unispeech import TORCHAUDIO, UNISPEECH_WAV2VEC2, UNISPEECH_WAVLM
 from speakerkd.losses.margin import MarginConf
-
-Rows = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 
 def layer_from_0(match: re.Match[str]) -> str:
     """Dense layers are counted from 1 there, from 0 here."""
     return f"{match[1]}.layers.{int(match[2]) - 1}."
-
-
-@dataclass(frozen=True)
-class WeightLayout:
-    model: str  # in MODELS
-    telling: str  # a weight that every checkpoint of the layout has, and no other layout of its family
-    rows: Rows
-    ignored: tuple[str, ...] = ()  # weights that the encoder does not need
-    floors: tuple[tuple[str, float], ...] = ()  # of variances, by --pooling, where they are not the model's default
 
 
 XVECTOR = WeightLayout(
@@ -128,47 +119,6 @@ FLOORS = (("statistics", 1e-8), ("attentive", 1e-10))
 CAMPPLUS_FLOORS = (("statistics", 1e-12), ("attentive", 1e-10))
 
 
-WAVLM_LAYER = r"^wavlm\.encoder\.layers\.(\d+)\."
-OUR_LAYER = r"wavlm.encoder.transformer.layers.\1."
-OUR_POSITIONS = "wavlm.encoder.transformer.pos_conv_embed.conv."
-UNISPEECH_WAVLM = WeightLayout(
-    "wavlm",
-    "feature_weight",
-    (
-        (r"^feature_extract\.model\.", "wavlm."),
-        (r"(\.conv_layers\.\d+)\.0\.", r"\1.conv."),
-        (r"(\.conv_layers\.\d+)\.2\.(1\.)?", r"\1.layer_norm."),
-        (r"^wavlm\.post_extract_proj\.", "wavlm.encoder.feature_projection.projection."),
-        (r"^wavlm\.layer_norm\.", "wavlm.encoder.feature_projection.layer_norm."),
-        (r"^wavlm\.encoder\.layer_norm\.", "wavlm.encoder.transformer.layer_norm."),
-        (r"^wavlm\.encoder\.pos_conv\.0\.weight_g$", OUR_POSITIONS + "parametrizations.weight.original0"),
-        (r"^wavlm\.encoder\.pos_conv\.0\.weight_v$", OUR_POSITIONS + "parametrizations.weight.original1"),
-        (r"^wavlm\.encoder\.pos_conv\.0\.bias$", OUR_POSITIONS + "bias"),
-        (WAVLM_LAYER + r"self_attn\.relative_attention_bias\.", OUR_LAYER + "attention.rel_attn_embed."),
-        (WAVLM_LAYER + r"self_attn\.grep_linear\.", OUR_LAYER + "attention.gru_rel_pos_linear."),
-        (WAVLM_LAYER + r"self_attn\.grep_a$", OUR_LAYER + "attention.gru_rel_pos_const"),
-        (WAVLM_LAYER + r"self_attn\.", OUR_LAYER + "attention.attention."),
-        (WAVLM_LAYER + r"self_attn_layer_norm\.", OUR_LAYER + "layer_norm."),
-        (WAVLM_LAYER + r"fc1\.", OUR_LAYER + "feed_forward.intermediate_dense."),
-        (WAVLM_LAYER + r"fc2\.", OUR_LAYER + "feed_forward.output_dense."),
-        (WAVLM_LAYER + r"final_layer_norm\.", OUR_LAYER + "final_layer_norm."),
-        (r"^feature_weight$", "layer_weights"),
-        (r"^(layer\d)\.Conv1dReluBn1\.", r"\1.before."),
-        (r"^(layer\d)\.Conv1dReluBn2\.", r"\1.after."),
-        (r"^(layer\d)\.Res2Conv1dReluBn\.convs\.(\d+)\.", r"\1.res2.convs.\2.conv."),
-        (r"^(layer\d)\.Res2Conv1dReluBn\.bns\.(\d+)\.", r"\1.res2.convs.\2.norm."),
-        (r"^(layer\d)\.SE_Connect\.", r"\1.gate."),
-        (r"^(layer\d.*)\.bn\.", r"\1.norm."),
-        (r"^(layer\d)\.", r"ecapa.\1."),
-        (r"^conv\.", "ecapa.join."),
-        (r"^pooling\.", "ecapa.pooling."),
-        (r"^bn\.", "ecapa.norm."),
-        (r"^linear\.", "ecapa.embedding."),
-    ),
-    ignored=(r"\.mask_emb$", r"\.final_proj\.", r"\.label_embs_concat$"),  # of the training before this one
-)
-
-
 @dataclass(frozen=True)
 class Family:
     layouts: tuple[WeightLayout, ...]
@@ -186,7 +136,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "resemblyzer": Family((DVECTOR,)),
     "speechbrain": Family((SPEECHBRAIN_ECAPA,), MarginConf(scale=30.0)),
-    "unispeech": Family((UNISPEECH_WAVLM,)),
+    "torchaudio": Family((TORCHAUDIO,)),
+    "unispeech": Family((UNISPEECH_WAVLM, UNISPEECH_WAV2VEC2)),
     "wespeaker": Family((XVECTOR, WESPEAKER_ECAPA, RESNET, CAMPPLUS)),
 }
 WRAPPERS = ("model_state", "state_dict", "model")  # entries in which some toolkits keep the weights
@@ -208,7 +159,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             content = content[name]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path}: not a table of weights such as model.state_dict() gives")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    weights = {name.removeprefix("module."): value for name, value in content.items()}
+    wrapped = all(name.startswith("model.") for name in weights)  # torchaudio's bundles that normalise waves
+    return {name.removeprefix("model."): value for name, value in weights.items()} if wrapped else weights
 
 
 def layout_of(weights: Mapping[str, Tensor], family: str, where: str | Path) -> WeightLayout:

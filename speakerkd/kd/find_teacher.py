@@ -1,5 +1,7 @@
 """The teacher that --teacher names: a final.pt or an xvector.scp. Errors say what doesn't match and what to do."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -8,9 +10,16 @@ from speakerkd.conf import build, read_conf
 from speakerkd.feats.frontend import FrontEnd, KaldiConf, KaldiFrontEnd, Reading, front_end_of
 from speakerkd.feats.source import departure, feature_conf
 from speakerkd.files.vectors import read_vectors
-from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher
+from speakerkd.kd.teacher import VECTORS, NetTeacher, Teacher, VectorTeacher, classifier_of
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models.base import SpeakerNet, load_net
+
+# --hear, and the folder beside a final.pt that holds its vectors of a data directory, with the script that makes them
+HEARS = {
+    "crop": ("", ""),
+    "places": ("crops", "extract_crop_xvectors.sh"),
+    "utterance": ("xvectors", "extract_xvectors.sh"),
+}
 
 
 def find_teacher(
@@ -21,18 +30,50 @@ def find_teacher(
     head: MarginConf | None,
     missing: str = "error",
     key: str = VECTORS,
+    hear: str = "",
 ) -> Teacher:
-    """entries: the training utterances; head: margin of logits from centroids; key: name of its vectors, if any."""
+    """entries: the training utterances; head: margin of logits from centroids; key: name of its vectors, if any.
+
+    hear: what a model hears. The default is the crop. For places and utterance, vectors that it made before are taken.
+    """
     conf = head or MarginConf()
-    if path.endswith(".scp"):
-        data.attach(key, path, missing)
-        teacher: Teacher = VectorTeacher(path, data.speakers, *mean_vectors(data, entries, key), conf, key)
-    else:
-        net = load_net(path)
+    if hear and hear not in HEARS:
+        raise ValueError(f"--hear={hear} is not one of: {' '.join(HEARS)}")
+    net = None if path.endswith(".scp") else load_net(path)
+    teacher: Teacher
+    if net is not None and hear in ("", "crop"):
         teacher = NetTeacher(net, path, data.speakers, listen(path, net, data))
+    else:
+        vectors = path if net is None else vectors_beside(path, data.folder, hear)
+        data.attach(key, vectors, missing)
+        teacher = VectorTeacher(vectors, data.speakers, *mean_vectors(data, entries, key), conf, key)
+        if net is not None:
+            judge_by_net(teacher, net)
     if centroids:
         judge_by_file(teacher, centroids, conf)
     return teacher
+
+
+def vectors_beside(path: str, folder: str | Path, hear: str) -> str:
+    """The vectors that a net made of a data directory, as run.sh and the READMEs name them."""
+    kind, script = HEARS[hear]
+    names = [f"{kind}_{name}" for name in (Path(folder).name, "train_originals")]
+    found = [each for name in names if (each := Path(path).parent / name / "xvector.scp").is_file()]
+    if not found:
+        made = Path(path).parent / names[0]
+        raise ValueError(
+            f"--hear={hear}: {made}/xvector.scp is not there (nor {names[1]}): make it by local/{script} {path} {folder} "
+            f"{made}"
+        )
+    return str(found[0])
+
+
+def judge_by_net(teacher: Teacher, net: SpeakerNet) -> None:
+    """Its own classifier in the place of mean vectors, if it has one of these speakers."""
+    known, head = classifier_of(net, teacher.speakers)
+    if head is not None:
+        teacher.known, teacher.head = known, head
+        teacher.requires_grad_(False)
 
 
 def mean_vectors(data: Utterances, entries: np.ndarray, key: str = VECTORS) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,14 +5,61 @@ projection, each teacher has its own. mkd's weights of the samples are averaged 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from speakerkd.batches.dataset import Batch
+from speakerkd.batches.utterances import Utterances
+from speakerkd.conf import opt
 from speakerkd.kd.base import Clock, Components, Distiller, Outcome, Supervised, TeacherStudent
-from speakerkd.kd.teacher import Teacher
+from speakerkd.kd.find_teacher import HEARS, find_teacher, vectors_beside
+from speakerkd.kd.teacher import Teacher, key_of
+from speakerkd.losses.margin import MarginConf
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Those of local/train.py."""
+
+    teacher: str = opt("", "teacher: a final.pt, or an xvector.scp of the training utterances; several: name=file,...")
+    hear: str = opt(
+        "",
+        "what a final.pt hears: crop (the default; models with other features need --source waves); utterance or places: "
+        "its vectors teach, from the folder xvectors_<data> or crops_<data> beside it",
+    )
+    centroids: str = opt(
+        "", "spk_xvector.scp with the training speakers' mean vectors, as the teacher's classifier; or name=file,..."
+    )
+    teacher_weights: str = opt("", "weights of several teachers: name=number,...; default: equal weights")
+    missing: str = opt(
+        "error",
+        "what to do with utterances without a vector: error, zero (the method leaves them out) or skip (never used)",
+    )
+
+
+def find_teachers(
+    options: TeacherOptions, data: Utterances, entries: np.ndarray, head: MarginConf | None
+) -> dict[str, Teacher]:
+    files, centroids = named_teachers(options.teacher), centroids_of(options.centroids, options.teacher)
+    weights_of(options.teacher_weights, files)  # names are checked before anything is read
+    return {
+        name: find_teacher(
+            path, centroids.get(name, ""), data, entries, head, options.missing, key_of(name), options.hear
+        )
+        for name, path in files.items()
+    }
+
+
+def files_of(options: TeacherOptions, folder: str | Path) -> list[str]:
+    """All that the teachers consist of."""
+    nets = [path for path in named_teachers(options.teacher).values() if not path.endswith(".scp")]
+    beside = [vectors_beside(path, folder, options.hear) for path in nets if HEARS.get(options.hear, ("",))[0]]
+    tables = named_teachers(options.teacher), centroids_of(options.centroids, options.teacher)
+    return [path for table in tables for path in table.values()] + beside
 
 
 def named_teachers(text: str) -> dict[str, str]:

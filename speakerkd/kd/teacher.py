@@ -85,11 +85,8 @@ class NetTeacher(Teacher):
         super().__init__(name, speakers)
         self.net, self.dim, self.reading = net, net.dim, reading
         self._prepared: tuple[object, Frozen | None] = (None, None)
-        row = {speaker: index for index, speaker in enumerate(net.speakers)}
         if net.head is not None:
-            self.known = torch.tensor([speaker in row for speaker in speakers])
-            rows = [row[speaker] for speaker in speakers if speaker in row]
-            self.head = picked(net.head, rows) if rows else None
+            self.known, self.head = classifier_of(net, speakers)
         self.requires_grad_(False)
         self.eval()
 
@@ -133,6 +130,14 @@ class VectorTeacher(Teacher):
 
     def present(self, batch: Batch) -> Tensor | None:
         return batch.vectors[self.key].any(1)
+
+
+def classifier_of(net: SpeakerNet, speakers: Sequence[str]) -> tuple[Tensor, MarginHead | None]:
+    """((speakers,) bool: whom it knows, the net's classifier of those in their order; None if it knows nobody)."""
+    row = {speaker: index for index, speaker in enumerate(net.speakers)}
+    known = torch.tensor([speaker in row for speaker in speakers])
+    rows = [row[speaker] for speaker in speakers if speaker in row]
+    return known, picked(net.head, rows) if net.head is not None and rows else None
 
 
 def picked(head: MarginHead, rows: list[int]) -> MarginHead:

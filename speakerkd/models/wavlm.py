@@ -3,10 +3,12 @@
 It takes the wave. The hidden states of all layers are averaged with learnt weights, normalised over time in each channel,
 and go through an ECAPA-TDNN. WavLM itself is torchaudio's. The defaults are those of WavLM-Large and
 wavlm_large_finetune.pth.
+wav2vec 2.0 and HuBERT can take WavLM's place. With --pooling=mean there is no ECAPA-TDNN: the embedding is the mean over all
+layers and frames.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +37,14 @@ class WavLMConf:
     channels: int = opt(512, "channels of the ECAPA-TDNN's blocks")
     joined_channels: int = opt(1536, "channels of the layer that is pooled")
     global_context: bool = opt(False, "true: the attention also takes the statistics of the utterance")
-    embedding_dim: int = opt(256, "dimension of the embedding")
+    embedding_dim: int = opt(256, "dimension of the embedding; with --pooling=mean it is --size")
+    trunk: str = opt("wavlm", "wavlm, or wav2vec2, the net of wav2vec 2.0 and HuBERT")
+    conv_bias: bool = opt(False, "the first convolutions have biases: wav2vec 2.0 trained on LV-60 or as XLSR")
+    pooling: str = opt("ecapa", "ecapa, or mean: the mean over all layers and frames")
+
+    def __post_init__(self) -> None:
+        if self.trunk not in ("wavlm", "wav2vec2") or self.pooling not in ("ecapa", "mean"):
+            raise ValueError(f"--trunk={self.trunk} is wavlm or wav2vec2, --pooling={self.pooling} is ecapa or mean")
 
 
 class WavLM(nn.Module):
@@ -43,34 +52,15 @@ class WavLM(nn.Module):
 
     def __init__(self, conf: WavLMConf, feat_dim: int) -> None:
         super().__init__()
-        from torchaudio.models.wav2vec2.model import (
-            wavlm_model,
-        )  # imported here, so that other models need not wait for it
-
         if feat_dim != 1:
             raise ValueError(f"WavLM takes waves, one value per sample, not {feat_dim} values per frame")
-        self.conf, self.feat_dim, self.dim = conf, feat_dim, conf.embedding_dim
+        self.conf, self.feat_dim = conf, feat_dim
         self.stage_channels: tuple[int, ...] = ()
-        self.wavlm = wavlm_model(
-            extractor_mode="layer_norm" if conf.large else "group_norm",
-            extractor_conv_layer_config=None,
-            extractor_conv_bias=False,
-            encoder_embed_dim=conf.size,
-            encoder_projection_dropout=0.0,
-            encoder_pos_conv_kernel=conf.position_kernel,
-            encoder_pos_conv_groups=conf.position_groups,
-            encoder_num_layers=conf.layers,
-            encoder_num_heads=conf.heads,
-            encoder_num_buckets=conf.buckets,
-            encoder_max_distance=conf.max_distance,
-            encoder_attention_dropout=0.0,
-            encoder_ff_interm_features=conf.hidden,
-            encoder_ff_interm_dropout=0.0,
-            encoder_dropout=0.0,
-            encoder_layer_norm_first=conf.large,
-            encoder_layer_drop=0.0,
-            aux_num_out=None,
-        )
+        self.wavlm = trunk(conf)
+        if conf.pooling == "mean":
+            self.dim = conf.size
+            return
+        self.dim = conf.embedding_dim
         self.layer_weights = nn.Parameter(torch.zeros(conf.layers + 1))
         ecapa = ECAPAConf(
             channels=conf.channels,
@@ -100,5 +90,33 @@ class WavLM(nn.Module):
         if self.conf.large:
             waves = F.layer_norm(waves, waves.shape[1:])
         states = torch.stack(self.hidden_states(waves))
+        if self.conf.pooling == "mean":
+            return Encoded(states.float().mean((0, 2)))
         mixed = (self.layer_weights.softmax(0)[:, None, None, None] * states).sum(0) + 1e-6  # (B, T, size)
         return self.ecapa(F.instance_norm(mixed.transpose(1, 2)).transpose(1, 2))
+
+
+def trunk(conf: WavLMConf) -> Any:  # torchaudio has no types
+    from torchaudio.models.wav2vec2.model import wav2vec2_model, wavlm_model  # here: other models need not wait for it
+
+    own = {} if conf.trunk == "wav2vec2" else {
+        "encoder_num_buckets": conf.buckets, "encoder_max_distance": conf.max_distance}  # fmt: skip
+    return (wav2vec2_model if conf.trunk == "wav2vec2" else wavlm_model)(
+        extractor_mode="layer_norm" if conf.large else "group_norm",
+        extractor_conv_layer_config=None,
+        extractor_conv_bias=conf.conv_bias,
+        encoder_embed_dim=conf.size,
+        encoder_projection_dropout=0.0,
+        encoder_pos_conv_kernel=conf.position_kernel,
+        encoder_pos_conv_groups=conf.position_groups,
+        encoder_num_layers=conf.layers,
+        encoder_num_heads=conf.heads,
+        encoder_attention_dropout=0.0,
+        encoder_ff_interm_features=conf.hidden,
+        encoder_ff_interm_dropout=0.0,
+        encoder_dropout=0.0,
+        encoder_layer_norm_first=conf.large,
+        encoder_layer_drop=0.0,
+        aux_num_out=None,
+        **own,
+    )

@@ -14,9 +14,8 @@ from speakerkd.batches.wavecrops import set_up_waves
 from speakerkd.conf import build, read_conf, typed_conf
 from speakerkd.feats.source import feature_conf
 from speakerkd.kd import METHODS, Components, Distiller, Needs
-from speakerkd.kd.find_teacher import find_teacher
-from speakerkd.kd.several import centroids_of, make_method, named_teachers, weights_of
-from speakerkd.kd.teacher import Teacher, key_of
+from speakerkd.kd.several import find_teachers, make_method, weights_of
+from speakerkd.kd.teacher import Teacher
 from speakerkd.losses.margin import MarginConf, require_margin_schedule
 from speakerkd.models import make_net
 from speakerkd.models.init import initialise
@@ -64,7 +63,9 @@ def load_data(options: RunOptions, chosen: ChosenMethod, data_dir: str) -> Train
     """Step 1: the utterances, the vectors that --vectors attaches to them, and the held-out speakers."""
     needs = chosen.needs
     utterances = Utterances(data_dir, labels=needs.labels, audio=bool(needs.views), source=options.source)
-    if augmented := set_up_waves(utterances.crops, options.augment, options.hear_clean, options.hear_frames):
+    if augmented := set_up_waves(
+        utterances.crops, options.augment, options.hear_clean, options.hear_frames, options.features
+    ):
         logging.info("augmentation: %s", augmented)
     data = TrainData(utterances, *hold_out(utterances, options.valid_speakers, options.seed))
     require_speakers(utterances, data.entries)
@@ -86,15 +87,7 @@ def load_teachers(options: RunOptions, chosen: ChosenMethod, data: TrainData) ->
             if chosen.needs.teacher
             else f"--teacher={options.teacher}: the method {chosen.name} has no teacher; leave it out"
         )
-    teachers: dict[str, Teacher] = {}
-    if chosen.needs.teacher:
-        files, centroids = named_teachers(options.teacher), centroids_of(options.centroids, options.teacher)
-        weights_of(options.teacher_weights, files)  # checks the names before anything is read
-        for name, path in files.items():
-            means = centroids.get(name, "")
-            teachers[name] = find_teacher(
-                path, means, data.utterances, data.entries, chosen.head, options.missing, key_of(name)
-            )
+    teachers = find_teachers(options, data.utterances, data.entries, chosen.head) if options.teacher else {}
     if options.missing == "skip":
         whole = data.utterances.complete()
         kept = whole[data.valid]

@@ -90,7 +90,7 @@ class Run:
         conf = self.conf
         clock = Clock(self.step / self.batches.per_epoch, conf.num_epochs)
         self.rate = learning_rate(conf.schedule, conf.lr, conf.final_lr, conf.warmup, self.step, self.total)
-        outcome = self.stepper(batch.to(self.world.device), clock, self.rate)
+        outcome = self.stepper(self.batches.finish(batch.to(self.world.device)), clock, self.rate)
         self.method.after_step(clock)
         self.step += 1
         self.log.add(outcome.losses, outcome.metrics)

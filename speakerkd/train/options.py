@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from speakerkd.conf import opt
+from speakerkd.kd.several import TeacherOptions
 from speakerkd.schedules import DECAYS, require_part
 from speakerkd.train.precision import AMP
 
@@ -71,29 +72,23 @@ class TrainConf:
 
 
 @dataclass(frozen=True)
-class RunOptions(TrainConf):
+class RunOptions(TeacherOptions, TrainConf):
     """The options of local/train.py."""
 
     model: str = opt("conf/model/xvector.conf", "conf file of the model")
     head: str = opt("conf/head.conf", "conf file of the classifier")
     kd: str = opt("conf/kd/none.conf", "conf file of the method")
-    teacher: str = opt("", "teacher: a final.pt, or an xvector.scp of the training utterances; several: name=file,...")
     source: str = opt("feats", "what crops are made of: feats (rows of feats.scp) or waves (waves.scp, else wav.scp)")
     augment: str = opt("", "conf file of augmentation on the fly: noise, music, babble, rooms, telephone")
     hear_clean: bool = opt(False, "true: teachers hear crops of waves without the augmentation of --augment")
     hear_frames: int = opt(
         0, ">0: teachers hear longer crops of this many frames, around the student's; 0: the student's crops"
     )
-    centroids: str = opt(
-        "", "spk_xvector.scp with the training speakers' mean vectors, as the teacher's classifier; or name=file,..."
+    features: str = opt(
+        "loader", "what computes features of waves: loader, or device (the GPU that trains, for a batch at once)"
     )
-    teacher_weights: str = opt("", "weights of several teachers: name=number,...; default: equal weights")
     vectors: str = opt(
         "", "further inputs of the method: name=file,...; a file is an scp of vectors, or a table of numbers"
-    )
-    missing: str = opt(
-        "error",
-        "what to do with utterances without a vector: error, zero (the method leaves them out) or skip (never used)",
     )
     init: str = opt(
         "", "final.pt to start from: takes its encoder and the classifier's rows of known speakers; for maps: a matrix"

@@ -17,6 +17,27 @@ def write_wav(path: Path, wave: np.ndarray) -> None:
     soundfile.write(path, wave, RATE, subtype="PCM_16")
 
 
+def archive(folder: Path, utterances: int) -> list[str]:
+    """Ten seconds of noise each: WAV files, and a wave archive of the same. Returns the names."""
+    import soundfile
+
+    from speakerkd.audio.waveark import WaveArkWriter
+    from speakerkd.files.tables import write_data_dir, write_table
+
+    rng = np.random.default_rng(0)
+    names = [f"{index:04}" for index in range(utterances)]
+    write_data_dir(folder, {name: str(folder / f"{name}.wav") for name in names}, {name: name for name in names})
+    with WaveArkWriter(str(folder / "waves"), RATE) as write:
+        for name in names:
+            path = folder / f"{name}.wav"
+            soundfile.write(path, 0.1 * rng.standard_normal(10 * RATE), RATE, subtype="PCM_16")
+            write(name, soundfile.read(path, dtype="float32")[0])
+    write_table(folder / "utt2num_samples", dict.fromkeys(names, 10 * RATE))
+    (folder / "conf").mkdir()
+    (folder / "conf/fbank.conf").write_text("--num-mel-bins=80\n--dither=0\n")
+    return names
+
+
 def crops(options: Options, folder: Path) -> list[Row]:
     import soundfile
     import torch
@@ -24,22 +45,13 @@ def crops(options: Options, folder: Path) -> list[Row]:
 
     from speakerkd.audio.onthefly import AugmentConf
     from speakerkd.audio.rooms import pink, shoebox
-    from speakerkd.audio.waveark import WaveArkWriter
     from speakerkd.batches.crops import Places
     from speakerkd.batches.wavecrops import WaveCrops
-    from speakerkd.files.tables import write_table
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    names = [f"{index:04}" for index in range(options.utterances)]
+    names = archive(folder, options.utterances)
     paths = [folder / f"{name}.wav" for name in names]
-    with WaveArkWriter(str(folder / "waves"), RATE) as write:
-        for name, path in zip(names, paths, strict=True):
-            soundfile.write(path, 0.1 * rng.standard_normal(10 * RATE), RATE, subtype="PCM_16")
-            write(name, soundfile.read(path, dtype="float32")[0])
-    write_table(folder / "utt2num_samples", dict.fromkeys(names, 10 * RATE))
-    (folder / "conf").mkdir()
-    (folder / "conf/fbank.conf").write_text("--num-mel-bins=80\n--dither=0\n")
     plain, changed = WaveCrops(folder), WaveCrops(folder)
     for number in range(16):
         write_wav(folder / f"musan/noise/{number}.wav", 0.1 * pink(rng, 10 * RATE, RATE))

@@ -53,7 +53,7 @@ before_plan() {
 . ./corpora.sh
 
 # A piece is an utterance here, and the teacher hears each one, augmented copies too: README.md says why.
-if [ "$teacher_hears" != places ]; then
+if [ "${teacher_ears[0]:-}" != places ]; then
   teacher_vectors() { extract_vectors --amp fast "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_originals"; }
 fi
 cohort=cohort
@@ -96,7 +96,7 @@ fi
 
 if runs 3 "the teacher, $teacher"; then
   train_teacher
-  [ "$teacher_kind" != trained ] || trained_on data/train_all "$teacher_dir"
+  [ "${teacher_kinds[0]:-}" != trained ] || trained_on data/train_all "${teacher_dirs[0]}"
 fi
 
 if runs 4 "the student, $student, with kd_type=$kd_type"; then
