@@ -45,7 +45,7 @@ def features(prefix: Path, lengths: list[int], rng: np.random.Generator) -> Scp:
 
 
 def side_by_side(options: Options, what: str, net: SpeakerNet, frames: int, folder: Path, aim: str) -> list[Row]:
-    """From the archive to vectors, on one thread; a row for single precision and one for half precision, if there is any."""
+    """Measure the way from the archive to vectors on one thread: float32, and half precision if the device has it."""
     rng = np.random.default_rng(0)
     lengths = [frames or int(rng.integers(100, 500)) for _ in range(affordable(options, net))]
     scp, seconds = features(folder / "feats", lengths, rng), sum(lengths) / 100
