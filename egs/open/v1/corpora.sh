@@ -40,6 +40,14 @@ main_trials() { # the trials of stages 7 and 8, of the first of these corpora th
   fail "no corpus has trials in both data/dev and data/test"
 }
 
+calibration_trials() { # writes the dev trials of all corpora into one list, and prints its name
+  local trials
+  for trials in data/dev/trials_*; do
+    case $trials in *_enroll3 | *_hard) ;; *) cat "$trials" ;; esac
+  done | sort > data/dev/calibration_trials
+  echo data/dev/calibration_trials
+}
+
 about() { # name of a corpus or a teacher: what the card says of it
   case $1 in
     commands) echo "Speech Commands v0.02 (CC BY 4.0)" ;;

@@ -118,5 +118,5 @@ fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
   export_student "$cohort" --data "$(all_about "$student_dir")" --taught-by "$([ -z "$taught_by" ] || about "$teacher")" \
-    --trials "data/test/$(main_trials)" --calibration-dir data/dev --calibration-trials "data/dev/$(main_trials)"
+    --trials "data/test/$(main_trials)" --calibration-dir data/dev --calibration-trials "$(calibration_trials)"
 fi
