@@ -8,7 +8,7 @@ Usage: local/export_onnx.py [options] <exp-dir or final.pt> <out-dir>
 
 It writes
   model.onnx         input feats (B, T, F): raw features, as the card's front_end says; output embs (B, D), minus --mean
-  model.int8.onnx    the same, quantised; layers that cost accuracy stay in fp32
+  model.int8.onnx    the same, quantised; layers that lose accuracy compute in fp32, with weights in int8
   card.json, card.md what it is: teacher, data, licences, size, speed, error rates, thresholds
   verify_example.py  a program of 45 lines that compares two recordings with these files
 
@@ -129,7 +129,9 @@ def export(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path, f
         card["int8_cosine"], card["int8_kept_in_fp32"] = round(alike, 5), kept
         add_file(card, "int8", int8, net.feat_dim)
         logging.info(
-            "int8: mean cosine to fp32 %.4f on training crops; in fp32 stay: %s", alike, ", ".join(kept) or "none"
+            "int8: mean cosine to fp32 %.4f on training crops; layers that compute in fp32: %s",
+            alike,
+            ", ".join(kept) or "none",
         )
     write_card(card, folder)  # written first, because the encoder below reads it
     if front_end.rate and type(front_end).__name__ == "KaldiFrontEnd":

@@ -53,7 +53,7 @@ def _facts(card: dict[str, Any]) -> list[str]:
         size = f"{file['bytes'] / 1e6:.2f} MB"
         rows.append((precision, f"`{file['name']}`, {size}, real-time factor {speed[precision]:.4f} on one thread"))
     if card.get("int8_kept_in_fp32"):
-        rows.append(("left in fp32", ", ".join(f"`{name}`" for name in card["int8_kept_in_fp32"])))
+        rows.append(("int8 weights, computed in fp32", ", ".join(f"`{name}`" for name in card["int8_kept_in_fp32"])))
     return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)]
 
 
