@@ -159,6 +159,7 @@ def write_int8(fp32: Path, path: Path, crops: Feats, check: Feats) -> tuple[floa
                     activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, nodes_to_exclude=list(left_out),
                     op_types_to_quantize=list(KINDS), extra_options={"ActivationSymmetric": False},
                 )  # fmt: skip
+                store_weights_as_int8(out, left_out)
 
             found = _search(prepared, path, quantise, check)
             shorten_names(path)
@@ -174,7 +175,6 @@ def _search(prepared: Path, path: Path, quantise: Any, check: Feats) -> tuple[fl
 
     def likeness(left_out: list[str]) -> float:
         quantise(path, left_out)
-        store_weights_as_int8(path, left_out)
         return float(cosines(wanted, embeddings_of(path, check)).mean())
 
     left_out: list[str] = []
