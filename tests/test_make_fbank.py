@@ -152,7 +152,7 @@ def test_interrupted_and_run_again_gives_the_same_arks(recipe: Path, sh: Run) ->
     [
         ("crlf", r"wav.scp:1: the line ends in CR LF"),
         ("unsorted", r"wav.scp:2: .* not sorted"),
-        ("duplicate", r"is there twice"),
+        ("duplicate", r"occurs twice"),
         ("no data dir", "no such data directory; run stage 1"),
         ("empty wav.scp", "wav.scp is missing or empty; run stage 1"),
         ("no conf", "conf/none.conf: no such file"),
