@@ -149,7 +149,7 @@ def test_teachers_that_cannot_hear_are_refused_by_name(recipe: Path, data: Path,
     words = ["--kd", "conf/kd/cosine.conf", "--valid-speakers", 0, "--num-frames", 20]
     for teachers, more, parts in (
         (f"a=exp/t/final.pt,a={face}", [], ["two teachers are called 'a'; give them different names"]),
-        (f"a=exp/t/final.pt,face={face}", [], ["exp/t/final.pt", "--source=feats has features alone", "--source waves"]),
+        (f"a=exp/t/final.pt,face={face}", [], ["exp/t/final.pt", "--source=feats has only features", "--source waves"]),
         (f"a=exp/slow/final.pt,face={face}", ["--source", "waves"],
          ["exp/slow/final.pt hears 8000 Hz, and the waves of data/train have 16000 Hz", "local/extract_xvectors.sh"]),
         (f"a=exp/t/final.pt,face={face}", ["--source", "waves", "--hear", "utterance"],
