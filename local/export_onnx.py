@@ -36,7 +36,7 @@ from speakerkd.conf import opt, parse_args, run
 from speakerkd.feats.frontend import FrontEnd, Reading, front_end_info, front_end_of
 from speakerkd.feats.source import feature_source, utterance_list_of
 from speakerkd.files.tables import read_utt2spk, replacing
-from speakerkd.foreign import onnx_export
+from speakerkd.foreign import onnx_export, onnx_int8
 from speakerkd.foreign.export_card import about, add_file
 from speakerkd.foreign.export_check import gate, mean_embedding
 from speakerkd.models import SpeakerNet, load_net
@@ -125,7 +125,7 @@ def export(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path, f
     if options.int8:
         crops = [piece[0] for piece in onnx_export.pieces(feats, [200] * (CALIBRATION_CROPS + 64), 1)]
         int8 = folder / "model.int8.onnx"
-        alike, kept = onnx_export.write_int8(fp32, int8, crops[:CALIBRATION_CROPS], crops[CALIBRATION_CROPS:])
+        alike, kept = onnx_int8.write_int8(fp32, int8, crops[:CALIBRATION_CROPS], crops[CALIBRATION_CROPS:])
         card["int8_cosine"], card["int8_kept_in_fp32"] = round(alike, 5), kept
         add_file(card, "int8", int8, net.feat_dim)
         logging.info(

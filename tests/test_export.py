@@ -17,7 +17,7 @@ from speakerkd.audio.recordings import resample as resample_by_torchaudio
 from speakerkd.feats.frontend import KaldiConf, KaldiFrontEnd, front_end_info
 from speakerkd.files.backend import read_vector, write_text_vector
 from speakerkd.files.tables import write_data_dir
-from speakerkd.foreign import onnx_export
+from speakerkd.foreign import onnx_export, onnx_int8
 from speakerkd.models import MODELS, SpeakerNet, save_net
 from speakerkd.models.campplus import SEGMENT
 from speakerkd.score.metrics import eer, roc
@@ -135,17 +135,17 @@ def test_weights_in_int8_compute_in_fp32(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx_export.write_onnx(make_net(name), path, True, {})
     feats = [np.random.default_rng(0).standard_normal((90, 80)).astype(np.float32)]
-    before, size = onnx_export.embeddings_of(path, feats), path.stat().st_size
-    layers = onnx_export.layers_of(path)
+    before, size = onnx_int8.embeddings_of(path, feats), path.stat().st_size
+    layers = onnx_int8.layers_of(path)
     weights = sum(
         np.prod(tensor.dims)
         for tensor in onnx_export.need_packages().load(str(path)).graph.initializer
         if len(tensor.dims) > 1
     )
-    onnx_export.store_weights_as_int8(path, layers)
+    onnx_int8.store_weights_as_int8(path, layers)
     assert path.stat().st_size < size - weights  # 3 bytes less for each weight; scales and nodes take some of it
-    assert float(onnx_export.cosines(before, onnx_export.embeddings_of(path, feats)).min()) > 0.995
-    assert (before != onnx_export.embeddings_of(path, feats)).any()
+    assert float(onnx_export.cosines(before, onnx_int8.embeddings_of(path, feats)).min()) > 0.995
+    assert (before != onnx_int8.embeddings_of(path, feats)).any()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -153,7 +153,7 @@ def test_short_names_change_the_size_alone(name: str, tmp_path: Path) -> None:
     long, short = tmp_path / "long.onnx", tmp_path / "short.onnx"
     onnx_export.write_onnx(make_net(name), long, True, {"framework": "wespeaker"})
     shutil.copy(long, short)
-    onnx_export.shorten_names(short)
+    onnx_int8.shorten_names(short)
     assert short.stat().st_size < long.stat().st_size - 1000
     feats = np.random.default_rng(0).standard_normal((2, 90, 80)).astype(np.float32)
     one, other = (open_session(path, 1) for path in (long, short))
@@ -210,7 +210,7 @@ def test_what_a_folder_holds(exported: Path) -> None:
 
 def test_int8_is_like_fp32_or_keeps_layers(exported: Path) -> None:
     card = json.loads((exported / "exp/x/export/card.json").read_text())
-    assert card["int8_cosine"] >= onnx_export.ALIKE or card["int8_kept_in_fp32"]
+    assert card["int8_cosine"] >= onnx_int8.ALIKE or card["int8_kept_in_fp32"]
     one, other = (Encoder(exported / "exp/x/export", precision) for precision in ("fp32", "int8"))
     wave = voice(0, 0, 3)
     assert float(one(wave) @ other(wave)) > 0.9
@@ -322,10 +322,10 @@ def test_the_search_leaves_out_what_costs_most(tmp_path: Path) -> None:
 
     patch = pytest.MonkeyPatch()
     with patch.context() as context:
-        context.setattr(onnx_export, "embeddings_of", embeddings)
-        context.setattr(onnx_export, "layers_of", lambda _: ["a", "b"])
-        reached, left = onnx_export._search(tmp_path / "prepared", tmp_path / "out", quantise, [])
-    assert left == ["b"] and reached > onnx_export.ALIKE and calls[-1] == ("b",)
+        context.setattr(onnx_int8, "embeddings_of", embeddings)
+        context.setattr(onnx_int8, "layers_of", lambda _: ["a", "b"])
+        reached, left = onnx_int8._search(tmp_path / "prepared", tmp_path / "out", quantise, [])
+    assert left == ["b"] and reached > onnx_int8.ALIKE and calls[-1] == ("b",)
 
 
 @pytest.mark.parametrize(

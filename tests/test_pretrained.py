@@ -19,6 +19,8 @@ def test_it_is_small_and_its_card_is_whole() -> None:
     assert card["licence"] == "Apache-2.0" and "CC BY 4.0" in card["data"] and "Apache-2.0" in card["taught_by"]
     assert card["commit"] and card["training_commit"] and "/" not in card["commit"]
     assert not any(word.startswith("/") for word in (card["command"] + " " + card["training_command"]).split())
+    # An exported folder stands alone, so it has a copy of the example. It must not fall behind.
+    assert (BOX / "verify_example.py").read_bytes() == (ROOT / "local/verify_example.py").read_bytes()
     rates = {row["system"]: row["eer"] for row in card["eer"]}
     # RESULTS.md has the same figures
     results = (ROOT / "egs/open/v1/RESULTS.md").read_text()
