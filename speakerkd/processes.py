@@ -20,8 +20,9 @@ def in_processes(work: Callable[[Item], Result], items: Iterable[Item], number: 
     pool = ProcessPoolExecutor(number, initializer=_leave_interrupts_to_the_parent)
     try:
         with _signals_wait():  # a signal between the start of a process and its place in the list would leave it behind
-            found = pool.map(work, items)
-        return list(found)
+            # Not pool.map: on an error it cancels what is left, and then the pool's thread may print a traceback of its own.
+            found = [pool.submit(work, item) for item in items]
+        return [each.result() for each in found]
     except (KeyboardInterrupt, SystemExit):
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()  # or leaving would wait for what they are at

@@ -49,7 +49,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("wait", [0.0, 0.005, 0.02, 0.3])
+@pytest.mark.parametrize("wait", [0.0, 0.005, 0.01, 0.015, 0.02, 0.3])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_processes_at_once_and_without_a_traceback(
     tmp_path: Path, number: signal.Signals, wait: float
