@@ -29,6 +29,10 @@
 # A system's folder is <exp-dir>/<student>_<kd_type>[_<teacher>]_s<seed>; the table is <exp-dir>/table.md, and printed. Beside it
 # are table.tsv, table.tex, systems.tsv (a line per seed) and figures (eer, cost, det as .png and .pdf). With
 # --noise there is a second one, table_noise.md.
+#
+# <trials> may be several lists, joined by commas. The first one has the files above, each other one table_<its name>.md.
+# With <test-dir> data/dev, scores are in a system's folder scores_dev instead of scores, and the tables are table_dev.md and
+# so on: settings are chosen there.
 set -euo pipefail
 export LC_ALL=C
 
@@ -58,8 +62,12 @@ out=${4%/}
 # shellcheck disable=SC2086  # several names in each
 check_words "$train" "$test" "$trials" "$out" "$head" "$train_config" $students $kd_types $seeds $teachers $train_options
 local/check_python.sh
+IFS=, read -r -a lists <<< "$trials"
+scores=scores dev=
+[ "$(basename "$test")" != dev ] || scores=scores_dev dev=_dev
 [ -s "$train/feats.scp" ] && [ -s "$test/feats.scp" ] || fail "$train/feats.scp or $test/feats.scp is missing; run stage 2"
-[ -s "$trials" ] || fail "$trials: no such trials"
+[ ${#lists[@]} -gt 0 ] || fail "no trials are given"
+for list in "${lists[@]}"; do [ -s "$list" ] || fail "$list: no such trials"; done
 for student in $students; do [ -f "conf/model/$student.conf" ] || fail "conf/model/$student.conf: no such file"; done
 declare -A file_of vectors_of
 for teacher in $teachers; do
@@ -94,8 +102,9 @@ plan() { # student, kd_type, seed, teacher's name
       fail "kd_type=$2 needs vectors '${need#vectors:}': give --vectors ${need#vectors:}=file"
   done
   systems+=("$name")
-  [ ! -s "$out/$name/scores/$(basename "$trials").cosine" ] || return 0
-  local file=-
+  local list file=-
+  for list in "${lists[@]}"; do [ -s "$out/$name/$scores/${list##*/}.cosine" ] || break; list=; done
+  [ -n "$list" ] || return 0
   [ -z "$4" ] || file=${file_of[$4]}
   waiting+=("$1 $2 $3 $file ${inputs:--} $name")
 }
@@ -122,7 +131,7 @@ for seed in $seeds; do
   done
 done
 printf '%s\n' "${systems[@]}" > "$out/systems"
-local/compare_kd_table.py --check true "$trials" "$out"
+local/compare_kd_table.py --check true "${lists[0]}" "$out"
 echo "$0: ${#systems[@]} systems, ${#waiting[@]} of them to be trained or scored, $jobs at a time"
 
 gpu=()
@@ -146,11 +155,16 @@ for teacher in $teachers; do
     || fail "the teacher ${teacher%%=*} can't be scored: $out/log/teacher.${teacher%%=*}.log"
   judged+=("${teacher%%=*}=$(dirname "$net")")
 done
-tables=(--reference "$reference" --teachers "${judged[*]}")
+tables=(--reference "$reference" --teachers "${judged[*]}" --scores "$scores")
+for list in "${lists[@]:1}"; do
+  local/compare_kd_table.py "${tables[@]}" --table "table${dev}_${list##*/}" --plots false "$list" "$out"
+done
+tables+=(--table "table$dev")
+[ -z "$dev" ] || tables+=(--plots false)
 if [ -n "$noise" ]; then
   folders=("${systems[@]/#/$out/}")
   local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --score-opts "--num-bootstrap 0 --plots false" \
-    "$test" "$trials" "$out/noise" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
-  tables+=(--noise "$out/noise" --conditions "noise${noise//,/,noise}")
+    "$test" "${lists[0]}" "$out/noise$dev" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
+  tables+=(--noise "$out/noise$dev" --conditions "noise${noise//,/,noise}")
 fi
-local/compare_kd_table.py "${tables[@]}" "$trials" "$out"
+local/compare_kd_table.py "${tables[@]}" "${lists[0]}" "$out"

@@ -52,6 +52,9 @@ class Options:
     reference: str = opt("none", "kd_types to compare with; two columns each")
     noise: str = opt("", "folder of score_noise.sh, for a second table with one column per condition")
     conditions: str = opt("", "conditions of --noise, such as noise10,noise0")
+    scores: str = opt("scores", "name of a system's folder of scores")
+    table: str = opt("table", "name of the table's files; that of --noise has _noise after it")
+    plots: bool = opt(True, "also draw figures, and write systems.tsv")
     check: bool = opt(False, "only check that the systems were trained with the same options")
     num_bootstrap: int = opt(2000, "how often the speakers are resampled")
     seed: int = opt(0, "random seed of the resampling")
@@ -69,21 +72,22 @@ def main(argv: list[str]) -> None:
     utt2spk = Path(options.utt2spk) if options.utt2spk else Path(trials_path).parent / "utt2spk"
     speakers = speakers_of(trials, read_utt2spk(utt2spk), {}, str(utt2spk))
     draws = draw_speakers(speakers.count, options.num_bootstrap, options.seed)
-    cells = cells_of(systems, [system / "scores" for system in systems], trials, speakers, draws)
+    cells = cells_of(systems, [system / options.scores for system in systems], trials, speakers, draws)
     teachers = {}
     for word in options.teachers.split():
         name, _, place = word.partition("=")
-        scores, _ = read_scores(Path(place) / f"scores/{Path(trials_path).name}.cosine", trials)
+        scores, _ = read_scores(Path(place) / options.scores / f"{Path(trials_path).name}.cosine", trials)
         teachers[name] = points(scores, trials)
     rows = [row_of(cell, cells, teachers, speakers.count, options) for cell in cells.values()]
     header = (*ABOUT, "EER %", "minDCF(0.01)", *differences("EER", options), "gap closed", "parameters", "training")
     text = head(teachers, trials, speakers.count) + markdown(header, rows) + "\n"
     text += "".join(f"\n{line}\n" for line in warnings(cells, teachers, speakers.count))
-    write(out / "table", text, header, rows)
-    write_systems(out / "systems.tsv", systems, cells)
-    if can_plot():
+    write(out / options.table, text, header, rows)
+    if options.plots:
+        write_systems(out / "systems.tsv", systems, cells)
+    if options.plots and can_plot():
         write_figures(out, systems, cells, trials, speakers.count)
-    else:
+    elif options.plots:
         logging.info("no figures: matplotlib is not installed (pip install matplotlib)")
     if not options.noise:
         return
@@ -99,7 +103,7 @@ def main(argv: list[str]) -> None:
         rows.append([*row[:4], *rates, row[4], *row[6:-3]])
     header = (*ABOUT, "clean", *noisy, "mean of noisy", *differences("mean", options))
     text = "\n" + head({}, trials, speakers.count) + markdown(header, rows) + "\n"
-    write(out / "table_noise", text, header, rows)
+    write(out / f"{options.table}_noise", text, header, rows)
 
 
 def write(path: Path, text: str, header: tuple[str, ...], rows: list[list[str]]) -> None:

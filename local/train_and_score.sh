@@ -14,6 +14,8 @@
 #   --train-options ""                   more options of local/train.py
 #   --gpus 0                             number of GPUs to train on
 #   --nj 1                               number of jobs of the extraction
+#
+# <trials> may be several lists, joined by commas. With <test-dir> data/dev, the scores are in <exp-dir>/scores_dev, else in scores.
 set -euo pipefail
 export LC_ALL=C
 
@@ -36,7 +38,8 @@ trials=$3
 out=${4%/}
 
 xvectors=$out/xvectors_$(basename "$test")
-scores=$out/scores/$(basename "$trials").cosine
+scores=$out/scores
+[ "$(basename "$test")" != dev ] || scores+=_dev
 if [ ! -s "$out/final.pt" ]; then
   local/train.sh --cmd "$cmd" --model "$model" --kd "$kd" --head "$head" --teacher "$teacher" --vectors "$vectors" \
     --train-config "$train_config" --train-options "$train_options" --gpus "$gpus" "$train" "$out"
@@ -44,6 +47,9 @@ fi
 if [ ! -s "$xvectors/mean.vec" ] || [ "$out/final.pt" -nt "$xvectors/mean.vec" ]; then
   local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" --gpus "$gpus" "$out/final.pt" "$test" "$xvectors"
 fi
-if [ ! -s "$scores" ] || [ "$xvectors/xvector.scp" -nt "$scores" ] || [ "$trials" -nt "$scores" ]; then
-  local/score.py --plots false "$trials" "$xvectors/xvector.scp" "$xvectors/xvector.scp" "$out/scores"
-fi
+for list in ${trials//,/ }; do
+  found=$scores/${list##*/}.cosine
+  if [ ! -s "$found" ] || [ "$xvectors/xvector.scp" -nt "$found" ] || [ "$list" -nt "$found" ]; then
+    local/score.py --plots false "$list" "$xvectors/xvector.scp" "$xvectors/xvector.scp" "$scores"
+  fi
+done

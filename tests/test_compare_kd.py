@@ -141,6 +141,32 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
         "xvector_none_s2 was trained with other options than xvector_none_s0 (train.num_epochs 2 for 1)" in done.stderr
     )
 
+    # dev, and two lists: the systems are kept, the scores and tables stand apart
+    (recipe / "data/dev").symlink_to("train")
+    lines = (data / "trials").read_text().splitlines(keepends=True)
+    (data / "few").write_text("".join(lines[::2]))
+    dev = [
+        *words[:2],
+        "none",
+        *words[3:-2],
+        "--seeds",
+        "0 1",
+        "data/train",
+        "data/dev",
+        "data/dev/trials,data/dev/few",
+        "exp/c",
+    ]
+    weights = (recipe / "exp/c/xvector_none_s1/final.pt").stat().st_mtime_ns
+    assert "2 systems, 2 of them to be trained or scored" in sh(*dev).stdout
+    assert (recipe / "exp/c/xvector_none_s1/final.pt").stat().st_mtime_ns == weights
+    assert rows_of((recipe / "exp/c/table_dev.md").read_text())["xvector none -"] == rows["xvector none -"]
+    assert (recipe / "exp/c/table.md").read_text() == text
+    (recipe / "exp/c/xvector_none_s0/scores_dev/few.cosine").unlink()
+    done = sh(*dev)
+    assert "2 systems, 1 of them to be trained or scored" in done.stdout
+    fewer = (recipe / "exp/c/table_dev_few.md").read_text()
+    assert fewer.startswith(f"few: {len(lines[::2])} trials, ") and fewer in done.stdout
+
 
 def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
     (data / "trials").write_text("s0-0 s0-1 target\n")

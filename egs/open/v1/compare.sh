@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Compares methods at home and abroad: the training leaves a corpus out, and the tests are of that corpus too.
+#
+# Usage: ./compare.sh [options]     after ./run.sh --stop_stage 3
+#   ./compare.sh                                            # 18 trainings; RESULTS.md says how long they take
+#   ./compare.sh --kd_types "none cosine" --seeds "0 1 2 3 4"
+#   ./compare.sh --dev true --kd_types "none enskd" --seeds 0   # on the dev speakers, to choose settings
+# Options:
+#   --kd_types "none kld enskd cosine mse relation"   conf/kd/<kd_type>.conf
+#   --students "xvector"               conf/model/<student>.conf
+#   --seeds "0 1 2"                    random seeds of the training
+#   --reference "none"                 kd_types to compare the others with
+#   --leave_out ocean                  corpora not to train on, joined by +
+#   --speakers 0                       train on so many speakers only, drawn by a hash of their names; 0: all
+#   --teachers "campplus=exp/campplus/xvectors_train_originals/xvector.scp"   name=file ...: teachers' vectors of the pieces,
+#                                      or a final.pt; name=file,quality=file gives a method figures of quality as well
+#   --dev false                        true: score dev speakers instead of test speakers
+#   --noise ""                         20,10,0: also score the first list with noise at these SNRs in dB
+#   --jobs 2                           number of systems at the same time, one thread each
+#   --train_config conf/train_compare.conf
+#   --train_options ""                 more options of local/train.py
+#
+# The trainings take the pieces at their own speed, without augmented copies. The lists are trials_commands and trials_ocean,
+# if they exist. A comparison that was stopped goes on. exp/compare/<set>/table.md and table_<list>.md are the tables, or
+# table_dev.md and table_dev_<list>.md.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+kd_types="none kld enskd cosine mse relation"
+students=xvector
+seeds="0 1 2"
+reference=none
+leave_out=ocean
+speakers=0
+teachers="campplus=exp/campplus/xvectors_train_originals/xvector.scp"
+dev=false
+noise=
+jobs=2
+train_config=conf/train_compare.conf
+train_options=
+
+. utils/parse_options.sh
+. ./cmd.sh
+. ./path.sh
+. local/lib.sh
+[ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
+[ -s data/train_pieces/feats.scp ] || fail "data/train_pieces/feats.scp is missing; run ./run.sh --stop_stage 3 first"
+[[ $leave_out =~ ^([a-z]+(\+[a-z]+)*)?$ ]] || fail "--leave_out '$leave_out': names of corpora, joined by +"
+[[ $speakers =~ ^[0-9]+$ ]] || fail "--speakers '$speakers' is not a number"
+
+name=all
+[ -z "$leave_out" ] || name=no_${leave_out//+/_}
+[ "$speakers" -eq 0 ] || name+=_$speakers
+set=data/compare_$name
+if [ ! -s "$set/feats.scp" ] || [ data/train_pieces/feats.scp -nt "$set/feats.scp" ]; then
+  awk '$2 !~ /^sp[0-9.]+-/' data/train_pieces/utt2spk > data/.kept
+  if [ -n "$leave_out" ]; then
+    grep -Ev "^(${leave_out//+/|})-" data/.kept > data/.less || fail "--leave_out $leave_out: nothing is left"
+    mv data/.less data/.kept
+  fi
+  if [ "$speakers" -gt 0 ]; then
+    awk '{ print $2 }' data/.kept | sort -u | while read -r speaker; do echo "$(md5sum <<< "$speaker" | cut -c -12) $speaker"; done |
+      sort | awk -v number="$speakers" 'NR <= number { print $2 }' > data/.speakers
+    [ "$(wc -l < data/.speakers)" -eq "$speakers" ] || fail "--speakers $speakers: there are only $(wc -l < data/.speakers)"
+    awk 'NR == FNR { kept[$1] = 1; next } $2 in kept' data/.speakers data/.kept > data/.less
+    mv data/.less data/.kept
+    rm data/.speakers
+  fi
+  utils/subset_data_dir.sh --utt-list data/.kept data/train_pieces "$set"
+  rm data/.kept
+fi
+
+test="test"
+! $dev || test=dev
+lists=()
+for x in commands ocean; do
+  [ ! -s "data/$test/trials_$x" ] || lists+=("data/$test/trials_$x")
+done
+[ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_commands nor trials_ocean"
+local/compare_kd.sh --cmd "$train_cmd" --kd-types "$kd_types" --reference "$reference" --noise "$noise" \
+  --students "$students" --seeds "$seeds" --jobs "$jobs" --teachers "$teachers" \
+  --train-config "$train_config" --train-options "$train_options" \
+  "$set" "data/$test" "$(IFS=,; echo "${lists[*]}")" "exp/compare/$name"
