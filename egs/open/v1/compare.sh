@@ -17,12 +17,13 @@
 #   --dev false                        true: score dev speakers instead of test speakers
 #   --noise ""                         20,10,0: also score the first list with noise at these SNRs in dB
 #   --jobs 2                           number of systems at the same time, one thread each
+#   --out ""                           the folder of the comparison; default: exp/compare/<set>
 #   --train_config conf/train_compare.conf
 #   --train_options ""                 more options of local/train.py
 #
 # The trainings take the pieces at their own speed, without augmented copies. The lists are trials_commands and trials_ocean,
-# if they exist. A comparison that was stopped goes on. exp/compare/<set>/table.md and table_<list>.md are the tables, or
-# table_dev.md and table_dev_<list>.md.
+# if they exist. A comparison that was stopped goes on. <out>/table.md and table_<list>.md are the tables, or table_dev.md and
+# table_dev_<list>.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -35,6 +36,7 @@ speakers=0
 teachers="campplus=exp/campplus/xvectors_train_originals/xvector.scp"
 dev=false
 noise=
+out=
 jobs=2
 train_config=conf/train_compare.conf
 train_options=
@@ -80,4 +82,4 @@ done
 local/compare_kd.sh --cmd "$train_cmd" --kd-types "$kd_types" --reference "$reference" --noise "$noise" \
   --students "$students" --seeds "$seeds" --jobs "$jobs" --teachers "$teachers" \
   --train-config "$train_config" --train-options "$train_options" \
-  "$set" "data/$test" "$(IFS=,; echo "${lists[*]}")" "exp/compare/$name"
+  "$set" "data/$test" "$(IFS=,; echo "${lists[*]}")" "${out:-exp/compare/$name}"
