@@ -29,15 +29,16 @@ def single(maps: Tensor) -> Tensor:
 def statistics(maps: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the last axis (n - 1, as in published nets; 0 for a single frame)."""
     mean = maps.mean(-1)
-    variance = maps.var(-1, correction=1 if maps.shape[-1] > 1 else 0)
-    return mean, (variance + floor).sqrt()
+    # Not maps.var, which takes several times as long. The variance has no slope in the mean, so the mean is a constant here.
+    total = (maps - mean.detach().unsqueeze(-1)).square().sum(-1)
+    return mean, (total / max(maps.shape[-1] - 1, 1) + floor).sqrt()
 
 
 def weighted_statistics(maps: Tensor, weights: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the last axis, with weights that sum to 1."""
     mean = (weights * maps).sum(-1)
-    # centred at the mean: E[x²] - mean² would lose digits for channels far from zero
-    variance = (weights * (maps - mean.unsqueeze(-1)).square()).sum(-1)
+    # Centred at the mean: E[x²] - mean² would lose digits for channels far from zero. The variance has no slope in the mean.
+    variance = (weights * (maps - mean.detach().unsqueeze(-1)).square()).sum(-1)
     return mean, variance.clamp(min=floor).sqrt()
 
 
@@ -79,22 +80,24 @@ class AttentivePooling(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         maps = single(maps).flatten(1, -2)  # (B, C, T), or (B, C, F, T) -> (B, C·F, T)
-        hidden = self.linear1(torch.cat([maps, *self.context(maps)], 1))
+        hidden = self.hidden_layer(maps)
         if self.norm is not None:
             hidden = self.norm(F.relu(hidden))
         weights = single(self.linear2(torch.tanh(hidden))).softmax(-1)
         return torch.cat(weighted_statistics(maps, weights, self.floor), 1)
 
-    def context(self, maps: Tensor) -> tuple[Tensor, ...]:
-        """What the weights depend on beside the frame itself."""
+    def hidden_layer(self, maps: Tensor) -> Tensor:
+        """linear1 of each frame and, with global_context, of the utterance's mean and deviation, which are computed once."""
         if not self.global_context:
-            return ()
+            return self.linear1(maps)
         if self.speechbrain:
             even = torch.full_like(maps, 1 / maps.shape[-1])
-            found = weighted_statistics(maps, even, self.floor)
+            context = weighted_statistics(maps, even, self.floor)
         else:
-            found = statistics(maps, self.floor)
-        return tuple(each.unsqueeze(-1).expand_as(maps) for each in found)
+            context = statistics(maps, self.floor)
+        channels, weight = maps.shape[1], self.linear1.weight
+        same = F.linear(torch.cat(context, 1), weight[:, channels:, 0], self.linear1.bias)
+        return F.conv1d(maps, weight[:, :channels]) + same.unsqueeze(-1)
 
 
 def make_pooling(name: str, channels: int, floor: float = FLOOR) -> StatisticsPooling | AttentivePooling:
