@@ -30,7 +30,7 @@ class Options:
 
 
 def draw(what: str, name: str) -> float:
-    """From 0 to 1, by a hash of the name."""
+    """A number from 0 to 1, which a hash of the name decides."""
     return int.from_bytes(hashlib.sha256(f"spoil {what} {name}".encode()).digest()[:7], "big") / 2**56
 
 
