@@ -20,7 +20,7 @@ from speakerkd.files.kaldi import ArkWriter
 from speakerkd.files.tables import write_data_dir, write_table
 from speakerkd.kd import METHODS, Clock, Components, Outcome, refine
 from speakerkd.kd.none import NoneConf, NoTeacher
-from speakerkd.kd.refine import Fusion, Pyramid, SelfTeacher, fit, grow, probe, shrink
+from speakerkd.kd.refine import Block, Fusion, Pyramid, SelfTeacher, as_planes, fit, grow, probe, shrink
 from speakerkd.kd.skdfe import SKDFE, SKDFEConf, attention_map, feature_loss, label_loss
 from speakerkd.losses.margin import MarginConf, MarginHead
 from speakerkd.models import MODELS, SpeakerNet, load_net, save_net
@@ -165,6 +165,37 @@ def test_warm_up_and_weights() -> None:
     assert full["label"].item() == pytest.approx(3 * label_loss(logits, others, 4.0).item(), rel=1e-5)
 
 
+def test_plain_cosines_have_no_margin() -> None:
+    """The label term by hand from scaled cosines; the margin's rise does not change it, the cross entropy's margin stays."""
+    options: dict[str, Any] = {"alpha": 0.5, "temperature": 1.0}
+    plain, usual = make_method("xvector", plain_cosines=True, **options), make_method("xvector", **options)
+    usual.load_state_dict(plain.state_dict())
+    assert plain.student.head is not None
+    batch = make_batch()
+    for method in (plain, usual):
+        method.eval()
+    encoded = plain.student(batch.feats[0])
+    refined = plain.teacher(encoded.stages)
+    cosines = [
+        F.normalize(embedding) @ F.normalize(head.weight).T
+        for embedding, head in ((refined.embedding, plain.teacher_head), (encoded.embedding, plain.student.head))
+    ]
+    taught, learnt = (32 * each for each in cosines)
+    expected = 0.5 * (taught.softmax(1) * (taught.log_softmax(1) - learnt.log_softmax(1))).sum(1).mean()
+    losses = {
+        epoch: (plain(batch, Clock(epoch, 4)).losses, usual(batch, Clock(epoch, 4)).losses) for epoch in (1.0, 4.0)
+    }
+    for ours, theirs in losses.values():
+        assert ours["label"].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert ours["ce"].item() == pytest.approx(theirs["ce"].item())
+        assert ours["teacher_ce"].item() == pytest.approx(theirs["teacher_ce"].item())
+    without, full = losses[1.0][1], losses[4.0][1]
+    assert without["label"].item() == pytest.approx(expected.item(), rel=1e-5)  # the margin has not begun
+    assert abs(full["label"].item() - expected.item()) > 0.01 * expected.item()
+    reached = gradients(plain, losses[4.0][0]["label"])
+    assert reached and all(name.startswith("student.") for name, value in reached.items() if value.any())
+
+
 @pytest.mark.parametrize("key", TINY)
 @pytest.mark.parametrize(("frames", "feat_dim"), [(1, 8), (5, 13), (16, 11), (20, 80), (23, 9), (50, 40)])
 def test_any_size(key: str, frames: int, feat_dim: int) -> None:
@@ -238,17 +269,34 @@ def test_probe_and_the_pooling_of_the_students_kind() -> None:
 
 
 def test_moving_between_sizes_by_hand() -> None:
-    line = torch.arange(1.0, 8.0).view(1, 1, 7)
-    assert fit(line, [4]).flatten().tolist() == [2, 3, 4, 5]  # 1 before, 2 behind
-    assert fit(line[..., :3], [6]).flatten().tolist() == [0, 1, 2, 3, 0, 0]
-    assert shrink(line, (2,), [4]).flatten().tolist() == [2, 4, 6, 7]
-    assert shrink(line, (1,), [5]).flatten().tolist() == [2, 3, 4, 5, 6]
-    assert grow(line[..., :4], (2,), [7]).flatten().tolist() == [1, 1, 2, 2, 3, 3, 4]
-    assert grow(line[..., :5], (1,), [7]).flatten().tolist() == [0, 1, 2, 3, 4, 5, 0]
+    line = torch.arange(1.0, 8.0).view(1, 1, 1, 7)  # a map of a 1-D net has one band
+    assert fit(line, [1, 4]).flatten().tolist() == [2, 3, 4, 5]  # 1 before, 2 behind
+    assert fit(line[..., :3], [1, 6]).flatten().tolist() == [0, 1, 2, 3, 0, 0]
+    assert shrink(line, (1, 2), [1, 4]).flatten().tolist() == [2, 4, 6, 7]
+    assert shrink(line, (1, 1), [1, 5]).flatten().tolist() == [2, 3, 4, 5, 6]
+    assert grow(line[..., :4], (1, 2), [1, 7]).flatten().tolist() == [1, 1, 2, 2, 3, 3, 4]
+    assert grow(line[..., :5], (1, 1), [1, 7]).flatten().tolist() == [0, 1, 2, 3, 4, 5, 0]
     plane = torch.arange(1.0, 16.0).view(1, 1, 3, 5)
     assert shrink(plane, (2, 2), [2, 3]).flatten().tolist() == [7, 9, 10, 12, 14, 15]
     assert fit(plane, [1, 7]).flatten().tolist() == [0, 6, 7, 8, 9, 10, 0]
     assert grow(plane[:, :, :2, :3], (2, 2), [3, 5]).flatten().tolist() == [1, 1, 2, 2, 3, 1, 1, 2, 2, 3, 6, 6, 7, 7, 8]
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 11), (3, 4, 5, 7)])
+def test_the_layers_of_maps_by_plain_functions(shape: tuple[int, ...]) -> None:
+    """A block with depth 2, in training: depth-wise and 1 × 1 convolutions of 1-D and 2-D maps."""
+    torch.manual_seed(2)
+    block: Any = Block(len(shape) - 2, 4, 2)
+    maps = torch.randn(shape)
+    found = block(as_planes(maps))
+    convolution: Any = F.conv1d if len(shape) == 3 else F.conv2d
+    expected = maps
+    for at in (0, 2):
+        kernel = block[at].weight.squeeze(2) if len(shape) == 3 else block[at].weight
+        expected = convolution(expected, kernel, padding=1, groups=4)
+        expected = convolution(expected, block[at + 1][0].weight.view(4, 4, *[1] * (len(shape) - 2)))
+        expected = F.batch_norm(expected, None, None, training=True).relu()
+    torch.testing.assert_close(found.squeeze(2) if len(shape) == 3 else found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_fusion_weights() -> None:
@@ -295,12 +343,11 @@ def test_frskds_formula(monkeypatch: pytest.MonkeyPatch) -> None:
         return F.batch_norm(maps, layer.running_mean, layer.running_var, layer.weight, layer.bias)
 
     def across(maps: Tensor, block: Any) -> Tensor:
-        return norm(F.conv2d(maps, block[0].weight), block[1]).relu()
+        return norm(F.conv2d(maps, block[0].weight[:, :, None, None]), block[1]).relu()
 
     def separable(maps: Tensor, block: Any) -> Tensor:
-        for at in range(0, len(block), 4):
-            maps = F.conv2d(maps, block[at].weight, padding=1, groups=maps.shape[1])
-            maps = norm(F.conv2d(maps, block[at + 1].weight), block[at + 2]).relu()
+        for at in range(0, len(block), 2):
+            maps = across(F.conv2d(maps, block[at].weight, padding=1, groups=maps.shape[1]), block[at + 1])
         return maps
 
     def mix(fusion: Any, *maps: Tensor) -> Tensor:

@@ -5,14 +5,14 @@ F_1 .. F_n are the stages, from shallow to deep. L and M are their 1 × 1 latera
     upwards     R_1 = P_1,  R_i = block(w1·M_i + w2·P_i + w3·down(R_{i-1})),  R_n without P_n
 `up` and `down` include a 1 × 1 convolution from the channels of one level to those of the other. Like the laterals, it is
 followed by batch norm and ReLU. The weights w of each sum are learnt, not negative, and add up to 1. R_n is pooled. Maps
-are (B, C, F, T) in 2-D nets and (B, C, T) in 1-D nets.
+are (B, C, F, T) in 2-D nets and (B, C, T) in 1-D nets. A pyramid sees both as (B, C, F, T), with F = 1 in 1-D nets, and
+stores them with the channels last, because its 1 × 1 convolutions are then faster.
 This is the BiFPNc of FRSKD (Ji et al. 2021, by the authors' code), with one departure. The maximum of `down` is over the
 points 2i - 1 to 2i + 1, as for a convolution of stride 2 with padding 1. In FRSKD it is over 2i to 2i + 2.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,6 @@ from speakerkd.models.pooling import make_pooling
 
 EPSILON = 1e-6  # added to the sum of a fusion's weights
 PROBE = 100  # frames of the input that shows the sizes of the stages
-CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d}
-NORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
-MAX_POOLS: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d}
 
 
 def probe(encoder: Encoder) -> list[tuple[int, ...]]:
@@ -57,7 +54,7 @@ def shrink(maps: Tensor, strides: Sequence[int], size: Sequence[int]) -> Tensor:
     """Brings maps to the size of a deeper stage: a maximum over 3 where the net halves. It rounds up as convolutions do."""
     if max(strides) > 1:
         width, edge = [2 * stride - 1 for stride in strides], [stride - 1 for stride in strides]
-        maps = MAX_POOLS[len(strides)](maps, width, list(strides), edge)
+        maps = F.max_pool2d(maps, width, list(strides), edge)
     return fit(maps, size)
 
 
@@ -85,26 +82,27 @@ class Fusion(nn.Module):
         return total
 
 
-def project(axes: int, channels: int, out: int) -> nn.Sequential:
-    """1 × 1 convolution, batch norm, ReLU."""
-    return nn.Sequential(CONVOLUTIONS[axes](channels, out, 1, bias=False), NORMS[axes](out), nn.ReLU())
+class Project(nn.Sequential):
+    """1 × 1 convolution, batch norm, ReLU: computed on a matrix with a row per point, which takes least time on CPUs."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__(nn.Linear(channels, out, bias=False), nn.BatchNorm1d(out), nn.ReLU(inplace=True))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        points = maps.permute(0, 2, 3, 1)  # (B, F, T, C)
+        rows = super().forward(points.flatten(0, 2))
+        return rows.unflatten(0, points.shape[:3]).permute(0, 3, 1, 2)
 
 
 class Block(nn.Sequential):
-    """Depth-wise convolution over 3, 1 × 1 convolution, batch norm, ReLU; `depth` times."""
+    """Depth-wise convolution over 3, 1 × 1 convolution, batch norm, ReLU; `depth` times. Over time only if axes is 1."""
 
     def __init__(self, axes: int, channels: int, depth: int) -> None:
-        convolution = CONVOLUTIONS[axes]
-        layers = [
-            layer
-            for _ in range(depth)
-            for layer in (
-                convolution(channels, channels, 3, padding=1, groups=channels, bias=False),
-                convolution(channels, channels, 1, bias=False),
-                NORMS[axes](channels),
-                nn.ReLU(),
-            )
-        ]
+        size, padding = ((1, 3), (0, 1)) if axes == 1 else ((3, 3), (1, 1))
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers.append(nn.Conv2d(channels, channels, size, padding=padding, groups=channels, bias=False))
+            layers.append(Project(channels, channels))
         super().__init__(*layers)
 
 
@@ -116,19 +114,21 @@ class Pyramid(nn.Module):
     ) -> None:
         super().__init__()
         axes, levels = len(strides[0]), len(channels)
-        self.strides = tuple(strides)
+        self.strides = [(1, *each) if axes == 1 else each for each in strides]
         pairs = list(zip(inputs, channels, strict=True))
         steps = list(pairwise(channels))
-        self.laterals = nn.ModuleList(project(axes, *pair) for pair in pairs)
-        self.laterals_up = nn.ModuleList(project(axes, *pair) for pair in pairs[1:])
-        self.to_shallow = nn.ModuleList(project(axes, deep, shallow) for shallow, deep in steps)
-        self.to_deep = nn.ModuleList(project(axes, shallow, deep) for shallow, deep in steps)
+        self.laterals = nn.ModuleList(Project(*pair) for pair in pairs)
+        self.laterals_up = nn.ModuleList(Project(*pair) for pair in pairs[1:])
+        self.to_shallow = nn.ModuleList(Project(deep, shallow) for shallow, deep in steps)
+        self.to_deep = nn.ModuleList(Project(shallow, deep) for shallow, deep in steps)
         self.fusions_down = nn.ModuleList(Fusion(2) for _ in range(levels - 1))
         self.fusions_up = nn.ModuleList(Fusion(2 if level == levels - 1 else 3) for level in range(1, levels))
         self.blocks_down = nn.ModuleList(Block(axes, count, depth) for count in channels[:-1])
         self.blocks_up = nn.ModuleList(Block(axes, count, depth) for count in channels[1:])
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        flat = stages[0].ndim == 3
+        stages = [as_planes(stage) for stage in stages]
         sizes = [stage.shape[2:] for stage in stages]
         down = [lateral(stage) for lateral, stage in zip(self.laterals, stages, strict=True)]
         for level in reversed(range(len(stages) - 1)):
@@ -142,7 +142,12 @@ class Pyramid(nn.Module):
                 maps.append(down[level])
             maps.append(self.to_deep[before](shrink(refined[-1], self.strides[before], sizes[level])))
             refined.append(self.blocks_up[before](self.fusions_up[before](*maps)))
-        return refined
+        return [maps.squeeze(2) for maps in refined] if flat else refined
+
+
+def as_planes(maps: Tensor) -> Tensor:
+    """(B, C, T) -> (B, C, 1, T); (B, C, F, T) stays. The channels are the last in memory."""
+    return (maps.unsqueeze(2) if maps.ndim == 3 else maps).contiguous(memory_format=torch.channels_last)
 
 
 class SelfTeacher(nn.Module):
@@ -166,4 +171,4 @@ class SelfTeacher(nn.Module):
     def forward(self, stages: Sequence[Tensor]) -> Encoded:
         for pyramid in self.pyramids:
             stages = pyramid(stages)
-        return Encoded(self.embedding(self.pooling(stages[-1])), tuple(stages))
+        return Encoded(self.embedding(self.pooling(stages[-1].contiguous())), tuple(stages))

@@ -9,8 +9,13 @@ F_i are the student's stages, R_i the refined stages. x and x' are the logits of
 margin, by the same schedule. φ is the mean of the squares over the channels, flattened over frequency and time, of length
 1. The last two terms send no gradient to the self-teacher. FRSKD's authors published alpha 2, beta 100, T 4, width 2 and
 depth 2 for images. Embedding, pooling, margin head and warm-up are this repository's choice. With N points, a map's part
-of the feature term is at most beta · 2 / N. So long crops and large maps need a larger beta. With logits of scale 32,
-alpha 2 slows small nets down in short runs (egs/mini/v1/RESULTS.md).
+of the feature term is at most beta · 2 / N. So long crops and large maps need a larger beta.
+
+The label term has to fit the classifier. Its gradient on a logit is alpha · T · (q - p), p and q being the softmax of x'/T
+and x/T. That of the cross entropy is softmax(x) - y. With alpha 2 and T 4 the label term is eight times as strong, and
+small nets learn less in short runs (egs/mini/v1/RESULTS.md). With alpha 1 and T 1 both are equally strong.
+--plain-cosines leaves the margin out of the label term, on both sides: x = s·cos θ for each speaker, with the head's scale
+s. Then T is a temperature of T / s for the cosines: 1/32 with T 1 and scale 32, 1/8 with T 4.
 The self-teacher is for training only. The plain student is exported.
 """
 
@@ -36,7 +41,8 @@ from speakerkd.schedules import require_part
 class SKDFEConf:
     alpha: float = opt(2.0, "weight of the label term; 0: none")
     beta: float = opt(100.0, "weight of the feature term; 0: none")
-    temperature: float = opt(4.0, "temperature of the label term")
+    temperature: float = opt(4.0, "temperature T of the label term; for the cosines of a head with scale s it is T / s")
+    plain_cosines: bool = opt(False, "label term of logits without margin on both sides")
     warmup: float = opt(0.1, "part of the run over which both weights rise from 0: the self-teacher is untrained")
     detach_teacher_input: bool = opt(False, "the self-teacher's own cross entropy does not train the student")
     width: int = opt(2, "channels of the refined stages, in multiples of the student's")
@@ -92,6 +98,8 @@ class SKDFE(Supervised):
         outcome.metrics["teacher_accuracy"] = (teacher_logits.detach().argmax(1) == batch.labels).float().mean()
         warm = clock.rise(self.conf.warmup)
         if self.conf.alpha > 0:
+            if self.conf.plain_cosines:
+                logits, teacher_logits = self.student.logits(encoded.embedding), self.teacher_head(refined.embedding)
             label = label_loss(logits, teacher_logits, self.conf.temperature)
             outcome.losses["label"] = warm * self.conf.alpha * label
         if self.conf.beta > 0:
