@@ -184,6 +184,33 @@ def test_weights() -> None:
     assert of_mean_one(torch.tensor([1e6, 1.0, 1.0, 1.0])).mean().item() == pytest.approx(1)
 
 
+def test_the_lowest_weight_is_an_option() -> None:
+    """A sample may be left out all but wholly; with the default it keeps half a weight."""
+    quality = torch.tensor([-9.0] + [1.0] * 7)[:, None]
+    found = {}
+    for lowest in (0.5, 0.02):
+        method = mkd(vector_teacher(), quality="teacher", quality_reach=1.0, kappa=0.2, lowest_weight=lowest)
+        batch = batch_of(teacher=torch.randn(8, 9), quality=quality)
+        student = method.student(batch.feats[0])
+        weights = method.weights(student, method.teacher.embed(batch), batch, None)
+        assert weights.mean().item() == pytest.approx(1, abs=1e-5)
+        found[lowest] = weights[0].item()
+    assert found[0.5] == pytest.approx(0.5, abs=0.02) and found[0.02] == pytest.approx(0.02, abs=0.005)
+
+
+def test_weights_may_be_those_of_the_distance_alone() -> None:
+    """The cross entropy is then the plain one; the distance is weighted as with both."""
+    batch = batch_of(teacher=torch.randn(8, 9), quality=torch.linspace(0.1, 1, 8)[:, None])
+    losses = {}
+    for weighted in ("both", "distance"):
+        method = mkd(vector_teacher(), quality="teacher", kappa=0.2, weighted=weighted)
+        losses[weighted] = {name: value.item() for name, value in method(batch, CLOCK).losses.items()}
+    plain = mkd(vector_teacher())(batch, CLOCK).losses
+    assert losses["distance"]["ce"] == pytest.approx(plain["ce"].item(), rel=1e-6)
+    assert losses["both"]["ce"] != pytest.approx(plain["ce"].item(), rel=1e-4)
+    assert losses["both"]["kd"] == losses["distance"]["kd"] != pytest.approx(plain["kd"].item(), rel=1e-4)
+
+
 def test_a_poor_sample_pulls_less() -> None:
     """With all samples the same, the gradient of each is in the ratio of the weights."""
     teacher = vector_teacher()
@@ -283,6 +310,25 @@ def test_two_processes_weigh_as_one_does(recipe: Path, sh: Run) -> None:
             torch.testing.assert_close(state[name], value)
 
 
+@pytest.mark.parametrize("quality", ["none", "speech", "teacher", "both"])
+@pytest.mark.parametrize("base", BASES)
+def test_vectors_teach_with_every_base_and_quality(base: str, quality: str) -> None:
+    """All parts at once, as in egs/open: vectors, a margin by percentile, figures of quality; both terms train the net."""
+    method = mkd(vector_teacher(), base=base, margin_percentile=33.0, quality=quality, kappa=0.33, lowest_weight=0.02)
+    method.train()
+    for step in range(3):
+        torch.manual_seed(step)
+        batch = batch_of(teacher=torch.randn(8, 9), quality=torch.rand(8, 1))
+        found, losses = gradients(method, batch)
+        assert losses["kd"] > 0 and all(np.isfinite(list(losses.values())))
+        assert all(value.isfinite().all() for value in found.values())
+        assert sum(bool(value.any()) for value in found.values()) > len(found) / 2
+    assert method.speech.seen == (quality in ("speech", "both")) and method.taught.seen == (
+        quality in ("teacher", "both")
+    )
+    assert method.edge.seen == 1 and 0 < method(batch, CLOCK).metrics["beyond"] < 1
+
+
 def test_what_is_exported_has_no_projection() -> None:
     method = mkd(vector_teacher())
     assert method.projection.weight.shape == (9, 6)  # type: ignore[union-attr]
@@ -303,6 +349,8 @@ def test_what_is_exported_has_no_projection() -> None:
         ({"margin": -0.1}, "--margin=-0.1 can't be negative"),
         ({"margin_percentile": 100.0}, "--margin-percentile=100.0 is from 0 to below 100"),
         ({"kappa": 0.0}, "must be positive"),
+        ({"lowest_weight": 1.5}, "--lowest-weight=1.5 is from 0 to 1"),
+        ({"weighted": "ce"}, "--weighted=ce is not one of: both distance"),
     ],
 )
 def test_bad_options(changed: dict[str, Any], message: str) -> None:

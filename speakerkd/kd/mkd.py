@@ -9,8 +9,9 @@ d_i is the distance of one of the other methods (--base); a method on pairs has 
 no gradient. With m = 0, --quality=none and the --warmup of the base (0 here) the loss is exactly that of the base. The
 margin by percentile counts only distances that exist: no missing faces, no speakers that the teacher doesn't know. The
 weight w_i comes from z = clip((q - mean) / (deviation / h), -1, 1), for the quality q of the speech and of the face.
-Mean and deviation are moving averages. w_i grows with exp((z_speech + z_face) / kappa), lies within [1/2, 2] and has
-mean 1 over the batch. No gradient flows through it. The quality of the speech is the length of the student's embedding.
+Mean and deviation are moving averages. w_i grows with exp((z_speech + z_face) / kappa), lies within [--lowest-weight, 2]
+and has mean 1 over the batch. No gradient flows through it. --weighted=distance leaves CE_i as it is: if the teacher is
+wrong, the label need not be. The quality of the speech is the length of the student's embedding.
 The quality of the face is the length of the teacher's vector, or the figure of --vectors quality=<utt2quality>. If one
 of the two is missing, the other decides. With several processes all this is computed over the whole batch. Only the
 percentile is an average over the processes.
@@ -35,7 +36,8 @@ from speakerkd.parallel import mean_over_processes
 
 BASES: dict[str, type[TeacherStudent]] = {"cosine": Cosine, "dkd": DKD, "kld": KLD, "mse": MSE, "relation": Relation}
 QUALITIES = ("none", "both", "speech", "teacher")
-LOWEST, HIGHEST = 0.5, 2.0  # weights of the samples
+WEIGHTED = ("both", "distance")
+HIGHEST = 2.0  # weight of a sample
 FORGETTING = 0.99  # of the moving averages
 
 
@@ -51,6 +53,8 @@ class MKDConf(DKDConf, EmbedConf):
     quality: str = opt("none", "quality that weights the samples: none, speech, teacher or both")
     quality_reach: float = opt(0.33, "h: quality is measured in standard deviations divided by this")
     kappa: float = opt(2.0, "kappa: the larger, the less the weights depend on the quality")
+    lowest_weight: float = opt(0.5, "smallest weight of a sample")
+    weighted: str = opt("both", "terms that the weights apply to: both (cross entropy and distance) or distance")
 
 
 class MovingStatistics(nn.Module):
@@ -104,7 +108,7 @@ class MKD(TeacherStudent):
             beyond = of_samples(excess) if present is None else of_samples(excess) * present
             weights = self.weights(student, teacher, batch, present)
             ce = F.cross_entropy(logits.float(), batch.labels, reduction="none")
-            outcome.losses["ce"] = (weights * ce).mean()
+            outcome.losses["ce"] = (ce if self.conf.weighted == "distance" else weights * ce).mean()
             outcome.losses["kd"] = self.conf.weight * clock.rise_in_epochs(self.conf.warmup) * (weights * beyond).mean()
         for name, each in (("beyond", (excess.detach() > 0).float()), ("distance", distances.detach())):
             outcome.metrics[name] = (
@@ -134,7 +138,7 @@ class MKD(TeacherStudent):
             quality = teacher.embedding.float().norm(dim=1) if given is None else given[:, 0]
             judged = quality.isfinite() if present is None else quality.isfinite() & present  # nan: without a figure
             total += self.standardised(self.taught, quality.nan_to_num(), judged)
-        return of_mean_one((total / self.conf.kappa).exp())
+        return of_mean_one((total / self.conf.kappa).exp(), self.conf.lowest_weight)
 
     def standardised(self, moving: MovingStatistics, quality: Tensor, present: Tensor) -> Tensor:
         """z in [-1, 1]; 0 for samples without a figure."""
@@ -144,11 +148,11 @@ class MKD(TeacherStudent):
         return ((quality - moving.mean) / spread).clamp(-1, 1) * present
 
 
-def of_mean_one(raw: Tensor) -> Tensor:
-    """Scales to mean 1 (over the batch of all processes), within [1/2, 2]. If a weight is cut, the others make up for it."""
+def of_mean_one(raw: Tensor, lowest: float = 0.5) -> Tensor:
+    """Scales to mean 1 over the batch of all processes, within [lowest, 2]. If one is cut, the others make up for it."""
     weights = raw / mean_over_processes(raw.mean())
     for _ in range(10):
-        weights = weights.clamp(LOWEST, HIGHEST)
+        weights = weights.clamp(lowest, HIGHEST)
         weights = weights / mean_over_processes(weights.mean())
     return weights
 
@@ -164,3 +168,7 @@ def require_possible_options(conf: Any) -> None:
         )
     if conf.quality_reach <= 0 or conf.kappa <= 0:
         raise ValueError("--quality-reach and --kappa must be positive")
+    if not 0 <= conf.lowest_weight <= 1:
+        raise ValueError(f"--lowest-weight={conf.lowest_weight} is from 0 to 1")
+    if conf.weighted not in WEIGHTED:
+        raise ValueError(f"--weighted={conf.weighted} is not one of: {' '.join(WEIGHTED)}")
