@@ -24,13 +24,14 @@ from speakerkd.conf import opt, parse_args, run
 from speakerkd.feats.frontend import Reading
 from speakerkd.feats.source import FeatureSource
 from speakerkd.files.made import Part, digest_of_file
-from speakerkd.models.extract import Cut, NetEncoder, pieces_of, write_vectors
+from speakerkd.foreign.onnxnet import choose_engine, onnx_or_torch
+from speakerkd.models.extract import Cut, Encode, NetEncoder, pieces_of, write_vectors
 from speakerkd.models.hearing import net_and_features
 from speakerkd.models.precision import AMP, choose_half
 from speakerkd.parallel import device_of_job
 
 FORMAT = "vectors 2"  # to be changed with what the same options compute
-SAMPLES = 16  # utterances on which --amp=auto tries half precision
+SAMPLES = 16  # utterances on which half precision or ONNX Runtime is tried
 
 
 @dataclass
@@ -43,6 +44,11 @@ class Options:
         "none",
         "none: float32; bf16; fast: half precision if the device has it; auto: if no vector changes by it either",
     )
+    engine: str = opt(
+        "auto",
+        "torch: PyTorch; onnx: ONNX Runtime, on CPUs in float32; auto: onnx if the packages onnx and onnxruntime are there, "
+        "the job has 500 utterances or more and its vectors are those of PyTorch, otherwise torch",
+    )
     threads: int = opt(1, "CPU threads; the jobs run side by side")
 
 
@@ -54,8 +60,13 @@ def main(argv: list[str]) -> None:
     if options.amp not in AMP:
         raise ValueError(f"--amp={options.amp} is not one of: {' '.join(AMP)}")
     net, source, reading = net_and_features(checkpoint, data_dir, utterances)
+    on_cpu = options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available())
+    engine = choose_engine(options.engine, net, checkpoint, on_cpu, options.amp, len(list(source)))
     settings = f"{FORMAT} {digest_of_file(checkpoint)} {options.max_frames} {options.chunk_frames} {options.amp}"
-    part = Part(prefix, source.origin(settings), ("lost_utts",))
+    origins = {"torch": source.origin(settings), "onnx": source.origin(f"{settings} onnx")}
+    origin = origins.pop(engine)
+    as_good = list(origins.values()) if options.engine == "auto" else []
+    part = Part(prefix, origin, ("lost_utts",), as_good)
     if part.kept():
         logging.info("%s.ark is kept, which was made with the same model from the same features", prefix)
         return
@@ -68,8 +79,15 @@ def main(argv: list[str]) -> None:
                 f"{net.feat_dim} a frame; make them with the model's own conf/fbank.conf"
             )
 
-    samples = [] if options.amp == "none" else some_pieces(source, reading, net.feat_dim)
-    encode = NetEncoder(net, device, choose_half(options.amp, net, device, samples))
+    def samples() -> list[np.ndarray]:
+        return some_pieces(source, reading, net.feat_dim)
+
+    encode: Encode
+    if engine == "onnx":
+        encode = onnx_or_torch(net, options.engine == "onnx", samples, options.threads)
+    else:
+        half = choose_half(options.amp, net, device, [] if options.amp == "none" else samples())
+        encode = NetEncoder(net, device, half)
     cut = Cut(options.max_frames, options.chunk_frames, reading)
     done = write_vectors(prefix, source, encode, cut, f"{prefix}.lost_utts", check=require_width)
     part.finish()

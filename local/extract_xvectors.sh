@@ -11,6 +11,8 @@
 #   --gpus 0                     number of GPUs, which the jobs share (with a queue: each job asks for one); 0: the CPU
 #   --amp none                   none: float32; bf16: bf16; fast: half precision if the device has it (bf16, or fp16 on GPUs
 #                                without bf16); auto: like fast, but only if the vectors hardly change
+#   --engine auto                torch: PyTorch; onnx: ONNX Runtime, on CPUs in float32; auto: onnx for jobs of 500 utterances
+#                                or more, if the packages onnx and onnxruntime are there and its vectors are PyTorch's
 #   --max-lost 5                 largest percentage of utterances without a vector that is not an error
 #
 # If the data directory has the features that the model was trained on, they are used. Otherwise the model's own features
@@ -28,6 +30,7 @@ max_frames=6000
 chunk_frames=0
 gpus=0
 amp=none
+engine=auto
 max_lost=5
 
 . utils/parse_options.sh
@@ -37,6 +40,9 @@ local/check_python.sh
 require_positive nj
 require_whole chunk_frames gpus max_lost
 [[ $amp =~ ^(none|auto|fast|bf16)$ ]] || fail "--amp '$amp' is not one of: none auto fast bf16"
+[[ $engine =~ ^(auto|torch|onnx)$ ]] || fail "--engine '$engine' is not one of: auto torch onnx"
+[ "$engine" != onnx ] || [ "$gpus" -eq 0 ] || fail "--engine onnx computes on the CPU; with --gpus take --engine torch"
+[ "$engine" != onnx ] || [ "$amp" = none ] || fail "--engine onnx computes in float32; with --amp $amp take --engine torch"
 set_jobs "$list"
 make_folders "$out" "$out/log"
 hold_lock "$out/.lock" "another job extracts vectors into $out; wait for it, or give another folder"
@@ -49,8 +55,8 @@ choose_gpus "$gpus" "$nj" "$cmd"
 # shellcheck disable=SC2086  # cmd may carry options
 $cmd "${gpu[@]}" JOB=1:"$nj" "$out/log/extract.JOB.log" \
   local/extract_xvectors.py --max-frames "$max_frames" --chunk-frames "$chunk_frames" --device "$device" --amp "$amp" \
-  --job JOB "$model" "$data" "$out/log/utts.JOB" "$out/xvector.JOB"
-sed -n "s|^.*: front end: |$0: |p" "$out/log/extract.1.log"
+  --engine "$engine" --job JOB "$model" "$data" "$out/log/utts.JOB" "$out/xvector.JOB"
+sed -n "s|^.*: front end: |$0: |p; s|^.*: \(engine: .*\)|$0: \1|p" "$out/log/extract.1.log"
 for ((job = 1; job <= nj; job++)); do
   made=$(awk -v chunks="$chunk_frames" '{ key = chunks > 0 ? substr($1, 1, length($1) - 18) : $1 } key != last { n++ } { last = key } END { print n + 0 }' < "$out/xvector.$job.scp")
   [ $((made + $(wc -l < "$out/xvector.$job.lost_utts"))) -eq "$(wc -l < "$out/log/utts.$job")" ] ||

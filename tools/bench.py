@@ -13,7 +13,7 @@ Sections:
   distill crops per second of a step of distillation, beside plain training, the teacher alone and its features
   sdpn    crops per second of SDPN's whole step, beside its forward and backward passes alone
   extract vectors of utterances, times real time by processor time of one thread: batches and nets prepared once in
-          float32 and bf16, beside one by one; 2 to 4 minutes
+          float32, ONNX Runtime and bf16, beside one by one; 2 to 5 minutes
   augment stage 1's plan of 8.7 million augmented copies: seconds, memory
   score   trials per second, beside loops over the trials
   asnorm  seconds for AS-norm of the same trials

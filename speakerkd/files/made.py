@@ -12,17 +12,19 @@ from speakerkd.files.tables import read_lines, read_segments, read_table, replac
 
 
 class Part:
-    def __init__(self, prefix: str | Path, origin: str, suffixes: Sequence[str]) -> None:
-        """origin: the digest. suffixes: those of the part's files beside .ark and .scp."""
-        self.prefix, self.origin = prefix, origin
+    def __init__(self, prefix: str | Path, origin: str, suffixes: Sequence[str], as_good: Sequence[str] = ()) -> None:
+        """origin: the digest. suffixes: those of the part's files beside .ark and .scp. as_good: digests of parts that are
+        kept too, because they differ by rounding only."""
+        self.prefix, self.origin, self._kept = prefix, origin, (origin, *as_good)
         self._files = [Path(f"{prefix}.{suffix}") for suffix in ("ark", "scp", *suffixes)]
         self._made = Path(f"{prefix}.made")
 
     def kept(self) -> bool:
         """Is the part finished, with the same digest? If not, its mark is removed."""
         try:
-            same = self._made.read_text().split() == [self.origin, *self._sizes()]
-        except OSError:
+            origin, *sizes = self._made.read_text().split()
+            same = origin in self._kept and sizes == self._sizes()
+        except (OSError, ValueError):
             same = False
         if not same:
             self._made.unlink(missing_ok=True)

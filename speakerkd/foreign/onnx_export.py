@@ -43,13 +43,13 @@ class FromRawFeatures(nn.Module):
         return embedding if self.mean is None else embedding - self.mean
 
 
-def need_packages() -> Any:
+def need_packages(what: str = "the export") -> Any:
     try:
         import onnx
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"onnx and onnxruntime are needed for the export ({error}); tools/setup.sh --extras export installs them into "
+            f"onnx and onnxruntime are needed for {what} ({error}); tools/setup.sh --extras export installs them into "
             "tools/venv, pip install onnx onnxruntime into an environment of your own"
         ) from error
     return onnx

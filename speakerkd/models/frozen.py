@@ -73,10 +73,10 @@ def prepared(module: nn.Module, ends: Ends, half: torch.dtype | None) -> nn.Modu
         return FrozenBlock(module, ends, half)
     if isinstance(module, FrameLayer | ConvLayer):
         return Frame(module.conv, module.norm, ends, half)
+    if isinstance(module, AttentivePooling):
+        return FrozenAttention(module, ends, half)
     for name, child in list(module.named_children()):
         setattr(module, name, prepared(child, ends, half))
     if isinstance(module, StatisticsPooling):
         return FrozenStatistics(module, ends)
-    if isinstance(module, AttentivePooling):
-        return FrozenAttention(module, ends)
     return FrozenGate(module, ends) if isinstance(module, SqueezeExcitation) else module

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 LAST = torch.channels_last
 # oneDNN's convolution with weights in its own order and an activation: torch.compile's, not in PyTorch's documentation
 PACKED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+SUMMED = getattr(torch.ops.mkldnn, "_convolution_pointwise_", None)  # it adds to maps in place
 PACK = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
 
 
@@ -91,12 +92,12 @@ class Conv(nn.Module):
             weight, bias = weight.to(half), None if bias is None else bias.to(half)
         if self.native:
             weight = (weight.unsqueeze(2) if self.flat else weight).contiguous(memory_format=LAST)
-        self.packed = self.pack(weight) if self.native and PACKED is not None and PACK is not None else None
+        self.packed = self.pack(weight) if self.native and None not in (PACKED, SUMMED, PACK) else None
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     def forward(self, maps: Tensor, beside: Tensor | None = None) -> Tensor:
-        """(B, C, T) or (B, C, F, T). beside: maps that are added to the output, before the ReLU."""
+        """(B, C, T) or (B, C, F, T). beside: maps that are added to the output, before the ReLU. They may be overwritten."""
         frames = maps.shape[-1]
         if self.padded:
             maps = self.ends.silence(maps)
@@ -113,7 +114,7 @@ class Conv(nn.Module):
             return self.finished(out, beside)
         # F.conv1d and F.conv2d take slower kernels than oneDNN's if a batch or a filter is small
         maps = (maps.unsqueeze(2) if self.flat else maps).contiguous(memory_format=LAST)
-        if self.packed is None or PACKED is None:
+        if self.packed is None or PACKED is None or SUMMED is None:
             out = torch.mkldnn_convolution(maps, self.weight, self.bias, *self.sizes())
             return self.finished(out.squeeze(2) if self.flat else out, beside)
         then = "relu" if self.rectified else "none"
@@ -121,7 +122,8 @@ class Conv(nn.Module):
             out = PACKED(maps, self.packed, self.bias, *self.sizes(), then, [], "")
         else:
             beside = (beside.unsqueeze(2) if self.flat else beside).contiguous(memory_format=LAST)
-            out = PACKED.binary(maps, beside, self.packed, self.bias, *self.sizes(), "add", 1.0, then, [], "")
+            # the same with a new output takes up to twice as long, for a copy of what is added
+            out = SUMMED.binary(beside, maps, self.packed, self.bias, *self.sizes(), "add", 1.0, then, [], "")
         return out.squeeze(2) if self.flat else out
 
     def finished(self, out: Tensor, beside: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from speakerkd.models.campplus import SEGMENT, ContextMask, DenseBlock, DenseLayer
 from speakerkd.models.ecapa import SqueezeExcitation
 from speakerkd.models.folding import NORMS
-from speakerkd.models.frozenlayers import Conv, Ends, affine
+from speakerkd.models.frozenlayers import Conv, Ends, Norm, affine
 from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, single, weighted_statistics
 from speakerkd.models.resnet import BasicBlock, Bottleneck
 
@@ -31,36 +31,61 @@ class FrozenStatistics(nn.Module):
         return torch.cat([mean.flatten(1), deviation.flatten(1)], 1)
 
 
-class FrozenAttention(nn.Module):
-    """It has the layers and the order of computation of the pooling that it replaces."""
+class Pointwise(nn.Module):
+    """A convolution of width 1, as a matrix product over (B, T, C)."""
 
-    def __init__(self, pooling: AttentivePooling, ends: Ends) -> None:
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, half: torch.dtype | None) -> None:
+        """weight: (out, in, 1), as of a convolution."""
         super().__init__()
-        self.pooling, self.ends, self.dim = pooling, ends, pooling.dim
+        self.register_buffer("weight", weight.detach().squeeze(2).contiguous().to(half or weight.dtype))
+        self.register_buffer("bias", None if bias is None else bias.detach().to(half or weight.dtype))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.linear(frames.to(self.weight.dtype), self.weight, self.bias)
+
+
+class FrozenAttention(nn.Module):
+    """The pooling over maps (B, T, C), where the channels of a frame are adjacent, as convolutions leave them on a CPU.
+
+    What the weights know of the whole utterance is the same for all its frames, so it is multiplied once and added.
+    """
+
+    def __init__(self, pooling: AttentivePooling, ends: Ends, half: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.ends, self.dim, self.floor = ends, pooling.dim, pooling.floor
+        self.speechbrain = pooling.speechbrain
+        linear1, linear2, channels = pooling.linear1, pooling.linear2, pooling.dim // 2
+        self.linear1 = Pointwise(linear1.weight[:, :channels], linear1.bias, half)
+        self.around = Pointwise(linear1.weight[:, channels:], None, half) if pooling.global_context else None
+        self.linear2 = Pointwise(linear2.weight, linear2.bias, half)
+        self.norm = None if pooling.norm is None else Norm(pooling.norm)
 
     def forward(self, maps: Tensor) -> Tensor:
-        own = self.pooling
         maps = single(maps).flatten(1, -2)  # (B, C, T), or (B, C, F, T) -> (B, C·F, T)
-        hidden = own.linear1(torch.cat([maps, *self.context(maps)], 1))
-        if own.norm is not None:
-            hidden = own.norm(F.relu(hidden))
-        weights = self.weigh(single(own.linear2(torch.tanh(hidden))))
-        return torch.cat(weighted_statistics(maps, weights, own.floor), 1)
+        frames = maps.mT
+        hidden = self.linear1(frames)
+        if self.around is not None:
+            hidden = hidden + self.around(torch.cat(self.context(maps), 1)).unsqueeze(1)
+        if self.norm is not None:
+            hidden = self.norm(F.relu(hidden).mT).mT
+        weights = self.weigh(single(self.linear2(torch.tanh(hidden))))
+        mean = (weights * frames).sum(1)
+        variance = (weights * (frames - mean.unsqueeze(1)).square()).sum(1)
+        return torch.cat([mean, variance.clamp(min=self.floor).sqrt()], 1)
 
     def weigh(self, logits: Tensor) -> Tensor:
-        """The softmax over each utterance's own frames."""
-        past = self.ends.past(logits)
-        return (logits if past is None else logits.masked_fill(past, float("-inf"))).softmax(-1)
+        """The softmax over each utterance's own frames. (B, T, C) -> (B, T, C)."""
+        past = self.ends.past(logits.mT)
+        return (logits if past is None else logits.masked_fill(past.mT, float("-inf"))).softmax(1)
 
-    def context(self, maps: Tensor) -> tuple[Tensor, ...]:
-        if not self.pooling.global_context:
-            return ()
-        if self.pooling.speechbrain:
-            even = torch.ones_like(maps) / maps.shape[-1]
-            found = weighted_statistics(maps, even, self.pooling.floor)
-        else:
-            found = statistics(maps, self.ends, self.pooling.floor)
-        return tuple(each.unsqueeze(-1).expand_as(maps) for each in found)
+    def context(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation over time, (B, C) each."""
+        if self.speechbrain:
+            return weighted_statistics(maps, torch.full_like(maps, 1 / maps.shape[-1]), self.floor)
+        return statistics(maps, self.ends, self.floor)
 
 
 class FrozenGate(nn.Module):
@@ -74,21 +99,6 @@ class FrozenGate(nn.Module):
         mean = (self.ends.silence(frames).sum(-1) / self.ends.count(frames)).to(frames.dtype)
         gate = self.linear2(F.relu(self.linear1(mean))).sigmoid()
         return frames * gate.unsqueeze(-1).to(frames.dtype)
-
-
-class Pointwise(nn.Module):
-    """A convolution of width 1 over few frames, as a matrix product over (B, T, C): a convolution's start takes longer."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, conv: nn.Conv1d, half: torch.dtype | None) -> None:
-        super().__init__()
-        self.register_buffer("weight", conv.weight.detach().squeeze(2).to(half or conv.weight.dtype))
-        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().to(half or conv.weight.dtype))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return F.linear(frames.to(self.weight.dtype), self.weight, self.bias)
 
 
 class FrozenBlock(nn.Module):
@@ -116,7 +126,7 @@ class FrozenMask(nn.Module):
     def __init__(self, mask: ContextMask, ends: Ends, half: torch.dtype | None) -> None:
         super().__init__()
         self.local, self.ends = Conv(mask.local, ends, half), ends
-        self.linear1, self.linear2 = (Pointwise(each, half) for each in (mask.linear1, mask.linear2))
+        self.linear1, self.linear2 = (Pointwise(each.weight, each.bias, half) for each in (mask.linear1, mask.linear2))
 
     def forward(self, frames: Tensor, out: Tensor) -> None:
         frames = self.ends.silence(frames)  # (B, C, T)

@@ -1,5 +1,9 @@
-"""Vectors of utterances: by an unchanged net, one after the other, and by a net prepared once, in batches."""
+"""Vectors of utterances: by an unchanged net, one after the other, and by a net prepared once, in batches.
 
+ONNX Runtime is a further side if the packages onnx and onnxruntime are there.
+"""
+
+import importlib.util
 import statistics
 import sys
 import time
@@ -10,8 +14,9 @@ import numpy as np
 import torch
 
 from speakerkd.files.kaldi import ArkWriter, Scp
+from speakerkd.foreign.onnxnet import OnnxNetEncoder
 from speakerkd.models import SpeakerNet, make_net
-from speakerkd.models.extract import Cut, NetEncoder, embed, vectors_of
+from speakerkd.models.extract import Cut, Encode, NetEncoder, embed, vectors_of
 from speakerkd.models.precision import hardware_half
 from tools.benchmarks.common import ROOT, Options, Row, watched
 
@@ -20,6 +25,7 @@ NETS = {
     "x-vector of 0.33 M": ("mini", "xvector", 200, "3"),
     "x-vector of 0.33 M, 6 s": ("mini", "xvector", 600, ""),
     "ResNet of 0.24 M": ("mini", "resnet_tiny", 200, "3"),
+    "ECAPA of 0.48 M": ("open", "ecapa_small", 200, "3"),
     "CAM++ of 7.2 M": ("voxceleb", "campplus", 200, "1.8"),
     "CAM++ of 7.2 M, 6 s": ("voxceleb", "campplus", 600, "1.8"),
     "CAM++ of 7.2 M, 1 to 5 s": ("voxceleb", "campplus", 0, "1.8"),
@@ -45,11 +51,14 @@ def features(prefix: Path, lengths: list[int], rng: np.random.Generator) -> Scp:
 
 
 def side_by_side(options: Options, what: str, net: SpeakerNet, frames: int, folder: Path, aim: str) -> list[Row]:
-    """Measure the way from the archive to vectors on one thread: float32, and half precision if the device has it."""
+    """Measure the way from the archive to vectors on one thread: float32, ONNX Runtime, bf16 if the CPU has it."""
     rng = np.random.default_rng(0)
     lengths = [frames or int(rng.integers(100, 500)) for _ in range(affordable(options, net))]
     scp, seconds = features(folder / "feats", lengths, rng), sum(lengths) / 100
-    encoders = {"float32": NetEncoder(net, CPU)}
+    plain = NetEncoder(net, CPU)
+    encoders: dict[str, Encode] = {"float32": plain}
+    if all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+        encoders["ONNX Runtime"] = OnnxNetEncoder(net, plain)
     half = hardware_half(CPU)
     if half is not None:
         encoders[str(half).removeprefix("torch.")] = NetEncoder(net, CPU, half)
@@ -57,7 +66,7 @@ def side_by_side(options: Options, what: str, net: SpeakerNet, frames: int, fold
     def before() -> list[np.ndarray]:
         return [embed(net, scp.read(index), CPU) for index in range(len(scp))]
 
-    def by(encode: NetEncoder) -> Callable[[], list[np.ndarray]]:
+    def by(encode: Encode) -> Callable[[], list[np.ndarray]]:
         return lambda: vectors_of(encode, [scp.read(index) for index in range(len(scp))], Cut())
 
     sides = {name: by(encode) for name, encode in encoders.items()}
