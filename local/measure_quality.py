@@ -15,6 +15,9 @@ Usage: local/measure_quality.py [options] <data-dir> <utt2quality>
               pieces (1.5 s) it gave 12, 17, 20 and 24 dB on average, and 38 dB for the pieces themselves.
   length      seconds of speech: the frames within 30 dB of the utterance's loudest one.
 snr and length are computed from feats.scp, which must be log mel filterbanks (conf/fbank.conf).
+
+With --cap 0.25, figures above their 25 % quantile are lowered to it. The best three quarters then weigh alike, and only poor
+utterances lose weight.
 """
 
 import logging
@@ -41,6 +44,7 @@ LOWEST, HIGHEST = -20.0, 60.0  # dB; the estimates are cut there
 class Options:
     figure: str = opt("agreement", "figure: agreement, snr or length")
     vectors: str = opt("", "xvector.scp with the teacher's vectors, for agreement")
+    cap: float = opt(1.0, "quantile of the figures, 0 to 1; higher figures are lowered to it")
 
 
 def agreement(matrix: np.ndarray, speakers: np.ndarray) -> tuple[np.ndarray, int]:
@@ -90,6 +94,8 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--figure={options.figure} is not one of: {' '.join(FIGURES)}")
     if (options.figure == "agreement") != bool(options.vectors):
         raise ValueError("--figure=agreement needs --vectors, the teacher's xvector.scp; snr and length take none")
+    if not 0 < options.cap <= 1:
+        raise ValueError(f"--cap={options.cap} is above 0 and at most 1")
     folder = Path(data_dir)
     figures: dict[str, float] = {}
     if options.figure == "agreement":
@@ -113,7 +119,8 @@ def main(argv: list[str]) -> None:
             figures[utterance] = (
                 snr(power) if options.figure == "snr" else seconds_of_speech(power, conf.frame_shift / 1000)
             )
-    write_table(out, {utterance: f"{figure:.4f}" for utterance, figure in figures.items()})
+    highest = float(np.quantile(list(figures.values()), options.cap))
+    write_table(out, {utterance: f"{min(figure, highest):.4f}" for utterance, figure in figures.items()})
     low, middle, high = np.quantile(list(figures.values()), (0.1, 0.5, 0.9))
     logging.info("%s: %s of %d utterances; 10 %%, 50 %%, 90 %% of them are below %.3g, %.3g, %.3g",
                  out, options.figure, len(figures), low, middle, high)  # fmt: skip

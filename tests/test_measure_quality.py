@@ -53,6 +53,17 @@ def test_a_wrong_vector_agrees_least(tmp_path: Path, rng: np.random.Generator) -
     assert found.argmin() == 3 and alone == 0 and np.delete(found, 3).min() > 0.7
 
 
+def test_a_cap_makes_the_best_alike(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_data_dir(tmp_path / "data", dict.fromkeys(UTT2SPK, "x"), UTT2SPK)
+    scp = write_vectors(tmp_path, {name: rng.standard_normal(5) for name in UTT2SPK})
+    for name, more in (("plain", []), ("capped", ["--cap", "0.4"])):
+        measure.main([*more, "--vectors", str(scp), str(tmp_path / "data"), str(tmp_path / name)])
+    plain, capped = figures(tmp_path / "plain"), figures(tmp_path / "capped")
+    highest = np.quantile(list(plain.values()), 0.4)
+    assert sum(value > highest + 1e-4 for value in plain.values()) >= 2
+    assert capped == pytest.approx({name: min(value, highest) for name, value in plain.items()}, abs=1e-4)
+
+
 def test_utterances_without_a_vector_are_counted(recipe: Path, sh: Run, rng: np.random.Generator) -> None:
     write_data_dir(recipe / "data", dict.fromkeys(UTT2SPK, "x"), UTT2SPK)
     scp = write_vectors(recipe, {name: rng.standard_normal(5) for name in list(UTT2SPK)[1:]})
@@ -134,6 +145,7 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
         (["--figure", "norm"], "--figure=norm is not one of: agreement snr length"),
         ([], "agreement needs --vectors"),
         (["--figure", "snr", "--vectors", "x.scp"], "snr and length take none"),
+        (["--figure", "snr", "--cap", "0"], "--cap=0.0 is above 0 and at most 1"),
     ):
         with pytest.raises(ValueError, match=message):
             measure.main([*words, str(tmp_path), str(tmp_path / "q")])

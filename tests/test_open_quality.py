@@ -119,7 +119,7 @@ def test_the_comparison_gets_vectors_and_figures(tmp_path: Path) -> None:
     assert given["seeds"] == "0 1" and given["leave_out"] == "ocean" and given["out"] == "exp/quality"
     clean, bad = given["teachers"].split()
     assert clean == (
-        "campplus=exp/campplus/xvectors_train_originals/xvector.scp,quality=exp/quality/vectors/campplus/0/utt2agreement"
+        "campplus=exp/campplus/xvectors_train_originals/xvector.scp,quality=exp/quality/vectors/campplus/0/utt2agreement_cap0.25"
     )
     scp, quality = re.fullmatch(r"campplus_bad20=(\S+),quality=(\S+)", bad).groups()  # type: ignore[union-attr]
     assert read_vectors(recipe / scp).ids == NAMES[:50] == list(read_table(recipe / quality))

@@ -7,6 +7,7 @@
 # Options:
 #   --shares "0 0.1"                   shares of bad vectors: half are a stranger's, half have noise (./spoil_vectors.py --help)
 #   --figure agreement                 figure of quality: agreement, snr or length (local/measure_quality.py --help)
+#   --cap 0.25                         quantile at which the figures are capped: only the poor ones lose weight; 1: no cap
 #   --teacher campplus                 exp/<teacher>/xvectors_train_originals
 #   --kd_types "none cosine mkd_margin mkd_quality mkd_both"   conf/kd/<kd_type>.conf
 #   --students "xvector"               conf/model/<student>.conf
@@ -20,13 +21,14 @@
 #   --train_options ""                 more options of local/train.py
 #
 # In the table a teacher is called campplus if its vectors are as they are, campplus_bad10 if 10 % of them are bad. With another
-# figure than agreement its name follows: campplus_bad10_snr. A comparison that was stopped goes on.
+# figure than agreement its name follows: campplus_bad10_snr. So does another cap than 0.25: campplus_bad10_cap1. A comparison that was stopped goes on.
 # <out>/table.md and table_<list>.md are the tables, or table_dev.md and table_dev_<list>.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 shares="0 0.1"
 figure=agreement
+cap=0.25
 teacher=campplus
 kd_types="none cosine mkd_margin mkd_quality mkd_both"
 students=xvector
@@ -66,11 +68,13 @@ for share in $shares; do
   fi
   mkdir -p "$folder"
   quality=$folder/utt2$figure
+  [ "$cap" = 1 ] || quality+=_cap$cap
   if [ ! -s "$quality" ]; then
-    if [ "$figure" = agreement ]; then local/measure_quality.py --vectors "$scp" "$set" "$quality"
-    else local/measure_quality.py --figure "$figure" "$set" "$quality"; fi
+    if [ "$figure" = agreement ]; then local/measure_quality.py --cap "$cap" --vectors "$scp" "$set" "$quality"
+    else local/measure_quality.py --cap "$cap" --figure "$figure" "$set" "$quality"; fi
   fi
   [ "$figure" = agreement ] || name+=_$figure
+  [ "$cap" = 0.25 ] || name+=_cap$cap
   teachers+="$name=$scp,quality=$quality "
 done
 rm -rf "$set"
