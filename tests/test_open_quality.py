@@ -102,6 +102,7 @@ def test_the_comparison_gets_vectors_and_figures(tmp_path: Path) -> None:
         (recipe / name).symlink_to(f"../../../{name}")
     for name in ("compare_quality.sh", "spoil_vectors.py", "path.sh", "cmd.sh"):
         shutil.copy(ROOT / "egs/open/v1" / name, recipe)
+    (recipe / "conf").symlink_to(ROOT / "egs/open/v1/conf")
     (recipe / "compare.sh").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     (recipe / "compare.sh").chmod(0o755)
     names = [*NAMES[:50], "ocean-1-1", "ocean-1-2", "sp0.9-commands-001-1"]
@@ -112,10 +113,14 @@ def test_the_comparison_gets_vectors_and_figures(tmp_path: Path) -> None:
     with ArkWriter(recipe / "exp/campplus/xvectors_train_originals/xvector") as write:
         for name in names:
             write(name, np.random.default_rng(len(name)).standard_normal(8).astype(np.float32))
-    words = ["./compare_quality.sh", "--shares", "0 0.2", "--seeds", "0 1"]
-    done = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    given = dict(re.findall(r"--(\w+)\n(.*)\n", done.stdout))
+
+    def handed_on(*options: str) -> dict[str, str]:
+        words = ["./compare_quality.sh", "--shares", "0 0.2", "--seeds", "0 1", *options]
+        done = subprocess.run(words, cwd=recipe, env=environment(), capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        return dict(re.findall(r"--(\w+)\n(.*)\n", done.stdout))
+
+    given = handed_on("--kd_types", "cosine mkd_quality")
     assert given["seeds"] == "0 1" and given["leave_out"] == "ocean" and given["out"] == "exp/quality"
     clean, bad = given["teachers"].split()
     assert clean == (
@@ -124,3 +129,5 @@ def test_the_comparison_gets_vectors_and_figures(tmp_path: Path) -> None:
     scp, quality = re.fullmatch(r"campplus_bad20=(\S+),quality=(\S+)", bad).groups()  # type: ignore[union-attr]
     assert read_vectors(recipe / scp).ids == NAMES[:50] == list(read_table(recipe / quality))
     assert "no" in (how := read_table(recipe / Path(scp).parent / "utt2spoilt")).values() and len(set(how.values())) > 1
+    plain = handed_on("--kd_types", "cosine")["teachers"].split()  # takes no figures; compare_kd.sh refuses unused ones
+    assert plain == [each.partition(",")[0] for each in (clean, bad)]

@@ -57,6 +57,10 @@ if [ "$figure" != agreement ]; then
   mkdir -p "$set/conf"
   cp data/train_pieces/conf/fbank.conf "$set/conf"
 fi
+# Methods that take no figures, alone, are a comparison too.
+words=$(for kd_type in $kd_types; do local/kd_info.py --words true "conf/kd/$kd_type.conf"; done)
+takes=false
+[[ $words != *may-have:quality* ]] || takes=true
 teachers=
 for share in $shares; do
   name=$teacher scp=$vectors
@@ -75,7 +79,9 @@ for share in $shares; do
   fi
   [ "$figure" = agreement ] || name+=_$figure
   [ "$cap" = 0.25 ] || name+=_cap$cap
-  teachers+="$name=$scp,quality=$quality "
+  teachers+=$name=$scp
+  ! $takes || teachers+=,quality=$quality
+  teachers+=' '
 done
 rm -rf "$set"
 ./compare.sh --kd_types "$kd_types" --students "$students" --seeds "$seeds" --reference "$reference" --leave_out "$leave_out" \
