@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from test_wave_crops import LENGTH, SHIFT, make, twelve
 from toy import command, same, weights
 
 from speakerkd.audio.augment import Augmenter, parse
-from speakerkd.audio.onthefly import AugmentConf, OnTheFly
+from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.batches.crops import Places
 from speakerkd.batches.dataset import Batches, View
 from speakerkd.batches.utterances import Utterances
@@ -253,3 +254,16 @@ def test_two_processes_do_what_one_does(recipe: Path, data: Path, sh: Run) -> No
     for name in ("ce", "kd"):
         assert len(tables[0]) == 9 and tables[0][name].min() > 0
         np.testing.assert_allclose(tables[0][name], tables[1][name], rtol=1e-4)
+
+
+def test_a_long_utt2aug_is_looked_through_without_being_held(tmp_path: Path) -> None:
+    lines = [f"s{index:06} speed=0.9\n" for index in range(20_000)]
+    (tmp_path / "utt2aug").write_text("".join(lines))
+    tracemalloc.start()
+    check_not_twice(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300_000, "a dict of these lines takes ten times as much"
+    (tmp_path / "utt2aug").write_text("".join([*lines, "t0 noise=pink#1:snr=5\n", "t1 reverb=room#1:rt60=0.3\n"]))
+    with pytest.raises(ValueError, match=r"in 2 copies already \(t0: noise=pink#1:snr=5\)"):
+        check_not_twice(tmp_path)

@@ -15,7 +15,7 @@ from speakerkd.audio.draws import KINDS, DrawConf, check_draws, pick
 from speakerkd.audio.sounds import gather_sounds
 from speakerkd.audio.sourcedir import SourceDir
 from speakerkd.conf import opt
-from speakerkd.files.tables import read_table
+from speakerkd.files.tables import read_table, table_lines
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,13 @@ def babble_source(folder: Path, rate: int, babble: bool) -> SourceDir:
 def check_not_twice(folder: Path) -> None:
     """Copies with noise or rooms of utt2aug must not be changed again."""
     path = folder / "utt2aug"
-    texts = read_table(path) if path.exists() else {}
-    changed = [key for key, text in texts.items() if any(not word.startswith("speed=") for word in text.split())]
-    if changed:
+    count, first = 0, ""
+    for key, text in table_lines(path) if path.exists() else ():
+        if any(not word.startswith("speed=") for word in text.split()):
+            count, first = count + 1, first or f"{key}: {text}"
+    if count:
         raise ValueError(
-            f"{path}: noise, rooms or a telephone are in {len(changed)} copies already ({changed[0]}: {texts[changed[0]]}), "
+            f"{path}: noise, rooms or a telephone are in {count} copies already ({first}), "
             "and --augment would change them a second time. What utt2aug says was done when the waves were made, so it "
             "wins: leave --augment out, or train on a directory without these copies (originals, and copies at other speeds)"
         )

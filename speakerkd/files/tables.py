@@ -84,12 +84,22 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def read_table(path: str | Path, num_fields: int | None = None, only: Container[str] | None = None) -> dict[str, str]:
     """id -> the rest of its line, for all ids or only some. If num_fields (including the id) is given, it is checked."""
     table: dict[str, str] = {}
+    for key, value in table_lines(path, num_fields, table):
+        if only is None or key in only:
+            table[key] = value
+    return table
+
+
+def table_lines(
+    path: str | Path, num_fields: int | None = None, seen: Container[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """(id, the rest of its line) of a table, checked like read_table, line by line: a long table needs no memory."""
     last = ""
     for number, line in read_lines(path):
         if line[0] in " \t":
             raise ValueError(f"{path}:{number}: the line starts with white space, not with an id; {FIX}")
         key, *rest = line.split(None, 1)
-        if key in table or key == last:
+        if key in seen or key == last:
             raise ValueError(f"{path}:{number}: '{key}' occurs twice; {FIX}")
         if key < last:
             raise ValueError(f"{path}:{number}: '{key}' stands after '{last}': not sorted (LC_ALL=C sort); {FIX}")
@@ -102,9 +112,7 @@ def read_table(path: str | Path, num_fields: int | None = None, only: Container[
         if num_fields is None and not value:
             raise ValueError(f"{path}:{number}: there is nothing after the id '{key}'; {FIX}")
         last = key
-        if only is None or key in only:
-            table[key] = value
-    return table
+        yield key, value
 
 
 def read_segments(path: str | Path, only: Container[str] | None = None) -> dict[str, Segment]:
