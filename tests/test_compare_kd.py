@@ -157,10 +157,11 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
         "exp/c",
     ]
     weights = (recipe / "exp/c/xvector_none_s1/final.pt").stat().st_mtime_ns
+    table = (recipe / "exp/c/table.md").read_text()
     assert "2 systems, 2 of them to be trained or scored" in sh(*dev).stdout
     assert (recipe / "exp/c/xvector_none_s1/final.pt").stat().st_mtime_ns == weights
     assert rows_of((recipe / "exp/c/table_dev.md").read_text())["xvector none -"] == rows["xvector none -"]
-    assert (recipe / "exp/c/table.md").read_text() == text
+    assert (recipe / "exp/c/table.md").read_text() == table
     (recipe / "exp/c/xvector_none_s0/scores_dev/few.cosine").unlink()
     done = sh(*dev)
     assert "2 systems, 1 of them to be trained or scored" in done.stdout
