@@ -23,6 +23,7 @@
 # makes them. With an augmented <train-dir>, such as data/train_all, the maps learn from clean and augmented speech.
 # Writes <out>/<map>/: enroll.mat and test.mat (closed forms), or enroll.pt, test.pt and, if linear, transform.mat; the mapped
 # vectors and <map>/scores; <out>/matrix.md and matrix.tsv: EERs of each map by who enrols and who verifies.
+# <trials> may be several lists, joined by commas. The first one has these files, each other one matrix_<its name>.md and .tsv.
 set -euo pipefail
 export LC_ALL=C
 
@@ -52,7 +53,9 @@ trials=$5
 check_words "$enroll" "$test" "$train_dir" "$test_dir" "$trials" "$out" "$train_config" "$enroll_spk2utt" $kd_types $train_options
 local/check_python.sh
 [[ $chunk_frames =~ ^[0-9]+$ ]] || fail "--chunk-frames '$chunk_frames' is not a number of frames"
-for file in "$train_dir/utt2spk" "$test_dir/utt2spk" "$trials"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
+IFS=, read -r -a lists <<< "$trials"
+[ ${#lists[@]} -gt 0 ] || fail "no trials are given"
+for file in "$train_dir/utt2spk" "$test_dir/utt2spk" "${lists[@]}"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
 for system in "$enroll" "$test"; do [ -d "$system" ] || fail "$system: no such folder; run stages 3 to 5"; done
 [ "$(realpath "$enroll")" != "$(realpath "$test")" ] || fail "$enroll is given twice: a system needs no map to itself"
 if [ -f "$enroll/final.pt" ] && cmp -s "$enroll/final.pt" "$test/final.pt"; then fail "$enroll and $test hold the same final.pt: a system needs no map to itself"; fi
@@ -83,7 +86,9 @@ if [ "$chunk_frames" -gt 0 ]; then
 fi
 
 # The same speakers are held out from the closed forms and from the trained maps.
-rm -f "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}/{{enroll,test}.mat,scores/"$(basename "$trials")".*}
+for list in "${lists[@]}"; do
+  rm -f "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}/{{enroll,test}.mat,scores/"${list##*/}".*}
+done
 local/align_maps.py --train-config "$train_config" --train-options "$train_options" "$learn_dir" "$enroll/$learn" "$test/$learn" "$out" \
   2>&1 | tee "$out/log/align_maps.log" >&2
 maps=()
@@ -109,5 +114,9 @@ $cmd --max-jobs-run "$nj" JOB=1:$((${#maps[@]} + 1)) "$out/log/score.JOB.log" \
 
 scorings=cosine
 [ "$top_n" -eq 0 ] || scorings=cosine,asnorm
-local/align_table.py --utt2spk "$test_dir/utt2spk" --enroll-spk2utt "$enroll_spk2utt" --num-bootstrap "$num_bootstrap" \
-  --scorings "$scorings" "$trials" "$out" "$(basename "$enroll")" "$(basename "$test")" raw "${maps[@]}"
+for list in "${lists[@]}"; do
+  table=matrix
+  [ "$list" = "${lists[0]}" ] || table+=_${list##*/}
+  local/align_table.py --utt2spk "$test_dir/utt2spk" --enroll-spk2utt "$enroll_spk2utt" --num-bootstrap "$num_bootstrap" \
+    --scorings "$scorings" --table "$table" "$list" "$out" "$(basename "$enroll")" "$(basename "$test")" raw "${maps[@]}"
+done

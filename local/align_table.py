@@ -8,7 +8,7 @@ Reads <out-dir>/<map>/scores/<trials>.<enroll|test>-<enroll|test>. T is the syst
 TS: T enrols and S verifies. G = (SS - TS) / (SS - TT), and the same with ST in the place of TS. SS and TT are of the
 unmapped vectors. So G is the gain from upgrading one side, divided by the gain from upgrading both. The intervals are 95 %
 intervals over the speakers. All terms of a G are computed with the same draws of the speakers.
-Printed, and written to <out-dir>/matrix.md and matrix.tsv.
+Printed, and written to <out-dir>/matrix.md and matrix.tsv (--table).
 """
 
 import math
@@ -34,6 +34,7 @@ class Options:
     utt2spk: str = opt("", "utt2spk of the trials' utterances; default: the one in the folder of the trials")
     enroll_spk2utt: str = opt("", "spk2utt of the enrolment models, if the trials name models")
     scorings: str = opt("cosine", "cosine, or cosine,asnorm")
+    table: str = opt("matrix", "name of the two files")
     num_bootstrap: int = opt(1000, "how often the speakers are resampled for the intervals")
     seed: int = opt(0, "random seed of the resampling")
 
@@ -137,9 +138,9 @@ def main(argv: list[str]) -> None:
         if not difference_interval(apart).low > 0:
             text += "The two systems by themselves do not differ beyond chance on these trials: G says little.\n\n"
         lines += [[scoring, *line] for line in more]
-    with replacing(out / "matrix.md") as file:
+    with replacing(out / f"{options.table}.md") as file:
         file.write(text)
-    with replacing(out / "matrix.tsv") as file:
+    with replacing(out / f"{options.table}.tsv") as file:
         file.writelines("\t".join(line) + "\n" for line in lines)
     print(text, end="")
 

@@ -23,6 +23,7 @@ HEADER = ("pair", "map", "SS", "TT", "TS", "ST", "G of TS", "G of ST")
 class Options:
     maps: str = opt("", "the maps to show, in this order; default: all of them")
     scoring: str = opt("cosine", "cosine or asnorm")
+    table: str = opt("matrix", "name of the tsv file in each folder; matrix_<trials> for a further list of align.sh")
 
 
 Rows = dict[tuple[str, str], dict[str, float]]  # (map, cell) -> its figures
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> None:
         label, equals, folder = word.partition("=")
         if not equals:
             raise ValueError(f"'{word}' is not <label>=<folder>")
-        path = Path(folder) / "matrix.tsv"
+        path = Path(folder) / f"{options.table}.tsv"
         if not path.exists():
             raise ValueError(f"{path} is not there; local/align.sh writes it")
         rows += rows_of(label, read_matrix_tsv(path, options.scoring), options.maps.split())

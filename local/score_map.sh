@@ -8,8 +8,9 @@
 #   --enroll-spk2utt ""       enrolment models and their utterances, if the trials name models
 #   --top-n 0                 also AS-norm by this many vectors of <cohort>, each mapped as its side is
 #
-# <vectors> and <cohort> are names of folders that both systems have. Each line of the list is the name of a map. <out>/<map>
-# has enroll.mat and test.mat, or enroll.pt and test.pt. The first line is raw: the vectors without a map.
+# <vectors> and <cohort> are names of folders that both systems have. <trials> may be several lists, joined by commas. Each line
+# of <list of maps> is the name of a map. <out>/<map> has enroll.mat and test.mat, or enroll.pt and test.pt. The first line is
+# raw: the vectors without a map.
 set -euo pipefail
 export LC_ALL=C
 
@@ -24,7 +25,8 @@ map=$(sed -n "$2p" "$1")
 [ -n "$map" ] || fail "$1 has no line $2"
 systems=([0]="$3" [1]="$4")
 sides=(enroll test)
-vectors=$5 cohort=$6 trials=$7 out=$8
+vectors=$5 cohort=$6 out=$8
+IFS=, read -r -a lists <<< "$7"
 
 for side in 0 1; do
   tested[side]=${systems[side]}/$vectors/xvector.scp
@@ -43,9 +45,11 @@ for one in 0 1; do
   for other in 0 1; do
     # Vectors as they are can be compared with the other system's only if the dimensions are the same.
     [ "$map" != raw ] || [ $one = $other ] || [ -f "$out/raw/test.mat" ] || continue
-    what=("$trials" "${tested[one]}" "${tested[other]}" "$out/$map/scores")
-    "${how[@]}" --name "${sides[one]}-${sides[other]}" "${what[@]}"
-    [ "$top_n" -eq 0 ] || "${how[@]}" --name "${sides[one]}-${sides[other]}.asnorm" --norm asnorm --top-n "$top_n" \
-      --enroll-cohort "${others[one]}" --cohort "${others[other]}" "${what[@]}"
+    for trials in "${lists[@]}"; do
+      what=("$trials" "${tested[one]}" "${tested[other]}" "$out/$map/scores")
+      "${how[@]}" --name "${sides[one]}-${sides[other]}" "${what[@]}"
+      [ "$top_n" -eq 0 ] || "${how[@]}" --name "${sides[one]}-${sides[other]}.asnorm" --norm asnorm --top-n "$top_n" \
+        --enroll-cohort "${others[one]}" --cohort "${others[other]}" "${what[@]}"
+    done
   done
 done

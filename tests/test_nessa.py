@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from score_data import script, write_vectors
-from toy import command, map_weights, write_sides
+from toy import command, map_weights, same, write_sides
 
 from speakerkd.batches.dataset import Batch
 from speakerkd.files.backend import read_matrix
@@ -443,6 +443,18 @@ def test_stage_7(recipe: Path, data: Path, sh: Run) -> None:
     one, other = Scp(out / "small/enroll_test/xvector.scp"), Scp(out / "small/test_test/xvector.scp")
     a, b = pairs[17]
     assert scores[17] == pytest.approx(float(one.read(one.find(a)) @ other.read(other.find(b))), abs=1e-5)
+
+    # Two lists: the maps are those of before, each list has its table, and the second is that of the list by itself.
+    weights, first = map_weights(out / "small/test.pt"), (out / "matrix.tsv").read_text()
+    (recipe / "few").write_text("".join((recipe / "trials").read_text().splitlines(keepends=True)[::3]))
+    ends = ["exp/old", "exp/new", "data/maps", "data/test"]
+    sh(*words, *ends, "trials,few")
+    assert same(weights, map_weights(out / "small/test.pt")) and (out / "matrix.tsv").read_text() == first
+    sh(*words, "--out", "exp/few", *ends, "few")
+    second = (out / "matrix_few.tsv").read_text()
+    assert second == (recipe / "exp/few/matrix.tsv").read_text() != first
+    done = sh("local/collect_maps.py", "--table", "matrix_few", "--maps", "small", f"one={out}")
+    assert f"{float(second.splitlines()[1].split()[3]):.2f}" in done.stdout
 
     # Tables of several pairs: the same figures, and no gain where there is nothing to gain.
     done = sh("local/collect_maps.py", "--maps", "small", f"one={out}", f"two={out}")
