@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# Enrols with one model and verifies with another (stage 7): how much of a better model's gain do the maps keep?
+#
+# Usage: ./compare_maps.sh [options]     after ./run.sh --stop_stage 3
+#   ./compare_maps.sh                                        # 6 trainings and 16 sets of maps; RESULTS.md says how long they take
+#   ./compare_maps.sh --pairs "own contrastive" --sizes 0
+#   ./compare_maps.sh --dev true --pairs own --sizes 0       # on the dev speakers, to choose settings
+# Options:
+#   --pairs "own contrastive halves campplus"   an old and a new model each, see below
+#   --sizes "50 200 700 0"      numbers of training speakers that the maps learn from, drawn by a hash of their names; 0: all
+#   --old xvector               conf/model/<old>.conf, the small model
+#   --new ecapa_small           conf/model/<new>.conf, the better one
+#   --learn pieces              the maps learn from vectors of these: pieces (of 1.5 s), speeds (pieces at other speeds too, which
+#                               count as other speakers) or whole (four whole utterances of each speaker)
+#   --closed_forms "ridge procrustes logits"
+#   --kd_types "nessa_pieces nessa_linear_pieces"   maps to train: conf/kd/<kd_type>.conf
+#   --init procrustes           closed form that the training of the maps starts from; "" for the identity
+#   --dev false                 true: score dev speakers instead of test speakers
+#   --teacher exp/campplus      the folder of CAM++; xvectors_train_originals in it has the vectors of the pieces
+#   --seed 0                    random seed of the models
+#   --jobs 2                    number of jobs at the same time
+#   --out exp/maps              the folder of the comparison
+#   --train_config conf/train_compare.conf   optimisation of the models
+#   --align_config conf/train_align.conf     optimisation of the maps
+#   --align_options ""          more options of local/train.py for the maps; a tenth of the speakers, 60 at most, is held out
+#   --label ""                  a name for other settings of the maps; it is added to the names of the results
+#   --num_bootstrap 1000        how often the speakers are resampled for the intervals
+#
+# The pairs. own: the old model without a teacher, the new one taught by CAM++ (kd_type=cosine). contrastive: both trained with
+# kd_type=ge2e. halves: as own, but each model is trained on another half of the speakers. campplus: the old model of own, and
+# CAM++ itself as the new one. All models are trained on pieces at their own speed, without augmented copies.
+#
+# The trials are trials_ocean and trials_commands, if they exist. The tables are <out>/table_<trials>.md, with _dev, _<learn> (if
+# it is not pieces) and _<label> after it. Finished parts are not done again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+pairs="own contrastive halves campplus"
+sizes="50 200 700 0"
+old=xvector
+new=ecapa_small
+learn=pieces
+closed_forms="ridge procrustes logits"
+kd_types="nessa_pieces nessa_linear_pieces"
+init=procrustes
+dev=false
+teacher=exp/campplus
+seed=0
+jobs=2
+out=exp/maps
+train_config=conf/train_compare.conf
+align_config=conf/train_align.conf
+align_options=
+label=
+num_bootstrap=1000
+
+. utils/parse_options.sh
+. ./cmd.sh
+. ./path.sh
+. local/lib.sh
+[ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
+for pair in $pairs; do
+  case $pair in own | contrastive | halves | campplus) ;; *) fail "--pairs: no '$pair'; there are: own contrastive halves campplus" ;; esac
+done
+for size in $sizes; do [[ $size =~ ^[0-9]+$ ]] || fail "--sizes: '$size' is not a number"; done
+[ -s data/train_pieces/feats.scp ] || fail "data/train_pieces/feats.scp is missing; run ./run.sh --stop_stage 3 first"
+taught=$teacher/xvectors_train_originals
+test="test" of=
+if $dev; then test=dev of=_dev; fi
+case $learn in
+  pieces) source=$out/train ;;
+  speeds) source=data/train_pieces ;;
+  whole) source=data/cohort ;;
+  *) fail "--learn '$learn': pieces, speeds or whole" ;;
+esac
+[ "$learn" = pieces ] || of+=_$learn
+of+=${label:+_$label}
+lists=()
+for x in ocean commands; do
+  [ ! -s "data/$test/trials_$x" ] || lists+=("data/$test/trials_$x")
+done
+[ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_ocean nor trials_commands"
+trials=$(IFS=,; echo "${lists[*]}")
+
+# Speakers at their own speed, ordered by a hash of their names.
+mkdir -p "$out"
+if [ ! -s "$out/speakers" ]; then
+  awk '$2 !~ /^sp[0-9.]+-/ { print $2 }' data/train_pieces/utt2spk | sort -u > "$out/speakers.all"
+  while read -r speaker; do echo "$(md5sum <<< "$speaker" | cut -c -12) $speaker"; done < "$out/speakers.all" | sort | awk '{ print $2 }' > "$out/.speakers"
+  mv "$out/.speakers" "$out/speakers"
+fi
+largest=$(wc -l < "$out/speakers")
+for size in $sizes; do [ "$size" -le "$largest" ] || fail "--sizes $size: there are only $largest speakers"; done
+
+subset() { # source, condition on NR of the speakers, their copies too (0 or 1), new set
+  [ ! -s "$4/feats.scp" ] || return 0
+  awk -v copies="$3" 'NR == FNR { if ('"$2"') kept[$1] = 1; next }
+    { name = $2; if (copies) sub(/^sp[0-9.]+-/, "", name) } name in kept' "$out/speakers" "$1/utt2spk" > "$4.utts"
+  [ -s "$4.utts" ] || fail "$4: no utterances"
+  utils/subset_data_dir.sh --utt-list "$4.utts" "$1" "$4"
+}
+model() { # name, conf of the model, method, training set
+  local of_teacher=
+  [ "$3" != cosine ] || of_teacher=$taught/xvector.scp
+  local/train_and_score.sh --cmd "$cuda_cmd" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" --teacher "$of_teacher" \
+    --train-config "$train_config" --train-options "--seed $seed --threads 1" "$4" "data/$test" "$trials" "$out/$1"
+}
+vectors() { # name of the system: those that the maps learn from
+  local found=$out/$1/xvectors_$learn
+  if [ "$1" = campplus ]; then
+    mkdir -p "$out/campplus"
+    ln -sfn "$(realpath "$teacher/final.pt")" "$out/campplus/final.pt"
+    [ ! -s "$teacher/xvectors_$test/mean.vec" ] || ln -sfn "$(realpath "$teacher/xvectors_$test")" "$out/campplus/xvectors_$test"
+    [ "$learn" = whole ] || ln -sfn "$(realpath "$taught")" "$found"
+  fi
+  [ -s "$found/xvector.scp" ] ||
+    local/extract_xvectors.sh --nj "$jobs" --cmd "$train_cmd" --amp fast "$out/$1/final.pt" "$source" "$found"
+}
+finished=()
+compare() { # pair, old system, new system
+  local size system set folder number held
+  vectors "$2"
+  vectors "$3"
+  for size in $sizes; do
+    set=$out/${learn}_$size
+    folder=$out/maps/${1}_$size$of
+    number=$size
+    [ "$size" -gt 0 ] || number=$largest
+    held=$((number / 10 < 60 ? number / 10 : 60))
+    subset "$source" "NR <= $number" 1 "$set"
+    for system in "$2" "$3"; do ln -sfn "xvectors_$learn" "$out/$system/xvectors_${learn}_$size"; done
+    [ -s "$folder/matrix.tsv" ] || local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$folder" --closed-forms "$closed_forms" \
+      --kd-types "$kd_types" --init "$init" --train-config "$align_config" \
+      --train-options "--valid-speakers $held $align_options" --num-bootstrap "$num_bootstrap" \
+      "$out/$2" "$out/$3" "$set" "data/$test" "$trials"
+    finished+=("$1 $number=$folder")
+  done
+}
+
+subset data/train_pieces 1 0 "$out/train"
+for pair in $pairs; do
+  case $pair in
+    own | campplus) model old_none "$old" none "$out/train" ;;
+    contrastive)
+      model old_ge2e "$old" ge2e "$out/train"
+      model new_ge2e "$new" ge2e "$out/train"
+      ;;
+    halves)
+      for half in 0 1; do subset data/train_pieces "NR % 2 == $half" 0 "$out/train_half$half"; done
+      model old_half "$old" none "$out/train_half0"
+      model new_half "$new" cosine "$out/train_half1"
+      ;;
+  esac
+  case $pair in
+    own)
+      model new_cosine "$new" cosine "$out/train"
+      compare own old_none new_cosine
+      ;;
+    contrastive) compare contrastive old_ge2e new_ge2e ;;
+    halves) compare halves old_half new_half ;;
+    campplus) compare campplus old_none campplus ;;
+  esac
+done
+for list in "${lists[@]}"; do
+  table=matrix
+  [ "$list" = "${lists[0]}" ] || table+=_${list##*/}
+  printf '\n## %s; the number of training speakers that the maps learn from is beside the pair\n\n' "${list##*/}"
+  local/collect_maps.py --table "$table" "${finished[@]}" | tee "$out/table_${list##*/}$of.md"
+done

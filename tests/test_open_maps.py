@@ -1,0 +1,161 @@
+"""egs/open/v1/compare_maps.sh: what is trained on whom, what the maps learn from, and the tables. Nothing is trained."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from speakerkd.files.tables import read_utt2spk, write_data_dir, write_table
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+HEADER = "scoring\tmap\tcell\teer\teer_low\teer_high\tgain\tgain_low\tgain_high\n"
+STUBS = {
+    "train_and_score.sh": r"""for out; do :; done
+mkdir -p "$out/xvectors_test" "$out/xvectors_dev"
+touch "$out/final.pt"
+echo "$@" >> calls
+""",
+    "extract_xvectors.sh": r"""for out; do :; done
+mkdir -p "$out"
+echo x > "$out/xvector.scp"
+echo "extract $*" >> calls
+""",
+    "align.sh": r"""out= words="$*"
+while [ $# -gt 5 ]; do [ "$1" != --out ] || out=$2; shift; done
+mkdir -p "$out"
+[ -e "$1/xvectors_$(basename "$3")/xvector.scp" ] && [ -e "$2/xvectors_$(basename "$3")/xvector.scp" ] || exit 1
+cp table.tsv "$out/matrix.tsv"
+sed 's/TS\t4/TS\t3/' table.tsv > "$out/matrix_trials_commands.tsv"
+echo "align $words" >> calls
+""",
+}
+
+
+@pytest.fixture
+def folder(recipe: Path) -> Path:
+    """The recipe with 12 speakers at two speeds, and scripts that only say how they were called."""
+    (recipe / "local").unlink()
+    (recipe / "local").mkdir()
+    for path in (ROOT / "local").iterdir():
+        if path.name in STUBS:
+            (recipe / "local" / path.name).write_text("#!/usr/bin/env bash\nset -eu\n" + STUBS[path.name])
+            (recipe / "local" / path.name).chmod(0o755)
+        else:
+            (recipe / "local" / path.name).symlink_to(path)
+    for name in ("compare_maps.sh", "cmd.sh"):
+        shutil.copy(ROOT / "egs/open/v1" / name, recipe)
+    (recipe / "path.sh").write_text("")
+    speakers = [f"commands-{number:02d}" for number in range(12)]
+    utt2spk = {f"{copy}{name}-{take}": copy + name for name in speakers for copy in ("", "sp0.8-") for take in (1, 2)}
+    for name, kept in (("train_pieces", utt2spk), ("cohort", dict(list(utt2spk.items())[::4]))):
+        write_data_dir(recipe / "data" / name, dict.fromkeys(kept, "x"), kept)
+        write_table(recipe / "data" / name / "feats.scp", {utt: f"x.ark:{number}" for number, utt in enumerate(kept)})
+    for part in ("test", "dev"):
+        (recipe / "data" / part).mkdir()
+        for name in ("ocean", "commands"):
+            (recipe / f"data/{part}/trials_{name}").write_text("a b target\n")
+    (recipe / "exp/campplus/xvectors_train_originals").mkdir(parents=True)
+    for name in ("xvectors_train_originals/xvector.scp", "final.pt"):
+        (recipe / "exp/campplus" / name).write_text("x\n")
+    rows = [("raw", "TT", "2 1 3 nan nan nan"), ("raw", "SS", "6 5 7 nan nan nan")]
+    rows += [("ridge", "TS", "4 3 5 0.50 0.40 0.60"), ("ridge", "ST", "5 4 6 0.25 0.1 0.4")]
+    lines = ["\t".join(("cosine", name, cell, *text.split())) + "\n" for name, cell, text in rows]
+    (recipe / "table.tsv").write_text(HEADER + "".join(lines))
+    return recipe
+
+
+def calls(folder: Path) -> list[list[str]]:
+    found = [line.split() for line in (folder / "calls").read_text().splitlines()]
+    (folder / "calls").write_text("")
+    return found
+
+
+def value(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+def test_every_pair(folder: Path, sh: Run) -> None:
+    done = sh("./compare_maps.sh", "--sizes", "4 0")
+    made = calls(folder)
+    models = {words[-1]: words for words in made if words[0] not in ("align", "extract")}
+    methods = {
+        name.removeprefix("exp/maps/"): (Path(value(words, "--model")).stem, Path(value(words, "--kd")).stem, words[-4])
+        for name, words in models.items()
+    }
+    assert methods == {
+        "old_none": ("xvector", "none", "exp/maps/train"),
+        "new_cosine": ("ecapa_small", "cosine", "exp/maps/train"),
+        "old_ge2e": ("xvector", "ge2e", "exp/maps/train"),
+        "new_ge2e": ("ecapa_small", "ge2e", "exp/maps/train"),
+        "old_half": ("xvector", "none", "exp/maps/train_half0"),
+        "new_half": ("ecapa_small", "cosine", "exp/maps/train_half1"),
+    }
+    for name, words in models.items():
+        taught = "exp/campplus/xvectors_train_originals/xvector.scp" in words
+        assert taught == (methods[name.removeprefix("exp/maps/")][1] == "cosine")
+        assert words[-3:-1] == ["data/test", "data/test/trials_ocean,data/test/trials_commands"]
+
+    # who is in a set: pieces at their own speed, halves without a common speaker, nested sizes
+    sets = {path.parent.name: read_utt2spk(path) for path in (folder / "exp/maps").glob("*/utt2spk")}
+    assert not any(name.startswith("sp") for each in sets.values() for name in each)
+    halves = [set(sets[f"train_half{half}"].values()) for half in (0, 1)]
+    assert not halves[0] & halves[1] and halves[0] | halves[1] == set(sets["train"].values())
+    assert len(halves[0]) == 6 and len(sets["train"]) == 24
+    assert len(set(sets["pieces_4"].values())) == 4 and sets["pieces_0"] == sets["train"]
+
+    # the maps: who enrols, who verifies, what they learn from
+    aligned = [words for words in made if words[0] == "align"]
+    sides = [(Path(words[-5]).name, Path(words[-4]).name, Path(words[-3]).name) for words in aligned]
+    two = [("old_none", "new_cosine"), ("old_ge2e", "new_ge2e"), ("old_half", "new_half"), ("old_none", "campplus")]
+    assert sides == [(*pair, name) for pair in two for name in ("pieces_4", "pieces_0")]
+    assert all(f"--valid-speakers {size}" in " ".join(words) for words, size in zip(aligned, (0, 1) * 4, strict=True))
+    vectors = folder / "exp/maps/campplus/xvectors_pieces_4"
+    assert vectors.resolve() == folder / "exp/campplus/xvectors_train_originals"
+    assert not [words for words in made if words[0] == "extract" and "campplus" in words[-1]]
+    for name, rate in (("ocean", "4.00"), ("commands", "3.00")):
+        table = (folder / f"exp/maps/table_trials_{name}.md").read_text()
+        assert table in done.stdout and table.count(f"| {rate} [3.00, 5.00] | 5.00") == 8
+        assert "| halves 12" in table and "| campplus 4" in table
+
+    # finished maps are not made again; another setting stands beside them
+    sh("./compare_maps.sh", "--sizes", "4 0")
+    assert [words for words in calls(folder) if words[0] in ("align", "extract")] == []
+    sh("./compare_maps.sh", "--pairs", "own", "--sizes", "4", "--label", "slow", "--align_options", "--lr 1e-5")
+    (again,) = [words for words in calls(folder) if words[0] == "align"]
+    assert value(again, "--out") == "exp/maps/maps/own_4_slow" and again[again.index("--lr") + 1] == "1e-5"
+
+
+def test_dev_and_other_speech(folder: Path, sh: Run) -> None:
+    sh("./compare_maps.sh", "--pairs", "own", "--sizes", "4", "--dev", "true", "--learn", "speeds")
+    made = calls(folder)
+    assert [words[-2:] for words in made if words[0] == "align"] == [
+        ["data/dev", "data/dev/trials_ocean,data/dev/trials_commands"]
+    ]
+    learnt = set(read_utt2spk(folder / "exp/maps/speeds_4/utt2spk").values())
+    own = {name for name in learnt if not name.startswith("sp")}
+    assert len(own) == 4 and learnt == own | {f"sp0.8-{name}" for name in own}
+    assert (folder / "exp/maps/table_trials_ocean_dev_speeds.md").exists()
+    assert [words[-2] for words in made if words[0] == "extract"] == ["data/train_pieces"] * 2
+    # CAM++ has no vectors of whole utterances yet
+    sh("./compare_maps.sh", "--pairs", "campplus", "--sizes", "0", "--learn", "whole")
+    made = [words for words in calls(folder) if words[0] == "extract"]
+    assert [words[-3:] for words in made] == [
+        [f"exp/maps/{name}/final.pt", "data/cohort", f"exp/maps/{name}/xvectors_whole"]
+        for name in ("old_none", "campplus")
+    ]
+
+
+def test_what_is_refused(folder: Path, sh: Run) -> None:
+    for words, message in (
+        (("--pairs", "old_new"), "--pairs: no 'old_new'"),
+        (("--sizes", "13"), "--sizes 13: there are only 12 speakers"),
+        (("--sizes", "some"), "--sizes: 'some' is not a number"),
+        (("--learn", "crops"), "--learn 'crops'"),
+        (("extra",), "unexpected argument 'extra'"),
+    ):
+        assert message in sh("./compare_maps.sh", *words, fails=True).stderr
+    (folder / "data/train_pieces/feats.scp").unlink()
+    assert "run ./run.sh --stop_stage 3 first" in sh("./compare_maps.sh", fails=True).stderr
