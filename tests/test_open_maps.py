@@ -23,6 +23,11 @@ mkdir -p "$out"
 echo x > "$out/xvector.scp"
 echo "extract $*" >> calls
 """,
+    "extract_vectors_onnx.py": r"""for out; do :; done
+mkdir -p "$out"
+echo x > "$out/xvector.scp"
+echo "onnx $*" >> calls
+""",
     "align.sh": r"""out= words="$*"
 while [ $# -gt 5 ]; do [ "$1" != --out ] || out=$2; shift; done
 mkdir -p "$out"
@@ -80,7 +85,7 @@ def value(words: list[str], option: str) -> str:
 def test_every_pair(folder: Path, sh: Run) -> None:
     done = sh("./compare_maps.sh", "--sizes", "4 0")
     made = calls(folder)
-    models = {words[-1]: words for words in made if words[0] not in ("align", "extract")}
+    models = {words[-1]: words for words in made if words[0] not in ("align", "extract", "onnx")}
     methods = {
         name.removeprefix("exp/maps/"): (Path(value(words, "--model")).stem, Path(value(words, "--kd")).stem, words[-4])
         for name, words in models.items()
@@ -109,20 +114,25 @@ def test_every_pair(folder: Path, sh: Run) -> None:
     # the maps: who enrols, who verifies, what they learn from
     aligned = [words for words in made if words[0] == "align"]
     sides = [(Path(words[-5]).name, Path(words[-4]).name, Path(words[-3]).name) for words in aligned]
-    two = [("old_none", "new_cosine"), ("old_ge2e", "new_ge2e"), ("old_half", "new_half"), ("old_none", "campplus")]
+    two = [("old_none", "new_cosine"), ("old_none", "pretrained"), ("old_ge2e", "new_ge2e"), ("old_half", "new_half")]
+    two.append(("old_none", "campplus"))
     assert sides == [(*pair, name) for pair in two for name in ("pieces_4", "pieces_0")]
-    assert all(f"--valid-speakers {size}" in " ".join(words) for words, size in zip(aligned, (0, 1) * 4, strict=True))
+    assert all(f"--valid-speakers {size}" in " ".join(words) for words, size in zip(aligned, (0, 1) * 5, strict=True))
+    assert [words[-3:] for words in made if words[0] == "onnx"] == [
+        ["pretrained/model.onnx", source, f"exp/maps/pretrained/xvectors_{name}"]
+        for source, name in (("exp/maps/train", "pieces"), ("data/test", "test"))
+    ]
     vectors = folder / "exp/maps/campplus/xvectors_pieces_4"
     assert vectors.resolve() == folder / "exp/campplus/xvectors_train_originals"
     assert not [words for words in made if words[0] == "extract" and "campplus" in words[-1]]
     for name, rate in (("ocean", "4.00"), ("commands", "3.00")):
         table = (folder / f"exp/maps/table_trials_{name}.md").read_text()
-        assert table in done.stdout and table.count(f"| {rate} [3.00, 5.00] | 5.00") == 8
+        assert table in done.stdout and table.count(f"| {rate} [3.00, 5.00] | 5.00") == 10
         assert "| halves 12" in table and "| campplus 4" in table
 
     # finished maps are not made again; another setting stands beside them
     sh("./compare_maps.sh", "--sizes", "4 0")
-    assert [words for words in calls(folder) if words[0] in ("align", "extract")] == []
+    assert [words for words in calls(folder) if words[0] in ("align", "extract", "onnx")] == []
     sh("./compare_maps.sh", "--pairs", "own", "--sizes", "4", "--label", "slow", "--align_options", "--lr 1e-5")
     (again,) = [words for words in calls(folder) if words[0] == "align"]
     assert value(again, "--out") == "exp/maps/maps/own_4_slow" and again[again.index("--lr") + 1] == "1e-5"

@@ -2,20 +2,21 @@
 # Enrols with one model and verifies with another (stage 7): how much of a better model's gain do the maps keep?
 #
 # Usage: ./compare_maps.sh [options]     after ./run.sh --stop_stage 3
-#   ./compare_maps.sh                                        # 6 trainings and 16 sets of maps; RESULTS.md says how long they take
+#   ./compare_maps.sh                                        # 6 trainings and 20 sets of maps; RESULTS.md says how long they take
 #   ./compare_maps.sh --pairs "own contrastive" --sizes 0
 #   ./compare_maps.sh --dev true --pairs own --sizes 0       # on the dev speakers, to choose settings
 # Options:
-#   --pairs "own contrastive halves campplus"   an old and a new model each, see below
+#   --pairs "own pretrained contrastive halves campplus"   an old and a new model each, see below
 #   --sizes "50 200 700 0"      numbers of training speakers that the maps learn from, drawn by a hash of their names; 0: all
 #   --old xvector               conf/model/<old>.conf, the small model
 #   --new ecapa_small           conf/model/<new>.conf, the better one
 #   --learn pieces              the maps learn from vectors of these: pieces (of 1.5 s), speeds (pieces at other speeds too, which
 #                               count as other speakers) or whole (four whole utterances of each speaker)
 #   --closed_forms "ridge procrustes logits"
-#   --kd_types "nessa_pieces nessa_linear_pieces"   maps to train: conf/kd/<kd_type>.conf
+#   --kd_types "nessa nessa_linear"   maps to train: conf/kd/<kd_type>.conf
 #   --init procrustes           closed form that the training of the maps starts from; "" for the identity
 #   --dev false                 true: score dev speakers instead of test speakers
+#   --pretrained pretrained/model.onnx   the new model of the pair pretrained
 #   --teacher exp/campplus      the folder of CAM++; xvectors_train_originals in it has the vectors of the pieces
 #   --seed 0                    random seed of the models
 #   --jobs 2                    number of jobs at the same time
@@ -26,24 +27,27 @@
 #   --label ""                  a name for other settings of the maps; it is added to the names of the results
 #   --num_bootstrap 1000        how often the speakers are resampled for the intervals
 #
-# The pairs. own: the old model without a teacher, the new one taught by CAM++ (kd_type=cosine). contrastive: both trained with
-# kd_type=ge2e. halves: as own, but each model is trained on another half of the speakers. campplus: the old model of own, and
-# CAM++ itself as the new one. All models are trained on pieces at their own speed, without augmented copies.
+# The pairs. own: the old model without a teacher, the new one taught by CAM++ (kd_type=cosine). pretrained: the old model of own,
+# and the exported ECAPA of pretrained/, which was taught by CAM++ in a longer training (it needs tools/setup.sh --extras onnx).
+# contrastive: both trained with kd_type=ge2e. halves: as own, but each model is trained on another half of the speakers.
+# campplus: the old model of own, and CAM++ itself as the new one. Models are trained here on pieces at their own speed, without
+# augmented copies.
 #
 # The trials are trials_ocean and trials_commands, if they exist. The tables are <out>/table_<trials>.md, with _dev, _<learn> (if
 # it is not pieces) and _<label> after it. Finished parts are not done again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-pairs="own contrastive halves campplus"
+pairs="own pretrained contrastive halves campplus"
 sizes="50 200 700 0"
 old=xvector
 new=ecapa_small
 learn=pieces
 closed_forms="ridge procrustes logits"
-kd_types="nessa_pieces nessa_linear_pieces"
+kd_types="nessa nessa_linear"
 init=procrustes
 dev=false
+pretrained=pretrained/model.onnx
 teacher=exp/campplus
 seed=0
 jobs=2
@@ -60,7 +64,7 @@ num_bootstrap=1000
 . local/lib.sh
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 for pair in $pairs; do
-  case $pair in own | contrastive | halves | campplus) ;; *) fail "--pairs: no '$pair'; there are: own contrastive halves campplus" ;; esac
+  case $pair in own | pretrained | contrastive | halves | campplus) ;; *) fail "--pairs: no '$pair'; see --help" ;; esac
 done
 for size in $sizes; do [[ $size =~ ^[0-9]+$ ]] || fail "--sizes: '$size' is not a number"; done
 [ -s data/train_pieces/feats.scp ] || fail "data/train_pieces/feats.scp is missing; run ./run.sh --stop_stage 3 first"
@@ -105,8 +109,15 @@ model() { # name, conf of the model, method, training set
   local/train_and_score.sh --cmd "$cuda_cmd" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" --teacher "$of_teacher" \
     --train-config "$train_config" --train-options "--seed $seed --threads 1" "$4" "data/$test" "$trials" "$out/$1"
 }
+onnx_vectors() { # data directory, folder
+  [ -s "$2/xvector.scp" ] || local/extract_vectors_onnx.py --front-end conf/fbank.conf "$pretrained" "$1" "$2"
+}
 vectors() { # name of the system: those that the maps learn from
   local found=$out/$1/xvectors_$learn
+  if [ "$1" = pretrained ]; then
+    onnx_vectors "$source" "$found"
+    onnx_vectors "data/$test" "$out/$1/xvectors_$test"
+  fi
   if [ "$1" = campplus ]; then
     mkdir -p "$out/campplus"
     ln -sfn "$(realpath "$teacher/final.pt")" "$out/campplus/final.pt"
@@ -140,7 +151,7 @@ compare() { # pair, old system, new system
 subset data/train_pieces 1 0 "$out/train"
 for pair in $pairs; do
   case $pair in
-    own | campplus) model old_none "$old" none "$out/train" ;;
+    own | pretrained | campplus) model old_none "$old" none "$out/train" ;;
     contrastive)
       model old_ge2e "$old" ge2e "$out/train"
       model new_ge2e "$new" ge2e "$out/train"
@@ -158,7 +169,7 @@ for pair in $pairs; do
       ;;
     contrastive) compare contrastive old_ge2e new_ge2e ;;
     halves) compare halves old_half new_half ;;
-    campplus) compare campplus old_none campplus ;;
+    *) compare "$pair" old_none "$pair" ;;
   esac
 done
 for list in "${lists[@]}"; do
