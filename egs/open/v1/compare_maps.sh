@@ -110,7 +110,9 @@ model() { # name, conf of the model, method, training set
     --train-config "$train_config" --train-options "--seed $seed --threads 1" "$4" "data/$test" "$trials" "$out/$1"
 }
 onnx_vectors() { # data directory, folder
-  [ -s "$2/xvector.scp" ] || local/extract_vectors_onnx.py --front-end conf/fbank.conf "$pretrained" "$1" "$2"
+  [ ! -s "$2/xvector.scp" ] || return 0
+  { echo "--type=kaldi"; cat conf/fbank.conf; } > "$out/front_end.conf"
+  local/extract_vectors_onnx.py --front-end "$out/front_end.conf" "$pretrained" "$1" "$2"
 }
 vectors() { # name of the system: those that the maps learn from
   local found=$out/$1/xvectors_$learn
