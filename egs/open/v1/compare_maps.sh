@@ -14,7 +14,7 @@
 #                               count as other speakers) or whole (four whole utterances of each speaker)
 #   --closed_forms "ridge procrustes logits"
 #   --kd_types "nessa nessa_linear"   maps to train: conf/kd/<kd_type>.conf
-#   --init procrustes           closed form that the training of the maps starts from; "" for the identity
+#   --init ridge                closed form that the training of the maps starts from; "" for the identity
 #   --dev false                 true: score dev speakers instead of test speakers
 #   --pretrained pretrained/model.onnx   the new model of the pair pretrained
 #   --teacher exp/campplus      the folder of CAM++; xvectors_train_originals in it has the vectors of the pieces
@@ -45,7 +45,7 @@ new=ecapa_small
 learn=pieces
 closed_forms="ridge procrustes logits"
 kd_types="nessa nessa_linear"
-init=procrustes
+init=ridge
 dev=false
 pretrained=pretrained/model.onnx
 teacher=exp/campplus
