@@ -2,7 +2,7 @@
 # Enrols with one model and verifies with another (stage 7): how much of a better model's gain do the maps keep?
 #
 # Usage: ./compare_maps.sh [options]     after ./run.sh --stop_stage 3
-#   ./compare_maps.sh                                        # 6 trainings and 20 sets of maps; RESULTS.md says how long they take
+#   ./compare_maps.sh                                        # 6 trainings and 20 sets of maps
 #   ./compare_maps.sh --pairs "own contrastive" --sizes 0
 #   ./compare_maps.sh --dev true --pairs own --sizes 0       # on the dev speakers, to choose settings
 # Options:
