@@ -96,6 +96,25 @@ def test_the_student_learns_and_the_teacher_stays(path: Path, kind: str) -> None
     assert not any("teacher" in name for name in method.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_teacher_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    compile_it = torch.compile
+
+    def traced(forward: Any) -> Any:
+        calls.append(forward)
+        return compile_it(forward, backend="eager")  # traced as for a GPU, but no compiler is needed
+
+    monkeypatch.setattr(torch, "compile", traced)
+    plain, compiled = NetTeacher(net_of(0), "t", NAMES), NetTeacher(net_of(0), "t", NAMES)
+    compiled.compiled = True
+    for seed in range(3):
+        batch = batch_of(seed=seed)
+        torch.testing.assert_close(compiled.embed(batch).embedding, plain.embed(batch).embedding)
+    assert len(calls) == 1, "once, not at each step"
+    assert not any("orig_mod" in name for name in compiled.state_dict())
+
+
 @pytest.mark.parametrize("path", WITH_TEACHER, ids=lambda path: path.stem)
 def test_weight_0_is_plain_training(path: Path) -> None:
     gradients = []

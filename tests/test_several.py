@@ -137,6 +137,10 @@ def test_vectors_beside_a_net_are_judged_by_its_own_classifier(tmp_path: Path, h
     torch.testing.assert_close(bare.head.weight, torch.nn.functional.normalize(means))
     with pytest.raises(ValueError, match="--hear=all is not one of: crop places utterance"):
         find_teachers(TeacherOptions(options.teacher, "all"), data, everyone, MarginConf())
+    for wish in (False, True):
+        options = TeacherOptions(options.teacher, compile_teachers=wish)
+        (hearing,) = find_teachers(options, data, everyone, MarginConf()).values()
+        assert isinstance(hearing, NetTeacher) and hearing.compiled == wish
 
 
 def test_teachers_that_cannot_hear_are_refused_by_name(recipe: Path, data: Path, sh: Run) -> None:

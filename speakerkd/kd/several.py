@@ -39,6 +39,10 @@ class TeacherOptions:
         "error",
         "what to do with utterances without a vector: error, zero (the method leaves them out) or skip (never used)",
     )
+    compile_teachers: bool = opt(
+        False,
+        "true: nets as teachers go through torch.compile; for GPUs and long runs, since the first steps take minutes",
+    )
 
 
 def find_teachers(
@@ -46,12 +50,15 @@ def find_teachers(
 ) -> dict[str, Teacher]:
     files, centroids = named_teachers(options.teacher), centroids_of(options.centroids, options.teacher)
     weights_of(options.teacher_weights, files)  # names are checked before anything is read
-    return {
+    found = {
         name: find_teacher(
             path, centroids.get(name, ""), data, entries, head, options.missing, key_of(name), options.hear
         )
         for name, path in files.items()
     }
+    for teacher in found.values():
+        teacher.compiled = options.compile_teachers
+    return found
 
 
 def files_of(options: TeacherOptions, folder: str | Path) -> list[str]:

@@ -35,6 +35,7 @@ class Teacher(torch.nn.Module):
 
     dim: int
     known: Tensor  # (classes of the student,) bool
+    compiled: bool = False  # a net goes through torch.compile
 
     def __init__(self, name: str, speakers: Sequence[str]) -> None:
         super().__init__()
@@ -103,6 +104,8 @@ class NetTeacher(Teacher):
         made, net = self._prepared
         if net is None or made != (feats.device, half):
             net = Frozen(self.net, feats.device, half)
+            if self.compiled:
+                net.encoder.compile()
             self._prepared = (feats.device, half), net
         return net
 
