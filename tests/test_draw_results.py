@@ -6,15 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from conftest import ROOT
 
 RESULTS = ROOT / "egs/mini/v1/RESULTS.md"
 
 
-def test_the_picture_is_of_the_table_as_it_is(sh: Callable[..., object], tmp_path: Path) -> None:
-    sh("local/draw_results.py", RESULTS, tmp_path / "results.svg")
-    assert (tmp_path / "results.svg").read_text() == (RESULTS.parent / "results.svg").read_text(), (
-        "in egs/mini/v1: local/draw_results.py RESULTS.md results.svg"
+@pytest.mark.parametrize(("recipe_name", "section"), [("mini", "Distillation from a teacher"), ("open", "ENSKD")])
+def test_the_picture_is_of_the_table_as_it_is(
+    sh: Callable[..., object], tmp_path: Path, recipe_name: str, section: str
+) -> None:
+    folder = ROOT / "egs" / recipe_name / "v1"
+    sh("local/draw_results.py", "--section", section, folder / "RESULTS.md", tmp_path / "results.svg")
+    assert (tmp_path / "results.svg").read_text() == (folder / "results.svg").read_text(), (
+        f"in egs/{recipe_name}/v1: local/draw_results.py --section '{section}' RESULTS.md results.svg"
     )
 
 
