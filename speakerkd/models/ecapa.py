@@ -8,13 +8,13 @@ don't fit the other.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, at_least
+from speakerkd.models.timelayers import TimeConv, TimeNorm, join, parts
 
 SHORTEST = 10  # frames; reflection padding needs more than the widest dilation
 
@@ -46,8 +46,8 @@ class ConvLayer(nn.Module):
     def __init__(self, channels: int, out: int, width: int, dilation: int, padding: Padding) -> None:
         super().__init__()
         edge = dilation * (width - 1) // 2
-        self.conv = nn.Conv1d(channels, out, width, dilation=dilation, padding=edge, padding_mode=padding)
-        self.norm = nn.BatchNorm1d(out)
+        self.conv = TimeConv(channels, out, width, dilation=dilation, padding=edge, padding_mode=padding)
+        self.norm = TimeNorm(out)
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.norm(F.relu(self.conv(frames)))  # (B, C, T)
@@ -64,12 +64,12 @@ class Res2Layer(nn.Module):
         self.convs = nn.ModuleList(ConvLayer(self.width, self.width, 3, dilation, padding) for _ in range(scale - 1))
 
     def forward(self, frames: Tensor) -> Tensor:
-        parts = list(frames.split(self.width, 1))  # (B, C / scale, T) each
-        passing = parts.pop(0 if self.first_passes else -1)
+        split = parts(frames, self.width)  # (B, C / scale, T) each
+        passing = split.pop(0 if self.first_passes else -1)
         done: list[Tensor] = []
-        for conv, part in zip(self.convs, parts, strict=True):
+        for conv, part in zip(self.convs, split, strict=True):
             done.append(conv(part + done[-1] if done else part))
-        return torch.cat([passing, *done] if self.first_passes else [*done, passing], 1)
+        return join([passing, *done] if self.first_passes else [*done, passing])
 
 
 class SqueezeExcitation(nn.Module):
@@ -112,10 +112,10 @@ class ECAPA(nn.Module):
         self.layer2 = Block(conf, 2, padding, speechbrain)
         self.layer3 = Block(conf, 3, padding, speechbrain)
         self.layer4 = Block(conf, 4, padding, speechbrain)
-        self.join = nn.Conv1d(3 * conf.channels, conf.joined_channels, 1)
-        self.join_norm = nn.BatchNorm1d(conf.joined_channels) if speechbrain else nn.Identity()
+        self.join = TimeConv(3 * conf.channels, conf.joined_channels, 1)
+        self.join_norm = TimeNorm(conf.joined_channels) if speechbrain else nn.Identity()
         self.pooling = self.make_pooling(conf, speechbrain)
-        self.norm = nn.BatchNorm1d(self.pooling.dim)
+        self.norm = TimeNorm(self.pooling.dim)
         self.embedding = nn.Linear(self.pooling.dim, conf.embedding_dim)
 
     @staticmethod
@@ -132,5 +132,5 @@ class ECAPA(nn.Module):
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             frames = layer(frames)
             stages.append(frames)
-        joined = self.join_norm(F.relu(self.join(torch.cat(stages[1:], 1))))
+        joined = self.join_norm(F.relu(self.join(join(stages[1:]))))
         return Encoded(self.embedding(self.norm(self.pooling(joined))), tuple(stages))

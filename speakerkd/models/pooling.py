@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speakerkd.models.blockwise import AttentiveStatistics, PlainStatistics, trains_on_cpu
+from speakerkd.models.timelayers import TimeConv, TimeNorm
+
 FLOOR = 1e-7  # added to a variance: WeSpeaker's
 
 
@@ -42,6 +45,22 @@ def weighted_statistics(maps: Tensor, weights: Tensor, floor: float = FLOOR) -> 
     return mean, variance.clamp(min=floor).sqrt()
 
 
+def attentive_statistics(maps: Tensor, logits: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """weighted_statistics with the softmax of the logits over the last axis as weights, in float32."""
+    if trains_on_cpu(maps, logits):
+        mean, deviation = AttentiveStatistics.apply(maps, logits, floor)
+        return mean, deviation
+    return weighted_statistics(single(maps), single(logits).softmax(-1), floor)
+
+
+def plain_statistics(maps: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """statistics in float32."""
+    if trains_on_cpu(maps):
+        mean, deviation = PlainStatistics.apply(maps, floor)
+        return mean, deviation
+    return statistics(single(maps), floor)
+
+
 class StatisticsPooling(nn.Module):
     """Mean and standard deviation over time of each channel (and frequency)."""
 
@@ -50,7 +69,7 @@ class StatisticsPooling(nn.Module):
         self.dim, self.floor = 2 * channels, floor
 
     def forward(self, maps: Tensor) -> Tensor:
-        mean, deviation = statistics(single(maps), self.floor)  # (B, C, T) or (B, C, F, T)
+        mean, deviation = plain_statistics(maps, self.floor)  # (B, C, T) or (B, C, F, T)
         return torch.cat([mean.flatten(1), deviation.flatten(1)], 1)
 
 
@@ -74,30 +93,30 @@ class AttentivePooling(nn.Module):
         self.global_context = global_context
         self.speechbrain = speechbrain
         self.floor = 1e-12 if speechbrain else floor
-        self.linear1 = nn.Conv1d(channels * (3 if global_context else 1), hidden, 1)
-        self.norm = nn.BatchNorm1d(hidden) if speechbrain else None
-        self.linear2 = nn.Conv1d(hidden, channels, 1)
+        self.linear1 = TimeConv(channels * (3 if global_context else 1), hidden, 1)
+        self.norm = TimeNorm(hidden) if speechbrain else None
+        self.linear2 = TimeConv(hidden, channels, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        maps = single(maps).flatten(1, -2)  # (B, C, T), or (B, C, F, T) -> (B, C·F, T)
+        maps = maps.flatten(1, -2)  # (B, C, T), or (B, C, F, T) -> (B, C·F, T)
         hidden = self.hidden_layer(maps)
         if self.norm is not None:
             hidden = self.norm(F.relu(hidden))
-        weights = single(self.linear2(torch.tanh(hidden))).softmax(-1)
-        return torch.cat(weighted_statistics(maps, weights, self.floor), 1)
+        return torch.cat(attentive_statistics(maps, self.linear2(torch.tanh(hidden)), self.floor), 1)
 
     def hidden_layer(self, maps: Tensor) -> Tensor:
         """linear1 of each frame and, with global_context, of the utterance's mean and deviation, which are computed once."""
         if not self.global_context:
             return self.linear1(maps)
         if self.speechbrain:
-            even = torch.full_like(maps, 1 / maps.shape[-1])
-            context = weighted_statistics(maps, even, self.floor)
+            single_maps = single(maps)
+            even = torch.full_like(single_maps, 1 / maps.shape[-1])
+            context = weighted_statistics(single_maps, even, self.floor)
         else:
-            context = statistics(maps, self.floor)
+            context = plain_statistics(maps, self.floor)
         channels, weight = maps.shape[1], self.linear1.weight
         same = F.linear(torch.cat(context, 1), weight[:, channels:, 0], self.linear1.bias)
-        return F.conv1d(maps, weight[:, :channels]) + same.unsqueeze(-1)
+        return self.linear1.of(maps, weight[:, :channels]) + same.unsqueeze(-1)
 
 
 def make_pooling(name: str, channels: int, floor: float = FLOOR) -> StatisticsPooling | AttentivePooling:

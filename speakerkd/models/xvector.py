@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pooling
+from speakerkd.models.timelayers import TimeConv, TimeNorm
 
 CONTEXT = 15  # input frames on which one frame of the last map depends
 
@@ -35,8 +36,8 @@ class FrameLayer(nn.Module):
 
     def __init__(self, channels: int, out: int, width: int, dilation: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(channels, out, width, dilation=dilation)
-        self.norm = nn.BatchNorm1d(out, affine=False)
+        self.conv = TimeConv(channels, out, width, dilation=dilation)
+        self.norm = TimeNorm(out, affine=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.norm(F.relu(self.conv(frames)))  # (B, C, T)
