@@ -14,6 +14,7 @@ from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import FLOOR, at_least, make_pooling
 from speakerkd.models.resnet import conv3x3, make_stage
+from speakerkd.models.timelayers import with_channels_last
 
 SEGMENT = 100  # frames (of 20 ms) over which the context of a mask is averaged
 DILATIONS = (1, 2, 2)
@@ -46,7 +47,7 @@ class Front(nn.Module):
         self.dim = channels * -(-feat_dim // 8)
 
     def forward(self, feats: Tensor) -> Tensor:
-        maps = F.relu(self.norm1(self.conv1(feats.unsqueeze(1))))  # (B, F, T) -> (B, C, F, T)
+        maps = F.relu(self.norm1(with_channels_last(self.conv1(feats.unsqueeze(1)))))  # (B, F, T) -> (B, C, F, T)
         maps = self.layer2(self.layer1(maps))
         return F.relu(self.norm2(self.conv2(maps))).flatten(1, 2)  # (B, C·F/8, T)
 

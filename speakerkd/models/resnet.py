@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import FLOOR, EmbeddingLayers, at_least, make_pooling
+from speakerkd.models.timelayers import PointConv, with_channels_last
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def make_shortcut(channels: int, out: int, stride: tuple[int, int]) -> nn.Sequen
     """The identity if the shape stays the same; otherwise a 1 × 1 convolution and batch norm."""
     if stride == (1, 1) and channels == out:
         return nn.Sequential()
-    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    return nn.Sequential(PointConv(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
 
 class BasicBlock(nn.Module):
@@ -110,7 +111,7 @@ class ResNet(nn.Module):
 
     def forward(self, feats: Tensor) -> Encoded:
         maps = at_least(feats, 1).transpose(1, 2).unsqueeze(1)  # (B, T, F) -> (B, 1, F, T)
-        maps = F.relu(self.norm1(self.conv1(maps)))
+        maps = F.relu(self.norm1(with_channels_last(self.conv1(maps))))
         stages = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             maps = layer(maps)

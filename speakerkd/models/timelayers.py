@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speakerkd.models.blockwise import trains_on_cpu
+
 
 def side_by_side(frames: Tensor) -> bool:
     """Whether a map (B, C, T) on a CPU has the channels of a frame side by side. Exported graphs stay as they are."""
@@ -35,6 +37,20 @@ def parts(maps: Tensor, width: int) -> list[Tensor]:
         )  # one copy, not one for each part
         return [each.transpose(1, 2) for each in together.unbind()]
     return list(maps.split(width, 1))
+
+
+def with_channels_last(maps: Tensor) -> Tensor:
+    """A map (B, C, F, T) that trains on a CPU, with its channels side by side."""
+    return maps.contiguous(memory_format=torch.channels_last) if trains_on_cpu(maps) else maps
+
+
+class PointConv(nn.Conv2d):
+    """nn.Conv2d of 1 x 1. On a CPU it takes its stride before the convolution, because of oneDNN: see TimeConv."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if not trains_on_cpu(maps) or self.stride == (1, 1):
+            return super().forward(maps)
+        return F.conv2d(maps[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
 
 
 class TimeConv(nn.Conv1d):
