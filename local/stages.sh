@@ -23,7 +23,7 @@ for option in stage stop_stage; do
   [ "${!option}" -ge 1 ] && [ "${!option}" -le "$last_stage" ] || fail "--$option ${!option}: the stages are 1 to $last_stage"
 done
 [ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop_stage $stop_stage: give --stop_stage $stage as well"
-for option in nj gpus seed; do [ "${!option}" -ge 0 ] || fail "--$option ${!option} must not be negative"; done
+for option in nj gpus processes seed; do [ "${!option}" -ge 0 ] || fail "--$option ${!option} must not be negative"; done
 [ "$nj" -ge 1 ] || fail "--nj $nj must be 1 or more"
 
 # The stages run in a process of their own, and this one waits for it. So a signal to run.sh ends everything that it started.
@@ -89,7 +89,7 @@ print_lines() { # a text of several lines
 }
 
 train() { # folder, name of the model's conf, name of the method's conf, further options of train.sh
-  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" "${train_set:-data/train_all}" "$1"
+  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --processes "$processes" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" "${train_set:-data/train_all}" "$1"
 }
 
 train_teacher() { # each of them

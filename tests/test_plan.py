@@ -83,6 +83,7 @@ def test_bad_options_are_refused_before_anything_is_loaded(run_sh: Path) -> None
         (("--seed", "0;touch x"), "option --seed takes a whole number, not '0;touch x'"),
         (("--stop_stage", "1", "--nj", "0"), "--nj 0 must be 1 or more"),
         (("--stop_stage", "1", "--gpus", "-1"), "--gpus -1 must not be negative"),
+        (("--stop_stage", "1", "--processes", "-1"), "--processes -1 must not be negative"),
         (("--large_margin", "maybe"), "option --large_margin takes true or false, not 'maybe'"),
         (("extra",), "unexpected argument 'extra'"),
     ):
@@ -252,13 +253,18 @@ def test_stages_make_what_several_teachers_need(run_sh: Path, data: Path) -> Non
         ("waves", ["extract_xvectors.sh", "make_wave_ark.sh"]),
     ):
         done = subprocess.run(
-            [run_sh, *words, "--source", source], env=environment(), capture_output=True, text=True, timeout=100
+            [run_sh, *words, "--source", source, "--processes", "3"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
         assert done.returncode == 0, done.stderr
         asked = [line.split() for line in (recipe / "asked").read_text().splitlines()]
         (recipe / "asked").unlink()
         teacher, *others, student = asked
         assert teacher[0] == student[0] == "train.sh" and teacher[-1] == "exp/xvector_s0"
+        assert all(each[each.index("--processes") + 1] == "3" for each in (teacher, student))
         assert [each[0] for each in others] == made
         crops = "crops_train_originals/xvector.scp" if source == "feats" else "final.pt"
         given = student[student.index("--teacher") + 1]

@@ -6,7 +6,7 @@
 #   ./run.sh --stage 4 --student xvector_small          # another student: conf/model/xvector_small.conf
 #   ./run.sh --stage 4 --kd_type none                   # the student without a teacher
 #   ./run.sh --stage 4 --leave_out ocean                # trained without speechocean762, tested on it as well
-# Defaults here: --teacher campplus --student ecapa_small --kd_type cosine --hear utterance --nj 2
+# Defaults here: --teacher campplus --student ecapa_small --kd_type cosine --hear utterance --nj 2 --processes 2
 # Options of this recipe:
 #   --speech_commands, --speechocean, --librispeech, --common_voice, --folder, --mini ""
 #                              folders of corpora, one at least; ./prepare_data.py --help has the layouts. --mini is the data
@@ -42,6 +42,7 @@ student=ecapa_small
 kd_type=cosine
 hear=utterance
 nj=2
+processes=2
 
 . utils/parse_options.sh
 before_plan() {
