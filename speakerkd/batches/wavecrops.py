@@ -16,7 +16,6 @@ import numpy as np
 
 from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.audio.ranges import REMEDY, WaveRanges
-from speakerkd.batches.columns import read_column, read_counts
 from speakerkd.batches.crops import CropFeatures, Crops, Places
 from speakerkd.batches.ondevice import OnDevice
 from speakerkd.conf import build, read_conf
@@ -24,6 +23,7 @@ from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.frontend import FrontEnd, KaldiFrontEnd
 from speakerkd.feats.source import feature_conf
 from speakerkd.feats.stretch import FrameGrid
+from speakerkd.files.columns import read_column, read_counts
 from speakerkd.files.tables import without_speed
 
 
