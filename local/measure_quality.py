@@ -52,7 +52,9 @@ def agreement(matrix: np.ndarray, speakers: np.ndarray) -> tuple[np.ndarray, int
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     unit = matrix / np.maximum(lengths, 1e-12)
     sums = np.zeros((speakers.max() + 1, matrix.shape[1]))
-    np.add.at(sums, speakers, unit)
+    order = np.argsort(speakers, kind="stable")
+    starts = np.flatnonzero(np.diff(speakers[order], prepend=-1))
+    sums[speakers[order[starts]]] = np.add.reduceat(unit[order], starts, axis=0, dtype=np.float64)
     others = sums[speakers] - unit
     figures = (unit * others).sum(1) / np.maximum(np.linalg.norm(others, axis=1), 1e-12)
     alone = np.bincount(speakers)[speakers] == 1

@@ -46,8 +46,6 @@ def main(argv: list[str]) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     world = start(options.device)
-    if world.device.type == "cpu":
-        keep_memory()
     logging.getLogger().setLevel(logging.INFO if world.first else logging.ERROR)
     chosen = read_method(options)
     with enough_memory(options):
@@ -62,6 +60,8 @@ def main(argv: list[str]) -> None:
             require_loadable(folder)
             logging.info("%s is complete already; remove the folder to train it again", exp_dir)
         else:
+            if world.device.type == "cpu":
+                keep_memory()
             method = build_method(options, chosen, data, teachers, world)
             log_summary(method, data.utterances, data.entries, batches, world, options.amp)
             fit(options, method, data, batches, folder, world)

@@ -4,7 +4,7 @@
 Usage: tests/simulate_statistics.py <part> [simulations per case] [words of a case's name]
   tests/simulate_statistics.py size 600                         # 20 minutes on one core
   tests/simulate_statistics.py size 2000 40 speakers, 3 seeds   # these cases alone
-  tests/simulate_statistics.py coverage 600                     # 10 minutes
+  tests/simulate_statistics.py coverage 600                     # 20 minutes
   tests/simulate_statistics.py grid                             # half a minute
 The figures in the docstring of speakerkd/score/intervals.py are what it printed.
   size      false positives of the test of two equal methods
@@ -42,6 +42,11 @@ SEED_NOISE = {
     "all": (0.3, 0.15, 0.35),
 }
 MAX_NONTARGET = 20000  # so many of the nontarget trials are picked
+# Speakers, utterances of each, nontarget trials at most. minDCF(0.001) wants 24,975 of them or more.
+COVERED = (
+    *((speakers, 5, MAX_NONTARGET) for speakers in (16, 40, 100)),
+    *((40, 6, 10**6), (40, 12, 10**6), (125, 2, 10**6), (125, 5, 10**6)),
+)
 WEIGHTS = (1.0, 1.25, 1.5, 1.75, 2.0)  # of the grid
 
 
@@ -197,10 +202,11 @@ def main() -> None:
         print(f"95 % intervals that hold the truth, in % of {count}: EER, minDCF at {', '.join(map(str, PRIORS))}; and")
         print("the mean number of false alarms at minDCF's threshold")
         for distance in (3.2, 4.6):
-            for speakers, nontarget in ((16, MAX_NONTARGET), (40, MAX_NONTARGET), (100, MAX_NONTARGET), (100, 10**6)):
-                population, rng = Population(speakers, 5, distance, nontarget), np.random.default_rng(8)
-                trials = min(nontarget, 25 * speakers * (speakers - 1) // 2)
-                name = f"EER {100 * population.truth()[0]:.1f} %, {speakers} speakers x 5, {trials} nontarget trials"
+            for speakers, utterances, nontarget in COVERED:
+                population, rng = Population(speakers, utterances, distance, nontarget), np.random.default_rng(8)
+                trials = min(nontarget, utterances**2 * speakers * (speakers - 1) // 2)
+                eer_in_percent = f"EER {100 * population.truth()[0]:.1f} %"
+                name = f"{eer_in_percent}, {speakers} speakers x {utterances}, {trials} nontarget trials"
                 if wanted not in name:
                     continue
                 means = np.mean([holds(population, rng) for _ in range(count)], 0)

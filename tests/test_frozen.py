@@ -13,7 +13,7 @@ from speakerkd.kd.teacher import NetTeacher
 from speakerkd.models import SpeakerNet, make_net
 from speakerkd.models.folding import NORMS, fold_batch_norms
 from speakerkd.models.frozen import Frozen
-from speakerkd.models.frozenlayers import Ends
+from speakerkd.models.frozenlayers import Ends, Norm
 from speakerkd.models.frozenparts import FrozenAttention, FrozenStatistics
 from speakerkd.models.pooling import make_pooling
 
@@ -132,6 +132,27 @@ def test_norms_are_folded_where_nothing_else_reads_the_layer(tmp_path: Path) -> 
     assert isinstance(resnet.encoder, nn.Module)
     fold_batch_norms(resnet.encoder, DIM)
     assert not any(isinstance(each, NORMS) for each in resnet.encoder.modules())
+
+
+@pytest.mark.parametrize(("name", "left"), [("xvector", 1), ("xvector_attentive", 2)])
+@torch.no_grad()
+def test_norms_behind_a_relu_are_folded_into_the_next_layer_if_no_stage_is_read(
+    name: str, left: int, tmp_path: Path
+) -> None:
+    """What is left: the norm between the affine layers, and the one before attentive pooling."""
+    net = trained(name, tmp_path)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.uniform_(-1, 2)
+            module.running_var.uniform_(1e-3, 4)
+    frozen = Frozen(net, stages=False)
+    assert [sum(isinstance(each, Norm) for each in given.modules()) for given in (frozen, Frozen(net))] == [left, 6]
+    feats = batch(LENGTHS)
+    expected = alone(net, feats, LENGTHS)
+    for found in (alone(frozen, feats, LENGTHS), frozen(feats, LENGTHS).embedding):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    half = Frozen(net, half=torch.bfloat16, stages=False)
+    assert sum(isinstance(each, Norm) for each in half.modules()) == 6
 
 
 @pytest.mark.parametrize("name", ["xvector", "campplus", "ecapa_speechbrain"])

@@ -1,5 +1,6 @@
 """Augmentation on the fly: drawn from the crop's seed, at the SNRs asked for; teachers hear the crop as they are told to."""
 
+import hashlib
 import signal
 import subprocess
 import time
@@ -21,6 +22,8 @@ from speakerkd.batches.crops import Places
 from speakerkd.batches.dataset import Batches, View
 from speakerkd.batches.utterances import Utterances
 from speakerkd.batches.wavecrops import WaveCrops
+from speakerkd.files import blocks, numbering, stored
+from speakerkd.files.tables import write_table
 from speakerkd.kd.find_teacher import find_teacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net, save_net
@@ -67,6 +70,84 @@ def test_folders_of_noise_and_rooms_are_drawn_from(tmp_path: Path) -> None:
     augmenter = Augmenter(drawn._sources.files, 16000)
     for seed, text in enumerate(texts):
         assert np.array_equal(drawn(wave, seed, "s0"), augmenter(wave, text))
+
+
+def tables(folder: Path, speakers: bool, lengths: str, count: int = 40) -> Path:
+    """The tables alone, of recordings at two speeds."""
+    folder.mkdir()
+    names = sorted(f"{speed}s{number % 5}-{number:03}" for number in range(count) for speed in ("", "sp0.9-"))
+    write_table(folder / "waves.scp", {name: f"/a/wave.{i % 3}.ark:{17 * i}" for i, name in enumerate(names)})
+    if speakers:
+        write_table(folder / "utt2spk", {name: name.rpartition("-")[0] for name in names})
+    if lengths == "samples":
+        write_table(folder / "utt2num_samples", {name: 16000 + 997 * i for i, name in enumerate(names)})
+    else:
+        write_table(folder / "utt2dur", {name: f"{1 + 0.061 * i:.3f}" for i, name in enumerate(names)})
+    return folder
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("speakers", "lengths", "digest"),
+    [
+        (True, "samples", "59f22e598a21dc63"),
+        (True, "seconds", "61861b6503933b35"),
+        (False, "samples", "e89f28ac3545fe1f"),
+        (False, "seconds", "c6f95019c18ad298"),
+    ],
+)
+def test_babble_is_that_of_before_the_tables_were_flat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool, speakers: bool, lengths: str, digest: str
+) -> None:
+    """The digests are of the code that read the tables as dictionaries."""
+    if kept:
+        monkeypatch.setattr(stored, "SMALL", 0)
+    folder = tables(tmp_path / "d", speakers, lengths)
+    conf = AugmentConf(probability=1.0, kinds=("babble", "noise+babble"))
+    for _ in range(2):
+        drawn = OnTheFly(conf, folder, 16000)
+        texts = [drawn.draw(2.0, seed, f"s{seed % 6}") for seed in range(300)]
+        assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == digest
+    assert drawn.said.endswith(f"babble: {5 if speakers else 40} speakers of {folder}, for there is no --musan")
+    files = drawn._sources.files
+    assert files["sp0.9-s0-000"] == "/a/wave.1.ark:680" and "s9" not in files and len(list(files)) == 80
+    assert [each.name for each in drawn._sources.speech["s0" if speakers else "s0-005"]][-1] == (
+        "sp0.9-s0-035" if speakers else "sp0.9-s0-005"
+    )
+
+
+def test_babble_takes_few_bytes_per_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "SMALL", 0)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
+    monkeypatch.setattr(numbering, "PART", 1 << 12)
+    folder, count = tables(tmp_path / "d", True, "samples", 10_000), 20_000
+    used = []
+    for _ in range(2):
+        tracemalloc.start()
+        OnTheFly(AugmentConf(kinds=("babble",)), folder, 16000)
+        used.append(tracemalloc.get_traced_memory()[1] / count)
+        tracemalloc.stop()
+    assert used[0] < 60 and used[1] < 5, "bytes; as dictionaries they took 600"
+
+
+def test_babble_needs_lengths_two_talkers_and_ids_of_its_own(tmp_path: Path) -> None:
+    conf = AugmentConf(kinds=("babble",))
+    folder = tables(tmp_path / "d", True, "samples", 1)
+    with pytest.raises(ValueError, match="babble needs two speakers or more"):
+        OnTheFly(conf, folder, 16000)
+    folder = tables(tmp_path / "e", True, "samples")
+    write_wav(tmp_path / "rirs/simulated_rirs/smallroom/R/r.wav", np.eye(1, 300, 5)[0])
+    rirs = AugmentConf(kinds=("babble", "reverb"), rirs=str(tmp_path / "rirs"), rooms=("smallroom",))
+    taken = next(iter(OnTheFly(rirs, folder, 16000)._sources.files.maps[0]))  # type: ignore[attr-defined]
+    for name in ("waves.scp", "utt2spk", "utt2num_samples"):
+        with open(folder / name) as file:
+            lines = [f"{taken} {line.split()[1]}\n" if number == 0 else line for number, line in enumerate(file)]
+        (folder / name).write_text("".join(sorted(lines)))
+    with pytest.raises(ValueError, match=f"its id {taken} is taken by an utterance"):
+        OnTheFly(rirs, folder, 16000)
+    (folder / "utt2num_samples").unlink()
+    with pytest.raises(ValueError, match="neither utt2num_samples nor utt2dur"):
+        OnTheFly(conf, folder, 16000)
 
 
 def batches(folder: Path, conf: AugmentConf = ALWAYS, **changes: object) -> Batches:
@@ -134,8 +215,7 @@ def test_what_the_teacher_hears(tmp_path: Path, hear_clean: bool, hear_frames: i
         clean = crops.wave(entry, first, length)
         seed = int(places[0].seeds[number] >> np.uint64(1))
         noisy = crops._augment(clean, seed, f"s{entry % 3}")
-        talker = crops._talkers[crops._talker_of[entry]]
-        noisy = crops._augment(clean, seed, talker)
+        noisy = crops._augment(clean, seed, crops.talker(entry))
         assert np.array_equal(heard[number].numpy(), ear(clean if hear_clean else noisy))
         at = (start - first) * SHIFT
         rows = crops._fbank(noisy[at : at + 19 * SHIFT + LENGTH])

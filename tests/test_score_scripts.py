@@ -256,7 +256,9 @@ def test_a_note_says_that_nontarget_trials_are_few_for_a_prior() -> None:
     assert note.startswith("minDCF(0.001): 3000 nontarget trials are few. One false alarm adds 0.33 to it, so")
     assert note.endswith("interval too narrow. Take 24975 nontarget trials or more.")
     assert len(interval_notes(row | {"nontarget": 2000})) == 2  # of minDCF(0.01) too
-    assert not interval_notes(row | {"nontarget": 24975})
+    (note,) = interval_notes(row | {"nontarget": 24975})
+    assert "holds the truth in 90 to 95 % of cases" in note and "Take 99900 or more" in note
+    assert not interval_notes(row | {"nontarget": 99900})
     assert not interval_notes(row | {"eer_low": float("nan"), "num_bootstrap": 0})[1:]
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from speakerkd.batches import columns
-from speakerkd.batches.columns import read_column, read_counts
 from speakerkd.batches.dataset import Batches, View
 from speakerkd.batches.utterances import Utterances, hold_out
-from speakerkd.files import blocks, scplines, stored
+from speakerkd.files import blocks, columns, numbering, scplines, stored
+from speakerkd.files.columns import read_column, read_counts, read_seconds
 from speakerkd.files.kaldi import ArkWriter, Scp
 from speakerkd.files.names import Names, places
+from speakerkd.files.numbering import Numbering, by_number, places_of, taken
 from speakerkd.files.tables import write_data_dir, write_table
 from speakerkd.files.vectors import read_vectors
+from tools.benchmarks.opening import make_data
 
 Patch = pytest.MonkeyPatch
 
@@ -60,6 +62,9 @@ def in_small_blocks(patch: Patch) -> None:
     patch.setattr(blocks, "BLOCK", 70)
     patch.setattr("speakerkd.files.names.BLOCK", 7)
     patch.setattr("speakerkd.files.vectors.BLOCK", 4)
+    for name, few in (("WAITING", 5), ("PART", 7)):
+        patch.setattr(numbering, name, few)
+    patch.setattr("speakerkd.batches.utterances.PART", 7)
 
 
 def from_the_cache(patch: Patch) -> None:
@@ -275,6 +280,66 @@ def test_places_of_sorted_names() -> None:
     assert places(Names.of(["a", "b", "c", "e", "é", "ü"]), there).tolist() == [0, -1, 1, -1, 3, -1]
     assert places(there, there).tolist() == [0, 1, 2, 3]
     assert there[-1] == "é" and there[1:3] == ["c", "d"] and there.find("d") == 2 and there.find("b") == -1
+
+
+@pytest.mark.parametrize("waiting", [1, 9, 1000])
+@pytest.mark.parametrize("distinct", [1, 6, 300])
+def test_numbering_is_that_of_sorted_names(monkeypatch: Patch, waiting: int, distinct: int) -> None:
+    """Names of many lengths, in parts; later ones belong before, between and behind earlier ones."""
+    monkeypatch.setattr(numbering, "WAITING", waiting)
+    monkeypatch.setattr(numbering, "PART", 50)
+    rng = np.random.default_rng(waiting + distinct)
+    known = [f"{'x' * int(rng.integers(9))}{number}ä".encode() for number in range(distinct)]
+    lines = [known[number] for number in np.repeat(rng.integers(distinct, size=200), rng.integers(1, 4, 200))]
+    numbered, sink, first = Numbering(), stored.Sink(), 0
+    while first < len(lines):
+        last = first + int(rng.integers(1, 40))
+        numbered.add(np.array(lines[first:last]))
+        first = last
+    number = np.concatenate(numbered.finish(sink))
+    arrays = sink.finish()
+    expected, inverse = np.unique(lines, return_inverse=True)
+    assert list(Names(arrays["text"], arrays["ends"])) == [each.decode() for each in expected.tolist()]
+    assert number.dtype == np.int32 and np.array_equal(number, inverse)
+    order, starts = by_number(number)
+    assert np.array_equal(order, np.argsort(inverse, kind="stable"))
+    assert np.array_equal(starts, np.searchsorted(np.sort(inverse), np.arange(len(expected) + 1)))
+    assert np.array_equal(taken(number, order), np.sort(inverse))
+    assert np.array_equal(places_of(number % 2 == 0), np.flatnonzero(inverse % 2 == 0))
+
+
+def test_the_first_opening_takes_few_bytes_per_utterance(tmp_path: Path, monkeypatch: Patch) -> None:
+    """At 10 million utterances it was 1 GB. The parts are scaled down with the data, so that they weigh the same."""
+    originals, copies = 4000, 9
+    make_data(tmp_path, originals)
+    monkeypatch.setattr(stored, "SMALL", 0)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
+    monkeypatch.setattr(numbering, "WAITING", 1 << 11)
+    monkeypatch.setattr(numbering, "PART", 1 << 12)
+    monkeypatch.setattr("speakerkd.batches.utterances.PART", 1 << 12)
+    used = []
+    for _ in range(2):
+        tracemalloc.start()
+        Utterances(tmp_path)
+        used.append(tracemalloc.get_traced_memory()[1] / (originals * copies))
+        tracemalloc.stop()
+    assert used[0] < 30, "bytes; it was 74 when all lines' names were sorted together"
+    assert used[1] < 3, "what is kept is mapped"
+
+
+def test_seconds_are_those_of_utt2dur(tmp_path: Path) -> None:
+    (tmp_path / "wav.scp").write_text("a /a.wav\nb /b.wav\n")
+    scp, table = Scp(tmp_path / "wav.scp"), tmp_path / "utt2dur"
+    table.write_text("a 1.25\nb 0.1\n")
+    assert read_seconds(table, scp).tolist() == [1.25, 0.1]
+    for text, message in (
+        ("a 1.25\nb long\n", ":2: 'long' is not a number of seconds"),
+        ("a 1.25\nb nan\n", ":2: 'nan' is not a number of seconds"),
+        ("a 1.25\n", "1 lines, wav.scp has 2"),
+    ):
+        table.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_seconds(table, scp)
 
 
 def test_the_benchmark_opens_a_small_one(tmp_path: Path) -> None:

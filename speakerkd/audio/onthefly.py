@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.audio.augment import Augmenter
+from speakerkd.audio.babble import add_babble
 from speakerkd.audio.draws import KINDS, DrawConf, check_draws, pick
 from speakerkd.audio.sounds import gather_sounds
 from speakerkd.audio.sourcedir import SourceDir
 from speakerkd.conf import opt
-from speakerkd.files.tables import read_table, table_lines
+from speakerkd.files.tables import table_lines
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ class OnTheFly:
     def __init__(self, conf: AugmentConf, folder: Path, rate: int) -> None:
         self.conf, self._rate = conf, rate
         kinds = {part for kind in conf.kinds for part in kind.split("+")}
-        self._sources = gather_sounds(babble_source(folder, rate, babble="babble" in kinds and not conf.musan), kinds,
-                                       conf.musan, conf.rirs, conf.rooms)  # fmt: skip
+        here = {"babble"} if "babble" in kinds and not conf.musan else set()
+        nothing = SourceDir(folder, {}, None, None, {}, {}, None, None, {})
+        self._sources = gather_sounds(nothing, kinds - here, conf.musan, conf.rirs, conf.rooms)
+        if here:
+            add_babble(folder, rate, self._sources)
         self.said = "; ".join(f"{kind}: {text}" for kind, text in self._sources.said.items())
         self._augmenter = Augmenter(self._sources.files, rate)
 
@@ -58,25 +62,6 @@ class OnTheFly:
         for kind in pick(draw, self.conf.kinds).split("+"):
             words += KINDS[kind](draw, seconds, talker, self._sources, self.conf)
         return " ".join(words)
-
-
-def babble_source(folder: Path, rate: int, babble: bool) -> SourceDir:
-    """The training directory as a source of babble: its wave archive, or otherwise its recordings."""
-    if not babble:
-        return SourceDir(folder, {}, None, None, {}, {}, None, None, {})
-    archived = (folder / "waves.scp").exists()
-    waves = read_table(folder / ("waves.scp" if archived else "wav.scp"))
-    table = folder / "utt2num_samples"
-    if table.exists():
-        seconds = {key: int(count) / rate for key, count in read_table(table, 2).items()}
-    elif (folder / "utt2dur").exists():
-        seconds = {key: float(text) for key, text in read_table(folder / "utt2dur", 2).items()}
-    else:
-        raise ValueError(
-            f"{folder} has neither utt2num_samples nor utt2dur, which babble needs; local/make_wave_ark.sh"
-        )
-    speakers = read_table(folder / "utt2spk", 2) if (folder / "utt2spk").exists() else None
-    return SourceDir(folder, waves, None, speakers, {}, {}, seconds, None, {}, seconds)
 
 
 def check_not_twice(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -38,12 +38,12 @@ class Sound(NamedTuple):
 class SoundSources:
     """The sounds that augmentation may add, of each kind."""
 
-    files: dict[str, str] = field(default_factory=dict)  # aug.scp
+    files: MutableMapping[str, str] = field(default_factory=dict)  # aug.scp
     rooms: list[list[str]] = field(default_factory=list)  # for each size
     noises: list[Sound] = field(default_factory=list)
     music: list[Sound] = field(default_factory=list)
-    speech: dict[str, list[Sound]] = field(default_factory=dict)  # by talker
-    talkers: list[str] = field(default_factory=list)  # those of `speech`
+    speech: Mapping[str, Sequence[Sound]] = field(default_factory=dict)  # by talker
+    talkers: Sequence[str] = ()  # those of `speech`, sorted
     said: dict[str, str] = field(default_factory=dict)  # kind -> where its sounds come from, for the log
 
 
@@ -67,7 +67,7 @@ def gather_sounds(source: SourceDir, kinds: set[str], musan: str, rirs: str, roo
         sources.said["babble"] = f"{len(sources.speech)} recordings of {musan}"
     elif "babble" in kinds:
         sources.speech = list_speech(source, sources)
-        sources.said["babble"] = f"{len(sources.speech)} speakers of {source.folder}, for there is no --musan"
+        sources.said["babble"] = said_of_babble(len(sources.speech), source.folder)
     sources.talkers = sorted(sources.speech)
     return sources
 
@@ -143,6 +143,14 @@ def list_speech(source: SourceDir, sources: SoundSources) -> dict[str, list[Soun
         speech.setdefault(source.talker(utt), []).append(Sound(recording, seconds, start, end))
         if sources.files.setdefault(recording, source.wav_scp[recording]) != source.wav_scp[recording]:
             raise ValueError(f"{source.folder}/aug.scp: {recording} is a recording of wav.scp too; rename one of them")
-    if len(speech) < 2:
-        raise ValueError(f"{source.folder}: babble needs two speakers or more; give --musan, or --kinds without babble")
+    check_talkers(len(speech), source.folder)
     return speech
+
+
+def check_talkers(count: int, folder: Path) -> None:
+    if count < 2:
+        raise ValueError(f"{folder}: babble needs two speakers or more; give --musan, or --kinds without babble")
+
+
+def said_of_babble(count: int, folder: Path) -> str:
+    return f"{count} speakers of {folder}, for there is no --musan"

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from speakerkd.batches.batch import Batch
-from speakerkd.batches.columns import read_counts
 from speakerkd.feats.frontend import FrontEnd
+from speakerkd.files.columns import read_counts
 from speakerkd.files.kaldi import Scp
 
 

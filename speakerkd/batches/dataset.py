@@ -18,6 +18,7 @@ from speakerkd.batches.crops import Places
 from speakerkd.batches.ondevice import hide
 from speakerkd.batches.speakerorder import SpeakerOrder
 from speakerkd.batches.utterances import Utterances
+from speakerkd.files.numbering import by_number, starts, taken
 
 CROP_STREAM = 1 << 20  # of random numbers; views have 6 each, from 0 on
 
@@ -80,7 +81,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         self._share = slice(rank * self.batch_size // world_size, (rank + 1) * self.batch_size // world_size)
         self._epoch = -1
         self._permutation: np.ndarray = np.zeros(0, np.int64)
-        self.short = int((utterances.frames[entries] < max(self.lengths, default=0)).sum())
+        self.short = int((taken(utterances.frames, entries) < max(self.lengths, default=0)).sum())
 
     def __getitem__(self, step: int) -> Batch:
         epoch, groups = self._groups_of(step)
@@ -168,14 +169,12 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
 def _grouped(group_of: np.ndarray, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(entries sorted by group, the start of each group and the end). Groups are renumbered without gaps."""
-    groups = group_of[entries]
+    groups = taken(group_of, entries)
     if (groups[1:] >= groups[:-1]).all():
-        order = entries
-    else:
-        order = entries[np.argsort(groups, kind="stable")]
-        groups = group_of[order]
-    changes = np.flatnonzero(groups[1:] != groups[:-1]).astype(np.int32)
-    return order, np.concatenate([[0], changes + 1, [len(order)]], dtype=np.int32)
+        return entries, starts(groups)
+    del groups
+    places, first = by_number(taken(group_of, entries))
+    return taken(entries, places), first
 
 
 def uniform(seed: int, epoch: int, numbers: np.ndarray, stream: int) -> np.ndarray:

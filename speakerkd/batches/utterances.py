@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from speakerkd.batches.attached import Attached, Originals, attach
-from speakerkd.batches.columns import Column, read_column
 from speakerkd.batches.crops import ArkCrops, Crops, NoCrops
 from speakerkd.batches.places import CropVectors, crop_vectors, may_be_crops
 from speakerkd.batches.wavecrops import WaveCrops
 from speakerkd.conf import first_few
+from speakerkd.files.columns import Column, read_column
+from speakerkd.files.numbering import PART, places_of, taken
 from speakerkd.files.stored import Sink, stored
 from speakerkd.files.tables import without_speed
 
@@ -54,8 +55,18 @@ class Utterances:
             return originals.number
 
         def make(sink: Sink) -> None:
-            pairs = originals.number.astype(np.int64) * len(self.speakers) + labels
-            sink.add("group", np.unique(pairs, return_inverse=True)[1].astype(np.int32))
+            parts = [slice(first, first + PART) for first in range(0, len(labels), PART)]
+            distinct = np.unique(np.concatenate([runs(part)[0] for part in parts]))
+            for part in parts:
+                pairs, run = runs(part)
+                sink.add("group", np.searchsorted(distinct, pairs).astype(np.int32)[run])
+
+        def runs(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            """(the pair of original and speaker of each run of equal ones, the run of each entry)."""
+            pairs = originals.number[part].astype(np.int64) * len(self.speakers) + labels[part]
+            begins = np.ones(len(pairs), bool)
+            begins[1:] = pairs[1:] != pairs[:-1]
+            return pairs[begins], np.cumsum(begins) - 1
 
         sources: list[str | Path] = [self.scp.path, self.folder / "utt2spk", self.folder / "utt2uniq"]
         return stored(self.folder, f"groups.of.{Path(self.scp.path).name}", sources, ("group",), make)["group"]
@@ -116,14 +127,15 @@ def hold_out(utterances: Utterances, count: int, seed: int) -> tuple[np.ndarray,
             f"--valid-speakers={count}: from 2 to {len(people) - 2} of {len(people)} speakers can be held out"
         )
     held = np.isin(person_of, np.random.default_rng(seed).permutation(len(people))[:count])
-    away = held[utterances.labels]
+    away = taken(held, utterances.labels)
     valid = np.flatnonzero(away & utterances.original)
     if len(valid) == 0:
         raise ValueError(
             f"{utterances.folder}: the speakers held out have no original utterance: {first_few(names[held])}"
         )
     speakers = utterances.labels[valid]
-    number = np.cumsum(~held) - 1
-    utterances.labels = np.where(away, -1, number[utterances.labels]).astype(np.int32)
+    number = (np.cumsum(~held) - 1).astype(np.int32)
+    utterances.labels = taken(number, utterances.labels)
+    utterances.labels[away] = -1
     utterances.speakers = tuple(names[~held].tolist())
-    return np.flatnonzero(~away).astype(np.int32), valid, speakers
+    return places_of(~away), valid, speakers

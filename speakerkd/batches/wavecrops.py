@@ -9,14 +9,13 @@ The waves are those of waves.scp (local/make_wave_ark.sh), or otherwise the WAV 
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from speakerkd.audio.onthefly import AugmentConf, OnTheFly, check_not_twice
 from speakerkd.audio.ranges import REMEDY, WaveRanges
-from speakerkd.batches.columns import read_column, read_counts
 from speakerkd.batches.crops import CropFeatures, Crops, Places
 from speakerkd.batches.ondevice import OnDevice
 from speakerkd.conf import build, read_conf
@@ -24,6 +23,7 @@ from speakerkd.feats.fbank import Fbank, FbankConf
 from speakerkd.feats.frontend import FrontEnd, KaldiFrontEnd
 from speakerkd.feats.source import feature_conf
 from speakerkd.feats.stretch import FrameGrid
+from speakerkd.files.columns import read_column, read_counts
 from speakerkd.files.tables import without_speed
 
 
@@ -54,8 +54,8 @@ class WaveCrops:
             )
         self._front_ends: dict[str, FrontEnd] = {}
         self._augment: OnTheFly | None = None
-        self._talkers: list[str] = []
-        self._talker_of = np.zeros(0, np.int32)  # entry -> the number of its talker
+        self._speakers: Sequence[str] = ()
+        self._speaker_of: np.ndarray | range = range(0)  # entry -> the number of its speaker
         self.hear_clean = False  # true: teachers hear crops without augmentation
         self.hear_frames = 0  # >0: teachers hear longer crops of this many frames
         self.later: OnDevice | None = None  # makes the features on the device that trains
@@ -101,7 +101,11 @@ class WaveCrops:
         return min(max(start - (heard_length - length) // 2, 0), latest)
 
     def _changed(self, wave: np.ndarray, seed: int, entry: int) -> np.ndarray:
-        return self._augment(wave, seed, self._talkers[self._talker_of[entry]]) if self._augment else wave
+        return self._augment(wave, seed, self.talker(entry)) if self._augment else wave
+
+    def talker(self, entry: int) -> str:
+        """The person who speaks: the speaker before any change of speed; without utt2spk, the utterance."""
+        return without_speed(self._speakers[self._speaker_of[entry]])
 
     def augment(self, conf: AugmentConf) -> str:
         """Makes all crops augmented, except those of clean views. Says where the sounds come from."""
@@ -110,10 +114,9 @@ class WaveCrops:
         utt2spk = self.folder / "utt2spk"
         if utt2spk.exists():
             speakers = read_column(utt2spk, self.scp)
-            self._talkers, self._talker_of = list(map(without_speed, speakers.names)), speakers.number
+            self._speakers, self._speaker_of = speakers.names, speakers.number
         else:
-            self._talkers = list(map(without_speed, self.scp))
-            self._talker_of = np.arange(len(self.scp))
+            self._speakers, self._speaker_of = self.scp.names, range(len(self.scp))
         return self._augment.said
 
     def rows(self, entry: int, start: int = 0, stop: int | None = None) -> np.ndarray:

@@ -4,6 +4,7 @@ On a CPU in float32 ONNX Runtime is faster than PyTorch for most nets (tools/REA
 utterance at a time, so the pieces of a batch need not be padded. The vectors are the same up to rounding.
 """
 
+import copy
 import importlib.util
 import logging
 import tempfile
@@ -17,6 +18,7 @@ from speakerkd.foreign.onnx_export import MIN_FRAMES, check_exportable, cosines,
 from speakerkd.foreign.onnxencoder import OnnxEncoder
 from speakerkd.models.base import SpeakerNet
 from speakerkd.models.extract import Encode, NetEncoder
+from speakerkd.models.folding import fold_into_next
 
 ENGINES = ("auto", "torch", "onnx")
 WORTH = 500  # utterances of a job from which on `auto` takes ONNX Runtime: the export takes up to 5 seconds
@@ -32,9 +34,12 @@ class OnnxNetEncoder:
     def __init__(self, net: SpeakerNet, plain: Encode, threads: int = 1) -> None:
         """plain: the same net in PyTorch, for pieces that are too short for the graph."""
         self._plain = plain
+        folded = copy.deepcopy(net).cpu().float().eval()
+        assert isinstance(folded.encoder, torch.nn.Module)
+        fold_into_next(folded.encoder)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "net.onnx"
-            write_onnx(net, path, False, {})
+            write_onnx(folded, path, False, {})
             self._graph = OnnxEncoder(path, net.feat_dim, threads=threads)
 
     def __call__(self, pieces: Sequence[np.ndarray]) -> np.ndarray:

@@ -34,7 +34,7 @@ class Encode(Protocol):
 
 class NetEncoder:
     def __init__(self, net: SpeakerNet, device: torch.device, half: torch.dtype | None = None) -> None:
-        self._net, self._device = Frozen(net, device, half), device
+        self._net, self._device = Frozen(net, device, half, stages=False), device
         self.mixes, self.frames = self._net.mixes, BATCH.get(device.type, BATCH["cpu"])
 
     @torch.inference_mode()

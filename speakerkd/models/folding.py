@@ -1,12 +1,17 @@
-"""Folds batch norms into the layer before them. This saves a pass over the maps; the result is the same up to rounding."""
+"""Folds batch norms into a layer beside them. This saves a pass over the maps; the result is the same up to rounding."""
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from speakerkd.models.frozenlayers import affine
+from speakerkd.models.pooling import StatisticsPooling
+from speakerkd.models.xvector import XVector
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 TRIAL_FRAMES = 64
@@ -32,6 +37,35 @@ def fold_batch_norms(net: nn.Module, feat_dim: int) -> int:
         parent, _, name = names[norm].rpartition(".")
         setattr(net.get_submodule(parent), name, nn.Identity())
     return len(pairs)
+
+
+@torch.no_grad()
+def fold_into_next(net: nn.Module) -> None:
+    """Folds, in place, the norms of an x-vector's frame layers into the layer after each; other nets stay as they are.
+
+    A ReLU lies between these norms and the layer before them. The layers after them don't pad their input, so the
+    embedding is the same up to rounding. The stages are then maps before the norm.
+    """
+    if not isinstance(net, XVector):
+        return
+    layers = [net.frame1, net.frame2, net.frame3, net.frame4, net.frame5]
+    for layer, following in pairwise(layers):
+        scale, shift = affine(layer.norm)
+        layer.norm = nn.Identity()  # type: ignore[assignment]
+        _take_in(following.conv, scale.unsqueeze(1), shift.unsqueeze(1))
+    if isinstance(net.pooling, StatisticsPooling):
+        scale, shift = affine(net.frame5.norm)
+        net.frame5.norm = nn.Identity()  # type: ignore[assignment]
+        net.pooling.floor = net.pooling.floor / scale.square()  # the floor of each channel's variance before the norm
+        _take_in(net.embedding.linear1, torch.cat([scale, scale]), torch.cat([shift, torch.zeros_like(shift)]))
+
+
+def _take_in(layer: nn.Conv1d | nn.Linear, scale: Tensor, shift: Tensor) -> None:
+    """The layer then takes x instead of scale · x + shift, which have a value for each input channel."""
+    assert layer.bias is not None
+    weight = layer.weight.double()
+    layer.bias.copy_(layer.bias + (weight * shift).flatten(1).sum(1))
+    layer.weight.copy_(weight * scale)
 
 
 def foldable(net: nn.Module, feats: Tensor) -> list[tuple[Any, Any]]:

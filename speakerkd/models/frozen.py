@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from speakerkd.models.base import Encoded, SpeakerNet
 from speakerkd.models.campplus import CAMPPlus, DenseBlock
 from speakerkd.models.ecapa import ECAPA, ConvLayer, SqueezeExcitation
-from speakerkd.models.folding import NORMS, fold_batch_norms
+from speakerkd.models.folding import NORMS, fold_batch_norms, fold_into_next
 from speakerkd.models.frozenlayers import Conv, Ends, Frame, Norm
 from speakerkd.models.frozenparts import FrozenAttention, FrozenBlock, FrozenDense, FrozenGate, FrozenStatistics
 from speakerkd.models.pooling import AttentivePooling, StatisticsPooling
@@ -29,14 +29,22 @@ SHORTEST = 32  # frames; a model may repeat shorter utterances, so they never sh
 class Frozen(nn.Module):
     """Called like the net: features (B, T, F) -> Encoded. The net itself does not change."""
 
-    def __init__(self, net: SpeakerNet, device: torch.device | None = None, half: torch.dtype | None = None) -> None:
-        """half: the type of the convolutions' weights and maps; None: float32 throughout."""
+    def __init__(
+        self,
+        net: SpeakerNet,
+        device: torch.device | None = None,
+        half: torch.dtype | None = None,
+        stages: bool = True,
+    ) -> None:
+        """half: the type of the convolutions' weights and maps; None: float32 throughout. stages: whether they are read."""
         super().__init__()
         encoder = copy.deepcopy(net.encoder)
         assert isinstance(encoder, nn.Module)
         encoder = encoder.eval().requires_grad_(False)
         if device is not None:
             encoder = encoder.to(device)
+        if half is None and not stages:  # half precision needs maps whose mean is near 0
+            fold_into_next(encoder)
         fold_batch_norms(encoder, net.feat_dim)
         self.dim, self.feat_dim, self._half = net.dim, net.feat_dim, half
         self._ends = Ends()

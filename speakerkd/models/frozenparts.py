@@ -12,7 +12,7 @@ from speakerkd.models.pooling import AttentivePooling, StatisticsPooling, single
 from speakerkd.models.resnet import BasicBlock, Bottleneck
 
 
-def statistics(maps: Tensor, ends: Ends, floor: float) -> tuple[Tensor, Tensor]:
+def statistics(maps: Tensor, ends: Ends, floor: float | Tensor) -> tuple[Tensor, Tensor]:
     """Like pooling.statistics: mean and deviation over the last axis. Two passes are twenty times as fast as torch.var."""
     count = ends.count(maps)
     mean = ends.silence(maps).sum(-1) / count

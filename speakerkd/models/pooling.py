@@ -29,7 +29,7 @@ def single(maps: Tensor) -> Tensor:
     return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps
 
 
-def statistics(maps: Tensor, floor: float = FLOOR) -> tuple[Tensor, Tensor]:
+def statistics(maps: Tensor, floor: float | Tensor = FLOOR) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the last axis (n - 1, as in published nets; 0 for a single frame)."""
     mean = maps.mean(-1)
     # Not maps.var, which takes several times as long. The variance has no slope in the mean, so the mean is a constant here.
@@ -66,7 +66,8 @@ class StatisticsPooling(nn.Module):
 
     def __init__(self, channels: int, floor: float = FLOOR) -> None:
         super().__init__()
-        self.dim, self.floor = 2 * channels, floor
+        self.dim = 2 * channels
+        self.floor: float | Tensor = floor  # a tensor: of each channel
 
     def forward(self, maps: Tensor) -> Tensor:
         mean, deviation = plain_statistics(maps, self.floor)  # (B, C, T) or (B, C, F, T)

@@ -17,6 +17,7 @@ from speakerkd.score.trials import Speakers
 FEW_SPEAKERS = 40
 FEW_SPEAKERS_FOR_MIN_DCF = 100
 COARSE = 0.04  # what one false alarm adds to a minDCF; above it the interval is too narrow (intervals.py)
+FINE = 0.01  # the same; from here down the interval of minDCF(0.001) is no worse than that of the others
 
 Row = dict[str, str | int | float]
 
@@ -155,13 +156,18 @@ def interval_notes(row: Row) -> list[str]:
             f"{count} test speakers are few for minDCF: its value is too low on average, and a 95 % interval of "
             f"minDCF({PRIORS[-1]:g}) holds the truth in less than 95 % of cases, about 90 %."
         )
-    for prior in PRIORS:
+    for prior in PRIORS if count and not math.isnan(float(row["eer_low"])) else ():
         odds = (1 - prior) / prior  # one false alarm costs as much as so many targets' part of the misses
-        if count and not math.isnan(float(row["eer_low"])) and int(row["nontarget"]) < odds / COARSE:
+        if int(row["nontarget"]) < odds / COARSE:
             lines.append(
                 f"minDCF({prior:g}): {row['nontarget']} nontarget trials are few. One false alarm adds "
                 f"{odds / int(row['nontarget']):.2f} to it, so the best threshold allows hardly any, the value is too low "
                 f"and its 95 % interval too narrow. Take {math.ceil(odds / COARSE)} nontarget trials or more."
+            )
+        elif prior == PRIORS[-1] and count >= FEW_SPEAKERS_FOR_MIN_DCF and int(row["nontarget"]) < odds / FINE:
+            lines.append(
+                f"minDCF({prior:g}): its 95 % interval holds the truth in 90 to 95 % of cases, because {row['nontarget']} "
+                f"nontarget trials allow few false alarms. Take {math.ceil(odds / FINE)} or more."
             )
     return lines
 
