@@ -44,7 +44,7 @@ class PlainStatistics(torch.autograd.Function):
     """Mean and standard deviation over the last axis, as pooling.statistics."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, maps: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor]:
         kind = torch.promote_types(maps.dtype, torch.float32)
         mean, deviation = maps.new_empty((2, *maps.shape[:-1]), dtype=kind)
         frames, time = in_order(maps)

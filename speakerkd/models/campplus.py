@@ -47,7 +47,9 @@ class Front(nn.Module):
         self.dim = channels * -(-feat_dim // 8)
 
     def forward(self, feats: Tensor) -> Tensor:
-        maps = F.relu(self.norm1(with_channels_last(self.conv1(feats.unsqueeze(1)))))  # (B, F, T) -> (B, C, F, T)
+        maps = F.relu(
+            self.norm1(with_channels_last(self.conv1(feats.unsqueeze(1)), self.training))
+        )  # (B, F, T) -> (B, C, F, T)
         maps = self.layer2(self.layer1(maps))
         return F.relu(self.norm2(self.conv2(maps))).flatten(1, 2)  # (B, C·F/8, T)
 

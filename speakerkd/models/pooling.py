@@ -53,7 +53,7 @@ def attentive_statistics(maps: Tensor, logits: Tensor, floor: float) -> tuple[Te
     return weighted_statistics(single(maps), single(logits).softmax(-1), floor)
 
 
-def plain_statistics(maps: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+def plain_statistics(maps: Tensor, floor: float | Tensor) -> tuple[Tensor, Tensor]:
     """statistics in float32."""
     if trains_on_cpu(maps):
         mean, deviation = PlainStatistics.apply(maps, floor)

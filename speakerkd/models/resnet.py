@@ -111,7 +111,7 @@ class ResNet(nn.Module):
 
     def forward(self, feats: Tensor) -> Encoded:
         maps = at_least(feats, 1).transpose(1, 2).unsqueeze(1)  # (B, T, F) -> (B, 1, F, T)
-        maps = F.relu(self.norm1(with_channels_last(self.conv1(maps))))
+        maps = F.relu(self.norm1(with_channels_last(self.conv1(maps), self.training)))
         stages = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             maps = layer(maps)

@@ -39,9 +39,9 @@ def parts(maps: Tensor, width: int) -> list[Tensor]:
     return list(maps.split(width, 1))
 
 
-def with_channels_last(maps: Tensor) -> Tensor:
-    """A map (B, C, F, T) that trains on a CPU, with its channels side by side."""
-    return maps.contiguous(memory_format=torch.channels_last) if trains_on_cpu(maps) else maps
+def with_channels_last(maps: Tensor, training: bool) -> Tensor:
+    """A map (B, C, F, T), with its channels side by side if a net trains on a CPU."""
+    return maps.contiguous(memory_format=torch.channels_last) if training and trains_on_cpu(maps) else maps
 
 
 class PointConv(nn.Conv2d):
