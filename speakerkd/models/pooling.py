@@ -115,7 +115,8 @@ class AttentivePooling(nn.Module):
             context = weighted_statistics(single_maps, even, self.floor)
         else:
             context = plain_statistics(maps, self.floor)
-        channels, weight = maps.shape[1], self.linear1.weight
+        weight = self.linear1.weight
+        channels = weight.shape[1] // 3  # not of the maps: an exported graph would not know these as constants
         same = F.linear(torch.cat(context, 1), weight[:, channels:, 0], self.linear1.bias)
         return self.linear1.of(maps, weight[:, :channels]) + same.unsqueeze(-1)
 
