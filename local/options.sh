@@ -29,8 +29,8 @@
 #   --test_system ""           stage 7: folder in exp of the system that verifies
 #   --nj 4                     number of jobs at the same time
 #   --gpus 0                   number of GPUs to train and extract on; 0: the CPU
-#   --processes 0              number of processes that train, if it is not the number of GPUs. On a CPU, two processes with a
-#                              thread each can be faster than one with two threads
+#   --processes 0              number of processes that train on a CPU; 0: one. Two processes with a thread each can be faster
+#                              than one with two threads. GPUs have a process each
 # A trained system is called <student>_<kd_type>[_<teacher>]_s<seed>, and this is also its folder in exp.
 
 # A run.sh sources this file first and then sets its own defaults. utils/parse_options.sh then knows both. local/stages.sh

@@ -88,8 +88,16 @@ print_lines() { # a text of several lines
   while IFS= read -r line; do echo "$0:   $line"; done <<< "$1"
 }
 
+cpu_processes() { # --processes, or 0 where a GPU trains: there, local/train.sh starts one for each GPU
+  if [ "$processes" -gt 0 ] && { [ "$gpus" -gt 0 ] || python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())'; }; then
+    echo 0
+  else
+    echo "$processes"
+  fi
+}
+
 train() { # folder, name of the model's conf, name of the method's conf, further options of train.sh
-  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --processes "$processes" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" "${train_set:-data/train_all}" "$1"
+  local/train.sh --cmd "$cuda_cmd" --gpus "$gpus" --processes "$(cpu_processes)" --model "conf/model/$2.conf" --kd "conf/kd/$3.conf" "${@:4}" "${train_set:-data/train_all}" "$1"
 }
 
 train_teacher() { # each of them

@@ -248,13 +248,14 @@ def test_stages_make_what_several_teachers_need(run_sh: Path, data: Path) -> Non
     (recipe / "face.scp").write_text("1")
     teachers = "xvector,big,own,face=face.scp"
     words = ["--stage", "3", "--stop_stage", "4", "--kd_type", "cosine", "--student", "xvector", "--teacher", teachers]
-    for source, made in (
-        ("feats", ["extract_crop_xvectors.sh", "extract_crop_xvectors.sh"]),
-        ("waves", ["extract_xvectors.sh", "make_wave_ark.sh"]),
+    # --processes is for CPUs: with GPUs there is one for each
+    for source, made, gpus, processes in (
+        ("feats", ["extract_crop_xvectors.sh", "extract_crop_xvectors.sh"], "0", "3"),
+        ("waves", ["extract_xvectors.sh", "make_wave_ark.sh"], "1", "0"),
     ):
         done = subprocess.run(
-            [run_sh, *words, "--source", source, "--processes", "3"],
-            env=environment(),
+            [run_sh, *words, "--source", source, "--processes", "3", "--gpus", gpus],
+            env={**environment(), "CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
             text=True,
             timeout=100,
@@ -264,7 +265,7 @@ def test_stages_make_what_several_teachers_need(run_sh: Path, data: Path) -> Non
         (recipe / "asked").unlink()
         teacher, *others, student = asked
         assert teacher[0] == student[0] == "train.sh" and teacher[-1] == "exp/xvector_s0"
-        assert all(each[each.index("--processes") + 1] == "3" for each in (teacher, student))
+        assert all(each[each.index("--processes") + 1] == processes for each in (teacher, student))
         assert [each[0] for each in others] == made
         crops = "crops_train_originals/xvector.scp" if source == "feats" else "final.pt"
         given = student[student.index("--teacher") + 1]
