@@ -50,7 +50,7 @@ def folder(recipe: Path) -> Path:
             (recipe / "local" / path.name).chmod(0o755)
         else:
             (recipe / "local" / path.name).symlink_to(path)
-    for name in ("compare_maps.sh", "cmd.sh"):
+    for name in ("compare_maps.sh", "corpora.sh", "cmd.sh"):
         shutil.copy(ROOT / "egs/open/v1" / name, recipe)
     (recipe / "path.sh").write_text("")
     speakers = [f"commands-{number:02d}" for number in range(12)]

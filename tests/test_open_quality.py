@@ -100,7 +100,7 @@ def test_the_comparison_gets_vectors_and_figures(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     for name in ("local", "utils"):
         (recipe / name).symlink_to(f"../../../{name}")
-    for name in ("compare_quality.sh", "spoil_vectors.py", "path.sh", "cmd.sh"):
+    for name in ("compare_quality.sh", "corpora.sh", "spoil_vectors.py", "path.sh", "cmd.sh"):
         shutil.copy(ROOT / "egs/open/v1" / name, recipe)
     (recipe / "conf").symlink_to(ROOT / "egs/open/v1/conf")
     (recipe / "compare.sh").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')

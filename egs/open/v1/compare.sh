@@ -45,9 +45,9 @@ train_options=
 . ./cmd.sh
 . ./path.sh
 . local/lib.sh
+. ./corpora.sh
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 [ -s data/train_pieces/feats.scp ] || fail "data/train_pieces/feats.scp is missing; run ./run.sh --stop_stage 3 first"
-[[ $leave_out =~ ^([a-z]+(\+[a-z]+)*)?$ ]] || fail "--leave_out '$leave_out': names of corpora, joined by +"
 [[ $speakers =~ ^[0-9]+$ ]] || fail "--speakers '$speakers' is not a number"
 
 name=all
@@ -55,14 +55,11 @@ name=all
 [ "$speakers" -eq 0 ] || name+=_$speakers
 set=data/compare_$name
 if [ ! -s "$set/feats.scp" ] || [ data/train_pieces/feats.scp -nt "$set/feats.scp" ]; then
-  awk '$2 !~ /^sp[0-9.]+-/' data/train_pieces/utt2spk > data/.kept
-  if [ -n "$leave_out" ]; then
-    grep -Ev "^(${leave_out//+/|})-" data/.kept > data/.less || fail "--leave_out $leave_out: nothing is left"
-    mv data/.less data/.kept
-  fi
+  at_own_speed data/train_pieces/utt2spk > data/.own
+  without_corpora "$leave_out" data/.own > data/.kept
+  rm data/.own
   if [ "$speakers" -gt 0 ]; then
-    awk '{ print $2 }' data/.kept | sort -u | while read -r speaker; do echo "$(md5sum <<< "$speaker" | cut -c -12) $speaker"; done |
-      sort | awk -v number="$speakers" 'NR <= number { print $2 }' > data/.speakers
+    speakers_by_hash data/.kept | awk -v number="$speakers" 'NR <= number' > data/.speakers
     [ "$(wc -l < data/.speakers)" -eq "$speakers" ] || fail "--speakers $speakers: there are only $(wc -l < data/.speakers)"
     awk 'NR == FNR { kept[$1] = 1; next } $2 in kept' data/.speakers data/.kept > data/.less
     mv data/.less data/.kept

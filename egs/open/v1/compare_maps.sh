@@ -62,6 +62,7 @@ num_bootstrap=1000
 . ./cmd.sh
 . ./path.sh
 . local/lib.sh
+. ./corpora.sh
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 for pair in $pairs; do
   case $pair in own | pretrained | contrastive | halves | campplus) ;; *) fail "--pairs: no '$pair'; see --help" ;; esac
@@ -89,8 +90,8 @@ trials=$(IFS=,; echo "${lists[*]}")
 # Speakers at their own speed, ordered by a hash of their names.
 mkdir -p "$out"
 if [ ! -s "$out/speakers" ]; then
-  awk '$2 !~ /^sp[0-9.]+-/ { print $2 }' data/train_pieces/utt2spk | sort -u > "$out/speakers.all"
-  while read -r speaker; do echo "$(md5sum <<< "$speaker" | cut -c -12) $speaker"; done < "$out/speakers.all" | sort | awk '{ print $2 }' > "$out/.speakers"
+  at_own_speed data/train_pieces/utt2spk > "$out/own"
+  speakers_by_hash "$out/own" > "$out/.speakers"
   mv "$out/.speakers" "$out/speakers"
 fi
 largest=$(wc -l < "$out/speakers")

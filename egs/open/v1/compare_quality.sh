@@ -44,6 +44,7 @@ train_options=
 . utils/parse_options.sh
 . ./path.sh
 . local/lib.sh
+. ./corpora.sh
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 vectors=exp/$teacher/xvectors_train_originals/xvector.scp
 [ -s "$vectors" ] || fail "$vectors is missing; run ./run.sh --stop_stage 3 --teacher $teacher first"
@@ -51,7 +52,8 @@ vectors=exp/$teacher/xvectors_train_originals/xvector.scp
 # The figures are of the vectors that teach, and of their speakers' other vectors: those of the data that is trained on.
 set=$out/vectors/.pieces
 mkdir -p "$set"
-awk -v left="^(${leave_out//+/|})-" '$2 !~ /^sp[0-9.]+-/ && (left == "^()-" || $2 !~ left)' data/train_pieces/utt2spk > "$set/utt2spk"
+at_own_speed data/train_pieces/utt2spk > "$set/own"
+without_corpora "$leave_out" "$set/own" > "$set/utt2spk"
 if [ "$figure" != agreement ]; then
   awk 'NR == FNR { kept[$1] = 1; next } $1 in kept' "$set/utt2spk" data/train_pieces/feats.scp > "$set/feats.scp"
   mkdir -p "$set/conf"

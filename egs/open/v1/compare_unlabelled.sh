@@ -48,9 +48,9 @@ label_config=conf/train_compare.conf
 . ./cmd.sh
 . ./path.sh
 . local/lib.sh
+. ./corpora.sh
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 [ -s data/train/wav.scp ] || fail "data/train is missing; run ./run.sh --stop_stage 2 first"
-[[ $leave_out =~ ^([a-z]+(\+[a-z]+)*)?$ ]] || fail "--leave_out '$leave_out': names of corpora, joined by +"
 [ -z "$clusters_of" ] || [[ " $kd_types " == *" $clusters_of "* ]] || fail "--clusters_of $clusters_of is not among --kd_types"
 
 set=data/unlabelled
@@ -59,8 +59,7 @@ set=data/unlabelled
 [ -n "$kinds" ] || set+=_clean
 if [ ! -s "${set}_all/feats.scp" ]; then
   mkdir -p "$out"
-  awk -v left="^(${leave_out//+/|})-" 'left == "^()-" || $2 !~ left' data/train/utt2spk > "$out/kept"
-  [ -s "$out/kept" ] || fail "--leave_out $leave_out: nothing is left"
+  without_corpora "$leave_out" data/train/utt2spk > "$out/kept"
   rm -rf "$set" "$out/kept.data"
   utils/subset_data_dir.sh --utt-list "$out/kept" data/train "$out/kept.data"
   if [ "$per_speaker" -gt 0 ]; then utils/subset_data_dir.sh --per-spk "$out/kept.data" "$per_speaker" "$set"

@@ -1,16 +1,30 @@
 #!/usr/bin/env bash
-# What run.sh does with its corpora: leaves some out, scores each one's trials, says what a system was trained on.
-# To be sourced by run.sh after local/stages.sh.
+# What is done with the corpora: leaves some out, scores each one's trials, says what a system was trained on.
+# To be sourced by run.sh after local/stages.sh, and by the comparisons for the choice of the corpora.
 # shellcheck disable=SC2154  # the options are variables of run.sh
 
 trained_on() { # data directory, system: writes the corpora of its training speakers, for the table's column "corpus met"
   sed -E 's/^[^ ]* (sp[0-9.]+-)?([a-z]+)-.*/\2/' "$1/utt2spk" | sort -u | paste -sd ' ' > "$2/trained_on"
 }
 
+without_corpora() { # names joined by +, utt2spk: its lines without these corpora, at any speed
+  [[ $1 =~ ^([a-z]+(\+[a-z]+)*)?$ ]] || fail "--leave_out '$1': names of corpora, joined by +"
+  if [ -z "$1" ]; then cat "$2"; else grep -Ev " (sp[0-9.]+-)?(${1//+/|})-" "$2" || fail "--leave_out $1: nothing is left"; fi
+}
+
+at_own_speed() { # utt2spk: its lines without voices at other speeds
+  grep -Ev " sp[0-9.]+-" "$1"
+}
+
+speakers_by_hash() { # utt2spk: its speakers in the order of a hash of their names, so that the first ones are always the same
+  awk '{ print $2 }' "$1" | sort -u | while read -r speaker; do echo "$(md5sum <<< "$speaker" | cut -c -12) $speaker"; done |
+    sort | awk '{ print $2 }'
+}
+
 leave_corpora_out() { # train_set and $cohort without the speakers of the corpora of --leave_out
   local x
   for x in train_all:"$train_set" cohort:"data/$cohort"; do
-    grep -Ev "^(sp[0-9.]+-)?(${leave_out//+/|})-" "data/${x%%:*}/utt2spk" > data/.kept || fail "--leave_out $leave_out: nothing is left"
+    without_corpora "$leave_out" "data/${x%%:*}/utt2spk" > data/.kept
     utils/subset_data_dir.sh --utt-list data/.kept "data/${x%%:*}" "${x#*:}"
     rm data/.kept
   done
