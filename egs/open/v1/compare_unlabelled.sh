@@ -21,6 +21,7 @@
 #   --train_config conf/train_unlabelled.conf      optimisation
 #   --train_options ""                 more options of local/train.py
 #   --label_config conf/train_compare.conf         optimisation of kd_type none, and of the students of the clusters
+#   --label_epochs 24                  their number of epochs; an epoch takes each utterance once, or one of its copies
 #
 # The trainings take whole utterances of data/train. The trials are trials_commands and trials_ocean, if they exist. A comparison
 # that was stopped goes on. <out>/table.md and table_<trials>.md are the tables, with _dev for the dev speakers; the clusters of
@@ -43,6 +44,7 @@ out=exp/unlabelled
 train_config=conf/train_unlabelled.conf
 train_options=
 label_config=conf/train_compare.conf
+label_epochs=24
 
 . utils/parse_options.sh
 . ./cmd.sh
@@ -84,8 +86,10 @@ for x in commands ocean; do
 done
 [ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_commands nor trials_ocean"
 compare() { # folder, training set, kd_types, seeds, reference, optimisation
+  local options=$train_options
+  [ "$3" != none ] || options+=" --num-epochs $label_epochs"
   local/compare_kd.sh --cmd "$train_cmd" --kd-types "$3" --seeds "$4" --reference "$5" --students "$students" --jobs "$jobs" \
-    --train-config "$6" --train-options "$train_options" "$2" "data/$test" "$(IFS=,; echo "${lists[*]}")" "$1"
+    --train-config "$6" --train-options "${options# }" "$2" "data/$test" "$(IFS=,; echo "${lists[*]}")" "$1"
 }
 
 without=
