@@ -86,10 +86,10 @@ for x in commands ocean; do
 done
 [ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_commands nor trials_ocean"
 compare() { # folder, training set, kd_types, seeds, reference, optimisation
-  local options=$train_options
-  [ "$3" != none ] || options+=" --num-epochs $label_epochs"
+  local more=$train_options
+  [ "$3" != none ] || more+=" --num-epochs $label_epochs"
   local/compare_kd.sh --cmd "$train_cmd" --kd-types "$3" --seeds "$4" --reference "$5" --students "$students" --jobs "$jobs" \
-    --train-config "$6" --train-options "${options# }" "$2" "data/$test" "$(IFS=,; echo "${lists[*]}")" "$1"
+    --train-config "$6" --train-options "${more# }" "$2" "data/$test" "$(IFS=,; echo "${lists[*]}")" "$1"
 }
 
 without=
