@@ -4,15 +4,18 @@ Sizes and the ReLU are Resemblyzer's. Resemblyzer's model was trained on windows
 in such windows (speakerkd/feats/frontend.py). The network itself takes any length.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speakerkd.conf import opt, require_least
 from speakerkd.models.base import Encoded
 from speakerkd.models.pooling import at_least
+from speakerkd.models.timelayers import onednn_computes
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class DVector(nn.Module):
     def forward(self, feats: Tensor) -> Encoded:
         frames = at_least(feats, 1)  # (B, T, F)
         stages = []
-        for lstm in self.lstms:
-            frames, _ = lstm(frames)
-            stages.append(frames.transpose(1, 2))  # (B, C, T)
+        half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        lacks = frames.device.type == "cpu" and not onednn_computes(half)  # PyTorch has no other kernels for this
+        with torch.autocast("cpu", enabled=False) if lacks else nullcontext():
+            for lstm in self.lstms:
+                frames, _ = lstm(frames.float() if lacks else frames)
+                stages.append(frames.transpose(1, 2))  # (B, C, T)
         return Encoded(F.normalize(F.relu(self.linear(frames[:, -1])).float()), tuple(stages))

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from speakerkd.models.timelayers import onednn_computes
+
 LAST = torch.channels_last
 # oneDNN's convolution with weights in its own order and an activation: torch.compile's, not in PyTorch's documentation
 PACKED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
@@ -78,9 +80,7 @@ class Conv(nn.Module):
         super().__init__()
         weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
         self.flat, self.ends, self.rectified = weight.ndim == 3, ends, rectified
-        self.native = (
-            weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-        ) and half != torch.float16  # on many CPUs oneDNN has no kernel for float16
+        self.native = weight.device.type == "cpu" and weight.dtype == torch.float32 and onednn_computes(half)
         self.kernel, self.stride, self.dilation, self.groups = conv.kernel_size, conv.stride, conv.dilation, conv.groups
         plain = conv.padding_mode == "zeros"
         assert not isinstance(conv.padding, str)

@@ -15,6 +15,14 @@ from torch.nn import functional as F
 from speakerkd.models.blockwise import trains_on_cpu
 
 
+def onednn_computes(half: torch.dtype | None) -> bool:
+    """Whether oneDNN has kernels for this type on this CPU. Without AVX-512 it has none for bf16; many have none for float16."""
+    if not torch.backends.mkldnn.is_available() or half == torch.float16:
+        return False
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return half is None or (supported is not None and supported())
+
+
 def side_by_side(frames: Tensor) -> bool:
     """Whether a map (B, C, T) on a CPU has the channels of a frame side by side. Exported graphs stay as they are."""
     if frames.device.type != "cpu" or frames.dim() != 3 or torch.jit.is_tracing() or torch.compiler.is_compiling():
