@@ -16,7 +16,7 @@ from speakerkd.models.blockwise import trains_on_cpu
 
 
 def onednn_computes(half: torch.dtype | None) -> bool:
-    """Whether oneDNN has kernels for this type on this CPU. Without AVX-512 it has none for bf16; many have none for float16."""
+    """Whether oneDNN has kernels for this type here. CPUs without AVX-512 have none for bf16, many none for float16."""
     if not torch.backends.mkldnn.is_available() or half == torch.float16:
         return False
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
