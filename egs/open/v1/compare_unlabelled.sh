@@ -58,7 +58,7 @@ label_epochs=24
 set=data/unlabelled
 [ -z "$leave_out" ] || set+=_no_${leave_out//+/_}
 [ "$per_speaker" -eq 0 ] || set+=_$per_speaker
-[ -n "$kinds" ] || set+=_clean
+case $kinds in reverb,noise,music,babble) ;; "") set+=_clean ;; *) set+=_${kinds//,/_} ;; esac
 if [ ! -s "${set}_all/feats.scp" ]; then
   mkdir -p "$out"
   without_corpora "$leave_out" data/train/utt2spk > "$out/kept"
