@@ -7,11 +7,11 @@
 #     exp/xvector_none_s0 exp/resnet_tiny_s0 data/train data/test data/test/trials_enroll3
 # Options:
 #   --out ""                       folder of the results; default: <enroll-exp>_<the test's name>_nessa
-#   --closed-forms "leastsquares ridge procrustes logits logits_centred"   maps that need no training
+#   --closed-forms "leastsquares ridge procrustes cca logits logits_centred"   maps that need no training
 #   --kd-types "nessa nessa_onesided nessa_linear"   maps to train, conf/kd/<kd_type>.conf; "" for closed forms alone
 #   --train-config conf/train_align.conf             optimisation of the maps, and the number of speakers held out
 #   --train-options ""             more options of local/train.py, such as "--seed 1 --valid-speakers 100"
-#   --init procrustes              closed-form map that the training starts from; "" for the identity
+#   --init procrustes              closed-form map that the training starts from (cca: two-sided maps only); "" for the identity
 #   --enroll-spk2utt ""            enrolment models and their utterances, if the trials name models
 #   --chunk-frames 0               >0: cut <train-dir> into pieces of this many frames, and learn from the pieces' vectors
 #   --top-n 0                      >0: also AS-norm with this many vectors of <train-dir>, mapped like the side they belong to
@@ -28,7 +28,7 @@ set -euo pipefail
 export LC_ALL=C
 
 out=
-closed_forms="leastsquares ridge procrustes logits logits_centred"
+closed_forms="leastsquares ridge procrustes cca logits logits_centred"
 kd_types="nessa nessa_onesided nessa_linear"
 train_config=conf/train_align.conf
 train_options=
@@ -87,7 +87,7 @@ fi
 
 # The same speakers are held out from the closed forms and from the trained maps.
 for list in "${lists[@]}"; do
-  rm -f "$out"/{raw,leastsquares,ridge,procrustes,logits,logits_centred}/{{enroll,test}.mat,scores/"${list##*/}".*}
+  rm -f "$out"/{raw,leastsquares,ridge,procrustes,cca,logits,logits_centred}/{{enroll,test}.mat,scores/"${list##*/}".*}
 done
 local/align_maps.py --train-config "$train_config" --train-options "$train_options" "$learn_dir" "$enroll/$learn" "$test/$learn" "$out" \
   2>&1 | tee "$out/log/align_maps.log" >&2
@@ -97,7 +97,7 @@ for form in $closed_forms; do
   maps+=("$form")
 done
 from=()
-[ -z "$init" ] || from=(--init "$out/$init/test.mat")
+[ -z "$init" ] || from=(--init "$out/$init")
 for kd_type in $kd_types; do
   # shellcheck disable=SC2086  # cmd may carry options, and train_options are several
   $cmd JOB=1:1 "$out/log/$kd_type.JOB.log" local/train.py --config "$train_config" --kd "conf/kd/$kd_type.conf" "${from[@]}" \

@@ -7,8 +7,10 @@ Usage: local/align_maps.py [options] <data-dir> <enroll xvector.scp> <test xvect
 
 It writes <out-dir>/<name>/enroll.mat and test.mat in Kaldi's format. speakerkd/score/align.py describes the maps:
   raw            no map; only if both systems have the same dimension
-  leastsquares, ridge, procrustes    map the test's vectors only; ridge has the penalty with the lowest held-out EER
+  leastsquares, ridge, procrustes    map the test's vectors only
+  cca            maps both sides to the directions in which they agree
   logits, logits_centred    class weights of the speakers that both classifiers have; without classifiers, centroids
+ridge and cca have the penalty with the lowest EER of the speakers held out.
 All maps learn from the training speakers, except those held out. The EER of the held-out speakers is logged, with one
 system for the enrolment and the other for the test. local/train.py holds out the same speakers if it gets the same conf
 file and options.
@@ -26,7 +28,7 @@ from speakerkd.conf import build, opt, parse_args, read_conf, run
 from speakerkd.files.backend import write_matrix
 from speakerkd.models.base import load_net
 from speakerkd.models.vectormap import VectorMap
-from speakerkd.score.align import centroids, in_fewer_dimensions, logits, procrustes, ridge
+from speakerkd.score.align import cca, centroids, in_fewer_dimensions, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
 from speakerkd.train.validate import CrossValidation
 
@@ -38,7 +40,7 @@ Maps = tuple[np.ndarray, np.ndarray]  # for the enrolment's side, for the test's
 class Options:
     train_config: str = opt("", "conf file of local/train.py; only its --valid-speakers and --seed are used")
     train_options: str = opt("", "options of local/train.py that override those of the conf file")
-    penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "penalties of ridge to try")
+    penalties: tuple[float, ...] = opt((1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0), "penalties of ridge and cca to try")
     missing: str = opt("skip", "what to do with utterances that only one system has a vector of: skip or error")
 
 
@@ -84,6 +86,7 @@ def all_maps(
     maps = {"raw": (same, same)} if enroll.shape[1] == test.shape[1] else {}
     maps["leastsquares"] = (same, ridge(test, enroll, 0))
     maps |= {f"ridge {penalty:g}": (same, ridge(test, enroll, penalty)) for penalty in penalties}
+    maps |= {f"cca {penalty:g}": cca(test, enroll, penalty) for penalty in penalties}
     maps["procrustes"] = (same, procrustes(test, enroll))
     for name, centred in (("logits", False), ("logits_centred", True)):
         maps[name] = in_fewer_dimensions(logits(rows[0], centred), logits(rows[1], centred))

@@ -12,7 +12,7 @@ from score_data import script, write_vectors
 from toy import command, map_weights, same, write_sides
 
 from speakerkd.batches.dataset import Batch
-from speakerkd.files.backend import read_matrix
+from speakerkd.files.backend import read_matrix, write_matrix
 from speakerkd.files.kaldi import Scp
 from speakerkd.files.tables import write_table
 from speakerkd.kd.base import Clock, Components
@@ -20,7 +20,7 @@ from speakerkd.kd.nessa import MODES, NESSA, NESSAConf
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net, save_net
 from speakerkd.models.vectormap import VectorMap, load_map, save_map
-from speakerkd.score.align import centroids, in_fewer_dimensions, logits, procrustes, ridge
+from speakerkd.score.align import cca, centroids, in_fewer_dimensions, logits, procrustes, ridge
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.metrics import eer, roc
 
@@ -126,6 +126,57 @@ def test_ridge_solves_its_equation() -> None:
     found = ridge(y, x, 0.3)
     penalty = 0.3 * (y**2).sum() / 4
     np.testing.assert_allclose((found @ y.T - x.T) @ y + penalty * found, 0, atol=1e-10)
+
+
+def test_cca_finds_what_both_sides_have() -> None:
+    """The directions are uncorrelated within a side and across; across, each has its canonical correlation."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2000, 7)), rng.standard_normal((2000, 4))
+    y[:, :2] += 2 * x[:, :2]  # two directions in common, with a correlation of 0.89
+    one, other = cca(y, x, 1e-12)
+    assert one.shape == (4, 7) and other.shape == (4, 4)
+    correlations = np.diag(one @ x.T @ x @ one.T) / 2000
+    for left, right, power in ((x @ one.T, x @ one.T, 1), (y @ other.T, y @ other.T, 1), (x @ one.T, y @ other.T, 2)):
+        np.testing.assert_allclose(left.T @ right / 2000, np.diag(correlations**power), atol=1e-9)
+    np.testing.assert_allclose(correlations[:2], 0.89, atol=0.03)
+    assert correlations[2:].max() < 0.1
+    # a turned space is found again, whatever the scale
+    known, strangers = people(300, 1)[0], people(20, 2)
+    enroll, test = cca(3 * known @ rotation(), known, 1e-3)
+    turned = error_rate(strangers[0] @ enroll.T, strangers[0] @ rotation() @ test.T, strangers[1])
+    assert turned == pytest.approx(error_rate(strangers[0] @ enroll.T, strangers[0] @ enroll.T, strangers[1]), abs=1e-9)
+
+
+def test_training_starts_from_a_closed_form(tmp_path: Path) -> None:
+    rows, _ = people(50, 1)
+    one, other = cca(rows @ rotation(), rows, 0.1)
+    for name, pair in (("cca", (one, other)), ("ridge", (np.eye(DIM), ridge(rows @ rotation(), rows, 0.1)))):
+        (tmp_path / name).mkdir()
+        for side, matrix in zip(("enroll", "test"), pair, strict=True):
+            write_matrix(tmp_path / name / f"{side}.mat", matrix)
+        method = method_of()
+        method.start_from(str(tmp_path / name))
+        x, y = rows @ pair[0].T, rows @ rotation() @ pair[1].T
+        with torch.no_grad():
+            enroll, test = (
+                method.maps[side](torch.from_numpy(each).float()).numpy()
+                for side, each in (("enroll", rows), ("test", rows @ rotation()))
+            )
+        np.testing.assert_allclose(enroll @ test.T, length_normalise(x) @ length_normalise(y).T, atol=1e-5)
+    method_of(mode="linear").start_from(str(tmp_path / "ridge"))
+    with pytest.raises(ValueError, match="needs --mode=two-sided"):
+        method_of(mode="linear").start_from(str(tmp_path / "cca"))
+    with pytest.raises(ValueError, match=r"enroll.mat takes vectors of 12 dimensions, but those here have 9"):
+        method_of(dims=(9, DIM)).start_from(str(tmp_path / "ridge"))
+    # a space that is too large is turned to fewer dimensions, the same for both sides
+    small = method_of(dim=8)
+    small.start_from(str(tmp_path / "ridge"))
+    with torch.no_grad():
+        enroll, test = (
+            small.maps[side](torch.from_numpy(each).float())
+            for side, each in (("enroll", rows), ("test", rows @ rotation()))
+        )
+    assert (enroll * test).sum(1).min() > 0.9
 
 
 def test_logits_need_the_same_speakers_in_the_same_order() -> None:

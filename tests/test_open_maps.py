@@ -158,10 +158,50 @@ def test_dev_and_other_speech(folder: Path, sh: Run) -> None:
     ]
 
 
+def test_speakers_whom_the_models_have_met_or_not(folder: Path, sh: Run) -> None:
+    sh("./compare_maps.sh", "--pairs", "met unmet", "--sizes", "2 0")
+    made = calls(folder)
+    trained = {Path(words[-1]).name: Path(words[-4]).name for words in made if words[0] not in ("align", "extract")}
+    assert trained == {"old_half": "train_half0", "new_same_half": "train_half0"}
+    aligned = [words for words in made if words[0] == "align"]
+    assert [(Path(words[-5]).name, Path(words[-4]).name, Path(words[-3]).name) for words in aligned] == [
+        ("old_half", "new_same_half", f"pieces_{size}_half{half}") for half in (0, 1) for size in (2, 0)
+    ]
+    sets = {path.parent.name: set(read_utt2spk(path).values()) for path in (folder / "exp/maps").glob("*/utt2spk")}
+    assert sets["pieces_0_half0"] == sets["train_half0"] and sets["pieces_0_half1"] == sets["train_half1"]
+    assert all(sets[f"pieces_2_half{half}"] < sets[f"train_half{half}"] for half in (0, 1))
+    assert len(sets["pieces_2_half0"]) == len(sets["pieces_2_half1"]) == 2
+    assert (folder / "exp/maps/old_half/xvectors_pieces_2_half1").resolve().name == "xvectors_pieces"
+
+
+def test_maps_learn_from_other_corpora_than_the_models(folder: Path, sh: Run) -> None:
+    pieces = folder / "data/train_pieces"
+    both = {**read_utt2spk(pieces / "utt2spk"), "ocean-1-1": "ocean-1", "ocean-2-1": "ocean-2"}
+    write_data_dir(pieces, dict.fromkeys(both, "x"), both)
+    write_table(pieces / "feats.scp", {utt: f"x.ark:{number}" for number, utt in enumerate(both)})
+    words = ["./compare_maps.sh", "--pairs", "own", "--sizes", "0", "--leave_out", "ocean"]
+    sh(*words, "--learn_without", "commands")
+    made = calls(folder)
+    own = folder / "exp/maps"
+    assert len(set(read_utt2spk(own / "train/utt2spk").values())) == 12
+    learnt = [words for words in made if words[0] == "align"][0]
+    assert set(read_utt2spk(folder / learnt[-3] / "utt2spk").values()) == {"ocean-1", "ocean-2"}
+    assert value(learnt, "--out") == "exp/maps/maps/own_0_without_commands"
+    assert (own / "table_trials_ocean_without_commands.md").exists()
+    # beside it, maps from the speakers of the models
+    sh(*words)
+    (again,) = [words for words in calls(folder) if words[0] == "align"]
+    assert Path(again[-3]).name == "pieces_0" and value(again, "--out") == "exp/maps/maps/own_0"
+    assert len(set(read_utt2spk(own / "pieces_0/utt2spk").values())) == 12
+    done = sh(*words[:2], "met", *words[3:], "--learn_without", "", fails=True)
+    assert "the pairs met and unmet need the corpora of the models" in done.stderr
+
+
 def test_what_is_refused(folder: Path, sh: Run) -> None:
     for words, message in (
         (("--pairs", "old_new"), "--pairs: no 'old_new'"),
         (("--sizes", "13"), "--sizes 13: there are only 12 speakers"),
+        (("--sizes", "7", "--pairs", "unmet"), "--sizes 7: there are only 6 speakers"),
         (("--sizes", "some"), "--sizes: 'some' is not a number"),
         (("--learn", "crops"), "--learn 'crops'"),
         (("extra",), "unexpected argument 'extra'"),

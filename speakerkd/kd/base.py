@@ -87,7 +87,7 @@ class Distiller(nn.Module):
         return cls.needs
 
     def start_from(self, path: str) -> None:
-        """Reads the file of --init, for methods without a net."""
+        """Reads what --init names, for methods without a net."""
         raise ValueError(f"--init={path}: this method can't start from anything")
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:

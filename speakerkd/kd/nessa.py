@@ -10,11 +10,13 @@ The method needs no audio; it learns from --vectors enroll=<scp>,test=<scp>.
 --mode   two-sided        each model's vectors are mapped by an MLP
          test-to-enroll   an MLP maps the test model's vectors into the enrolment model's space; stored profiles stay valid
          linear           as test-to-enroll, but with a matrix, which is also written as Kaldi's transform.mat
-Every map is a matrix plus an MLP that starts at zero. So a map starts as the identity or, with --init, as a closed-form map.
+Every map is a matrix plus an MLP that starts at zero. So a map starts as the identity, or with
+--init as a closed-form map.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -76,18 +78,34 @@ class NESSA(Distiller):
         )
         self.scale = Scale(conf.scale, conf.offset)
 
+    def map_of(self, side: str) -> VectorMap:
+        each = self.maps[side]
+        assert isinstance(each, VectorMap)
+        return each
+
     def start_from(self, path: str) -> None:
-        """Starts from a matrix, from the test's vectors to the enrolment's: procrustes/test.mat of local/align_maps.py."""
-        matrix = torch.from_numpy(read_matrix(path)).float()
-        enroll, test = self.maps["enroll"], self.maps["test"]
-        assert isinstance(enroll, VectorMap) and isinstance(test, VectorMap)
-        if matrix.shape != (enroll.in_dim, test.in_dim):
-            raise ValueError(
-                f"--init={path}: a matrix of {tuple(matrix.shape)}, but the vectors have {test.in_dim} (test) and "
-                f"{enroll.in_dim} (enroll) dimensions; is it of another pair, or of this one the other way round?"
-            )
-        with torch.no_grad():
-            test.linear.weight.copy_(matrix if enroll.kind == "identity" else enroll.linear.weight @ matrix)
+        """Starts from a closed-form map of local/align_maps.py: its folder, with enroll.mat and test.mat."""
+        matrices = {side: torch.from_numpy(read_matrix(str(Path(path) / f"{side}.mat"))).float() for side in SIDES}
+        for side, matrix in matrices.items():
+            taken, given = matrix.shape[1], self.map_of(side).in_dim
+            if taken != given:
+                raise ValueError(
+                    f"--init={path}: {side}.mat takes vectors of {taken} dimensions, but those here have {given}; "
+                    "is it of another pair, or of this one the other way round?"
+                )
+        dim = len(matrices["test"])
+        placed = torch.eye(self.map_of("test").out_dim, dim)
+        if len(placed) < dim:  # the same fewer dimensions for both sides
+            nn.init.orthogonal_(placed)
+        for side, matrix in matrices.items():
+            each = self.map_of(side)
+            if each.kind != "identity":
+                with torch.no_grad():  # what it gives has a length near 1, whatever the scale of the closed form
+                    each.linear.weight.copy_(placed @ matrix * (each.in_dim**0.5 / matrix.norm()))
+            elif not matrix.equal(torch.eye(len(matrix))):
+                raise ValueError(
+                    f"--init={path}: it maps the enrolment's vectors too, so it needs --mode=two-sided; ridge does not"
+                )
 
     def forward(self, batch: Batch, clock: Clock) -> Outcome:
         # In float32: the maps are small, and cosines in bf16 have only two digits.

@@ -6,15 +6,17 @@
 #   ./compare_maps.sh --pairs "own contrastive" --sizes 0
 #   ./compare_maps.sh --dev true --pairs own --sizes 0       # on the dev speakers, to choose settings
 # Options:
-#   --pairs "own pretrained contrastive halves campplus"   an old and a new model each, see below
+#   --pairs "own pretrained contrastive halves campplus"   an old and a new model each, see below; met and unmet too
 #   --sizes "50 200 700 0"      numbers of training speakers that the maps learn from, drawn by a hash of their names; 0: all
+#   --leave_out ""              corpora that the models are not trained on, joined by +
+#   --learn_without same        corpora that the maps do not learn from, joined by +; same: those of --leave_out
 #   --old xvector               conf/model/<old>.conf, the small model
 #   --new ecapa_small           conf/model/<new>.conf, the better one
 #   --learn pieces              the maps learn from vectors of these: pieces (of 1.5 s), speeds (pieces at other speeds too, which
 #                               count as other speakers) or whole (four whole utterances of each speaker)
-#   --closed_forms "ridge procrustes logits"
+#   --closed_forms "ridge cca procrustes logits"
 #   --kd_types "nessa nessa_linear"   maps to train: conf/kd/<kd_type>.conf
-#   --init ridge                closed form that the training of the maps starts from; "" for the identity
+#   --init ridge                closed form that the training of the maps starts from (cca: for kd_type nessa alone); "" for the identity
 #   --dev false                 true: score dev speakers instead of test speakers
 #   --pretrained pretrained/model.onnx   the new model of the pair pretrained
 #   --teacher exp/campplus      the folder of CAM++; xvectors_train_originals in it has the vectors of the pieces
@@ -30,20 +32,23 @@
 # The pairs. own: the old model without a teacher, the new one taught by CAM++ (kd_type=cosine). pretrained: the old model of own,
 # and the exported ECAPA of pretrained/, which was taught by CAM++ in a longer training (it needs tools/setup.sh --extras onnx).
 # contrastive: both trained with kd_type=ge2e. halves: as own, but each model is trained on another half of the speakers.
-# campplus: the old model of own, and CAM++ itself as the new one. Models are trained here on pieces at their own speed, without
-# augmented copies.
+# campplus: the old model of own, and CAM++ itself as the new one. met and unmet: as own, but both models are trained on one half
+# of the speakers. The maps learn from the same half (met), or from the other, which neither model has met (unmet). Models are
+# trained here on pieces at their own speed, without augmented copies.
 #
 # The trials are trials_ocean and trials_commands, if they exist. The tables are <out>/table_<trials>.md, with _dev, _<learn> (if
-# it is not pieces) and _<label> after it. Finished parts are not done again.
+# it is not pieces) and _<label> after it. Finished parts are not done again. Other corpora or another seed need another --out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 pairs="own pretrained contrastive halves campplus"
 sizes="50 200 700 0"
+leave_out=
+learn_without=same
 old=xvector
 new=ecapa_small
 learn=pieces
-closed_forms="ridge procrustes logits"
+closed_forms="ridge cca procrustes logits"
 kd_types="nessa nessa_linear"
 init=ridge
 dev=false
@@ -65,13 +70,14 @@ num_bootstrap=1000
 . ./corpora.sh
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 for pair in $pairs; do
-  case $pair in own | pretrained | contrastive | halves | campplus) ;; *) fail "--pairs: no '$pair'; see --help" ;; esac
+  case $pair in own | pretrained | contrastive | halves | campplus | met | unmet) ;; *) fail "--pairs: no '$pair'; see --help" ;; esac
 done
 for size in $sizes; do [[ $size =~ ^[0-9]+$ ]] || fail "--sizes: '$size' is not a number"; done
 [ -s data/train_pieces/feats.scp ] || fail "data/train_pieces/feats.scp is missing; run ./run.sh --stop_stage 3 first"
 taught=$teacher/xvectors_train_originals
 test="test" of=
 if $dev; then test=dev of=_dev; fi
+[ "$learn_without" != same ] || learn_without=$leave_out
 case $learn in
   pieces) source=$out/train ;;
   speeds) source=data/train_pieces ;;
@@ -79,6 +85,11 @@ case $learn in
   *) fail "--learn '$learn': pieces, speeds or whole" ;;
 esac
 [ "$learn" = pieces ] || of+=_$learn
+if [ "$learn_without" != "$leave_out" ]; then   # another set, and other names
+  [[ " $pairs " != *met\ * ]] || fail "--learn_without: the pairs met and unmet need the corpora of the models"
+  [ "$learn" != pieces ] || source=$out/pieces_without_${learn_without//+/_}
+  of+=_without_${learn_without//+/_} learn+=_without_${learn_without//+/_}
+fi
 of+=${label:+_$label}
 lists=()
 for x in ocean commands; do
@@ -87,22 +98,33 @@ done
 [ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_ocean nor trials_commands"
 trials=$(IFS=,; echo "${lists[*]}")
 
-# Speakers at their own speed, ordered by a hash of their names.
+# Speakers at their own speed, ordered by a hash of their names: of the models, and of the maps.
 mkdir -p "$out"
-if [ ! -s "$out/speakers" ]; then
-  at_own_speed data/train_pieces/utt2spk > "$out/own"
-  speakers_by_hash "$out/own" > "$out/.speakers"
-  mv "$out/.speakers" "$out/speakers"
+ordered() { # corpora to leave out, file to write
+  [ ! -s "$2" ] || return 0
+  at_own_speed data/train_pieces/utt2spk > "$out/.own"
+  without_corpora "$1" "$out/.own" > "$out/.kept"
+  speakers_by_hash "$out/.kept" > "$out/.speakers"
+  rm "$out/.own" "$out/.kept"
+  mv "$out/.speakers" "$2"
+}
+ordered "$leave_out" "$out/speakers"
+learners=$out/speakers
+if [ "$learn_without" != "$leave_out" ]; then
+  learners=$out/learners_without_${learn_without//+/_}
+  ordered "$learn_without" "$learners"
 fi
-largest=$(wc -l < "$out/speakers")
-for size in $sizes; do [ "$size" -le "$largest" ] || fail "--sizes $size: there are only $largest speakers"; done
+largest=$(wc -l < "$learners")
+most=$largest
+[[ " $pairs " != *met\ * ]] || most=$((largest / 2))   # half of the speakers
+for size in $sizes; do [ "$size" -le "$most" ] || fail "--sizes $size: there are only $most speakers"; done
 
-subset() { # source, condition on NR of the speakers, their copies too (0 or 1), new set
-  [ ! -s "$4/feats.scp" ] || return 0
-  awk -v copies="$3" 'NR == FNR { if ('"$2"') kept[$1] = 1; next }
-    { name = $2; if (copies) sub(/^sp[0-9.]+-/, "", name) } name in kept' "$out/speakers" "$1/utt2spk" > "$4.utts"
-  [ -s "$4.utts" ] || fail "$4: no utterances"
-  utils/subset_data_dir.sh --utt-list "$4.utts" "$1" "$4"
+subset() { # list of speakers, source, condition on NR of the speakers, their copies too (0 or 1), new set
+  [ ! -s "$5/feats.scp" ] || return 0
+  awk -v copies="$4" 'NR == FNR { if ('"$3"') kept[$1] = 1; next }
+    { name = $2; if (copies) sub(/^sp[0-9.]+-/, "", name) } name in kept' "$1" "$2/utt2spk" > "$5.utts"
+  [ -s "$5.utts" ] || fail "$5: no utterances"
+  utils/subset_data_dir.sh --utt-list "$5.utts" "$2" "$5"
 }
 model() { # name, conf of the model, method, training set
   local of_teacher=
@@ -125,24 +147,26 @@ vectors() { # name of the system: those that the maps learn from
     mkdir -p "$out/campplus"
     ln -sfn "$(realpath "$teacher/final.pt")" "$out/campplus/final.pt"
     [ ! -s "$teacher/xvectors_$test/mean.vec" ] || ln -sfn "$(realpath "$teacher/xvectors_$test")" "$out/campplus/xvectors_$test"
-    [ "$learn" = whole ] || ln -sfn "$(realpath "$taught")" "$found"
+    [[ $learn == whole* ]] || ln -sfn "$(realpath "$taught")" "$found"
   fi
   [ -s "$found/xvector.scp" ] ||
     local/extract_xvectors.sh --nj "$jobs" --cmd "$train_cmd" --amp fast "$out/$1/final.pt" "$source" "$found"
 }
 finished=()
-compare() { # pair, old system, new system
-  local size system set folder number held
+compare() { # pair, old system, new system, "" or the half of the speakers that the maps learn from
+  local size system set folder number chosen held half=${4:+_half$4}
   vectors "$2"
   vectors "$3"
   for size in $sizes; do
-    set=$out/${learn}_$size
+    set=$out/${learn}_$size$half
     folder=$out/maps/${1}_$size$of
     number=$size
-    [ "$size" -gt 0 ] || number=$largest
+    [ "$size" -gt 0 ] || number=$((${#half} > 0 ? (largest + ${4:-0}) / 2 : largest))
+    chosen="NR <= $number"
+    [ -z "$half" ] || chosen="NR % 2 == $4 && NR <= 2 * $number"
+    subset "$learners" "$source" "$chosen" 1 "$set"
     held=$((number / 10 < 60 ? number / 10 : 60))
-    subset "$source" "NR <= $number" 1 "$set"
-    for system in "$2" "$3"; do ln -sfn "xvectors_$learn" "$out/$system/xvectors_${learn}_$size"; done
+    for system in "$2" "$3"; do ln -sfn "xvectors_$learn" "$out/$system/xvectors_${learn}_$size$half"; done
     [ -s "$folder/matrix.tsv" ] || local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$folder" --closed-forms "$closed_forms" \
       --kd-types "$kd_types" --init "$init" --train-config "$align_config" \
       --train-options "--valid-speakers $held $align_options" --num-bootstrap "$num_bootstrap" \
@@ -151,7 +175,8 @@ compare() { # pair, old system, new system
   done
 }
 
-subset data/train_pieces 1 0 "$out/train"
+subset "$out/speakers" data/train_pieces 1 0 "$out/train"
+[[ $source != "$out"/pieces_* ]] || subset "$learners" data/train_pieces 1 0 "$source"
 for pair in $pairs; do
   case $pair in
     own | pretrained | campplus) model old_none "$old" none "$out/train" ;;
@@ -159,10 +184,11 @@ for pair in $pairs; do
       model old_ge2e "$old" ge2e "$out/train"
       model new_ge2e "$new" ge2e "$out/train"
       ;;
-    halves)
-      for half in 0 1; do subset data/train_pieces "NR % 2 == $half" 0 "$out/train_half$half"; done
+    halves | met | unmet)
+      for half in 0 1; do subset "$out/speakers" data/train_pieces "NR % 2 == $half" 0 "$out/train_half$half"; done
       model old_half "$old" none "$out/train_half0"
-      model new_half "$new" cosine "$out/train_half1"
+      if [ "$pair" = halves ]; then model new_half "$new" cosine "$out/train_half1"
+      else model new_same_half "$new" cosine "$out/train_half0"; fi
       ;;
   esac
   case $pair in
@@ -172,6 +198,8 @@ for pair in $pairs; do
       ;;
     contrastive) compare contrastive old_ge2e new_ge2e ;;
     halves) compare halves old_half new_half ;;
+    met) compare met old_half new_same_half 0 ;;
+    unmet) compare unmet old_half new_same_half 1 ;;
     *) compare "$pair" old_none "$pair" ;;
   esac
 done
