@@ -11,7 +11,7 @@ VECTORS = "xvectors_train_originals"  # the folder of an imported teacher's vect
 
 
 @dataclass(frozen=True)
-class Teacher:
+class PlannedTeacher:
     name: str  # its name in the folders of exp
     kind: str
     folder: str  # in exp, where stages 5 and 6 score it; empty if it is not a system of this recipe
@@ -21,7 +21,7 @@ class Teacher:
     centroids: str = ""  # the speakers' mean vectors, if it hears crops and has no classifier of its own
 
 
-def imported(name: str, folder: str, source: str, hear: str) -> Teacher:
+def imported(name: str, folder: str, source: str, hear: str) -> PlannedTeacher:
     """It has a front end of its own. From waves it can hear the crop; else vectors are made beforehand: of fixed crops, from
     whose places the student's crops are drawn, or of whole utterances.
     """
@@ -31,19 +31,19 @@ def imported(name: str, folder: str, source: str, hear: str) -> Teacher:
     file = {"crop": "final.pt", "places": "crops_train_originals/xvector.scp"}.get(hears, f"{VECTORS}/xvector.scp")
     judges = hears == "crop" and not Path(folder, "spk2id").is_file()  # which lists the speakers of its classifier
     means = f"{folder}/{VECTORS}/spk_xvector.scp" if judges else ""
-    return Teacher(name, "imported", folder, f"{folder}/{file}", hears=hears, centroids=means)
+    return PlannedTeacher(name, "imported", folder, f"{folder}/{file}", hears=hears, centroids=means)
 
 
-def find_teacher(text: str, seed: int, source: str, hear: str) -> Teacher:
+def find_teacher(text: str, seed: int, source: str, hear: str) -> PlannedTeacher:
     """The teacher of `--teacher name` or `--teacher name=file`."""
     name, _, what = text.rpartition("=")
     path = Path(what)
     if path.suffix == ".scp":
-        return Teacher(name or path.stem, "vectors", "", what)
+        return PlannedTeacher(name or path.stem, "vectors", "", what)
     if path.suffix == ".pt":
-        return Teacher(name or path.parent.name, "net", "", what)
+        return PlannedTeacher(name or path.parent.name, "net", "", what)
     if Path(f"conf/model/{what}.conf").is_file():
-        return Teacher(name or what, "trained", f"exp/{what}_s{seed}", f"exp/{what}_s{seed}/final.pt", what)
+        return PlannedTeacher(name or what, "trained", f"exp/{what}_s{seed}", f"exp/{what}_s{seed}/final.pt", what)
     if Path(f"exp/{what}/final.pt").is_file():
         return imported(name or what, f"exp/{what}", source, hear)
     models = first_few(sorted(each.stem for each in Path("conf/model").glob("*.conf")), 40)
@@ -54,7 +54,7 @@ def find_teacher(text: str, seed: int, source: str, hear: str) -> Teacher:
     )
 
 
-def find_teachers(text: str, seed: int, source: str, hear: str) -> list[Teacher]:
+def find_teachers(text: str, seed: int, source: str, hear: str) -> list[PlannedTeacher]:
     """The teachers of --teacher: none, one, or several joined by commas. Each of several needs its own name."""
     teachers = [find_teacher(each, seed, source, hear) for each in text.split(",") if each]
     names = [each.name for each in teachers]
@@ -71,7 +71,7 @@ def find_teachers(text: str, seed: int, source: str, hear: str) -> list[Teacher]
     return teachers
 
 
-def joined(teachers: Sequence[Teacher], field: str) -> str:
+def joined(teachers: Sequence[PlannedTeacher], field: str) -> str:
     """What local/train.py is given: the file of one teacher, or name=file,... of several; '' if none has such a file."""
     files = {each.name: getattr(each, field) for each in teachers if getattr(each, field)}
     if len(teachers) < 2:
@@ -84,7 +84,7 @@ def chain(rows: dict[str, str]) -> str:
     return "\n".join(f"{name:<12} {text}" for name, text in rows.items() if text)
 
 
-def told(teacher: Teacher, training: str) -> str:
+def told(teacher: PlannedTeacher, training: str) -> str:
     """What stage 3 says of a teacher."""
     rows = {
         "model": f"conf/model/{teacher.model}.conf",
@@ -99,7 +99,7 @@ def told(teacher: Teacher, training: str) -> str:
     return f"the teacher is {teacher.taught_by}"
 
 
-def made(teacher: Teacher) -> str:
+def made(teacher: PlannedTeacher) -> str:
     """How a teacher that teaches came to be."""
     if teacher.kind == "trained":
         return "trained in stage 3"

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,26 @@ def recipe(tmp_path: Path) -> Path:
         (folder / name).symlink_to(ROOT / name)
     (folder / "conf").symlink_to(ROOT / "egs/mini/v1/conf")
     return folder
+
+
+def replace_scripts(recipe: Path, texts: Mapping[str, str]) -> None:
+    """Puts other scripts in the place of some of local/, for tests of those that call them."""
+    scripts = (recipe / "local").resolve()
+    (recipe / "local").unlink()
+    (recipe / "local").mkdir()
+    for path in scripts.iterdir():
+        if path.name not in texts:
+            (recipe / "local" / path.name).symlink_to(path)
+    for name, text in texts.items():
+        (recipe / "local" / name).write_text(text if text.startswith("#!") else f"#!/usr/bin/env bash\nset -eu\n{text}")
+        (recipe / "local" / name).chmod(0o755)
+
+
+def calls(recipe: Path) -> list[list[str]]:
+    """The words of each line that the replaced scripts wrote to `calls` since the last time."""
+    found = [line.split() for line in (recipe / "calls").read_text().splitlines()]
+    (recipe / "calls").write_text("")
+    return found
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import replace_scripts
 from toy import command
 
 from speakerkd.files.kaldi import ArkWriter
@@ -184,14 +185,7 @@ def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
 
 def test_a_method_with_two_vector_inputs(recipe: Path, data: Path, sh: Run) -> None:
     (data / "trials").write_text("s0-0 s0-1 target\ns0-0 s1-0 nontarget\n")
-    scripts = (recipe / "local").resolve()
-    (recipe / "local").unlink()
-    (recipe / "local").mkdir()
-    for path in scripts.iterdir():
-        if path.name != "kd_info.py":
-            (recipe / "local" / path.name).symlink_to(path)
-    (recipe / "local/kd_info.py").write_text("#!/bin/sh\necho labels audio vectors:face vectors:voice\n")
-    (recipe / "local/kd_info.py").chmod(0o755)
+    replace_scripts(recipe, {"kd_info.py": "echo labels audio vectors:face vectors:voice\n"})
     for name in ("face", "voice"):
         (recipe / f"{name}.scp").write_text("s0-0 x.ark:5\n")
     words = ["local/compare_kd.sh", "--kd-types", "cosine", "--seeds", "0", "--cmd", "true"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, calls, replace_scripts
 
 from speakerkd.files.tables import read_utt2spk, write_data_dir, write_table
 
@@ -42,14 +42,7 @@ echo "align $words" >> calls
 @pytest.fixture
 def folder(recipe: Path) -> Path:
     """The recipe with 12 speakers at two speeds, and scripts that only say how they were called."""
-    (recipe / "local").unlink()
-    (recipe / "local").mkdir()
-    for path in (ROOT / "local").iterdir():
-        if path.name in STUBS:
-            (recipe / "local" / path.name).write_text("#!/usr/bin/env bash\nset -eu\n" + STUBS[path.name])
-            (recipe / "local" / path.name).chmod(0o755)
-        else:
-            (recipe / "local" / path.name).symlink_to(path)
+    replace_scripts(recipe, STUBS)
     for name in ("compare_maps.sh", "corpora.sh", "cmd.sh"):
         shutil.copy(ROOT / "egs/open/v1" / name, recipe)
     (recipe / "path.sh").write_text("")
@@ -70,12 +63,6 @@ def folder(recipe: Path) -> Path:
     lines = ["\t".join(("cosine", name, cell, *text.split())) + "\n" for name, cell, text in rows]
     (recipe / "table.tsv").write_text(HEADER + "".join(lines))
     return recipe
-
-
-def calls(folder: Path) -> list[list[str]]:
-    found = [line.split() for line in (folder / "calls").read_text().splitlines()]
-    (folder / "calls").write_text("")
-    return found
 
 
 def value(words: list[str], option: str) -> str:
@@ -184,7 +171,7 @@ def test_maps_learn_from_other_corpora_than_the_models(folder: Path, sh: Run) ->
     made = calls(folder)
     own = folder / "exp/maps"
     assert len(set(read_utt2spk(own / "train/utt2spk").values())) == 12
-    learnt = [words for words in made if words[0] == "align"][0]
+    learnt = next(words for words in made if words[0] == "align")
     assert set(read_utt2spk(folder / learnt[-3] / "utt2spk").values()) == {"ocean-1", "ocean-2"}
     assert value(learnt, "--out") == "exp/maps/maps/own_0_without_commands"
     assert (own / "table_trials_ocean_without_commands.md").exists()

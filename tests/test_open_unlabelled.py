@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, calls, replace_scripts
 
 from speakerkd.files.tables import read_table, read_utt2spk, write_data_dir, write_table
 
@@ -33,14 +33,7 @@ echo "cluster $*" >> calls
 @pytest.fixture
 def folder(recipe: Path) -> Path:
     """The recipe with eight speakers of Speech Commands and two of speechocean762, four utterances each."""
-    (recipe / "local").unlink()
-    (recipe / "local").mkdir()
-    for path in (ROOT / "local").iterdir():
-        if path.name in STUBS:
-            (recipe / "local" / path.name).write_text("#!/usr/bin/env bash\nset -eu\n" + STUBS[path.name])
-            (recipe / "local" / path.name).chmod(0o755)
-        else:
-            (recipe / "local" / path.name).symlink_to(path)
+    replace_scripts(recipe, STUBS)
     for name in ("compare_unlabelled.sh", "corpora.sh", "cmd.sh"):
         shutil.copy(ROOT / "egs/open/v1" / name, recipe)
     (recipe / "path.sh").write_text("")
@@ -53,12 +46,6 @@ def folder(recipe: Path) -> Path:
         for name in ("ocean", "commands"):
             (recipe / f"data/{part}/trials_{name}").write_text("a b target\n")
     return recipe
-
-
-def calls(folder: Path) -> list[list[str]]:
-    found = [line.split() for line in (folder / "calls").read_text().splitlines()]
-    (folder / "calls").write_text("")
-    return found
 
 
 def speakers_of(folder: Path, name: str) -> Counter[str]:
@@ -109,6 +96,8 @@ def test_clusters_have_a_set_for_each_seed(folder: Path, sh: Run) -> None:
 
 def test_what_is_wrong_is_said(folder: Path, sh: Run) -> None:
     assert "nothing is left" in sh("./compare_unlabelled.sh", "--leave_out", "ocean+commands", fails=True).stderr
+    done = sh("./compare_unlabelled.sh", "--kd_types", "sdpn none", "--clusters_of", "none", fails=True)
+    assert "these nets have learnt from the labels" in done.stderr
     assert "not among --kd_types" in sh("./compare_unlabelled.sh", "--clusters_of", "rdino", fails=True).stderr
     assert "takes a whole number" in sh("./compare_unlabelled.sh", "--per_speaker", "few", fails=True).stderr
     shutil.rmtree(folder / "data/train")

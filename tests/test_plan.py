@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+from conftest import ROOT, environment, replace_scripts
 
 from local import kd_info
 from speakerkd.files.tables import read_table, write_table
@@ -223,20 +223,10 @@ def test_several_teachers(recipe: Path, sh: Run) -> None:
 def test_stages_make_what_several_teachers_need(run_sh: Path, data: Path) -> None:
     """Beside scripts that only note what they are asked for: a teacher is trained or makes vectors, the student has all."""
     recipe = run_sh.parent
-    scripts = (recipe / "local").resolve()
-    (recipe / "local").unlink()
-    (recipe / "local").mkdir()
-    noted = ("train.sh", "extract_xvectors.sh", "extract_crop_xvectors.sh", "make_wave_ark.sh", "model_info.py")
-    for path in scripts.iterdir():
-        if path.name not in noted:
-            (recipe / "local" / path.name).symlink_to(path)
-    for name in noted:
-        (recipe / "local" / name).write_text(
-            f'#!/bin/bash\necho "{name} $*" >> asked\nmkdir -p "${{@: -1:1}}"\n'
-            'for x in waves.scp final.pt xvector.scp; do echo 1 > "${@: -1:1}/$x"; done\n'
-        )
-        (recipe / "local" / name).chmod(0o755)
-    (recipe / "local/model_info.py").write_text("#!/bin/sh\necho 0.01\n")
+    noted = ("train.sh", "extract_xvectors.sh", "extract_crop_xvectors.sh", "make_wave_ark.sh")
+    stub = 'echo "$(basename "$0") $*" >> asked\nmkdir -p "${@: -1:1}"\n'
+    stub += 'for x in waves.scp final.pt xvector.scp; do echo 1 > "${@: -1:1}/$x"; done\n'
+    replace_scripts(recipe, {**dict.fromkeys(noted, stub), "model_info.py": "echo 0.01\n"})
     with open(run_sh, "a") as file:
         file.write('if runs 4 "the student"; then train_student; fi\n')
     data.rename(recipe / "data/train_all")

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import environment
+from conftest import ROOT, environment, replace_scripts
 
 RUN = """#!/usr/bin/env bash
 # A recipe.
@@ -31,17 +31,10 @@ STUB = '#!/bin/sh\necho "$(basename "$0")" "$@"\n'
 @pytest.fixture
 def run_sh(recipe: Path) -> Path:
     """A recipe in which score.py and align.sh only say how they were called."""
-    scripts = (recipe / "local").resolve()
-    (recipe / "local").unlink()
-    (recipe / "local").mkdir()
-    for path in scripts.iterdir():
-        if path.name not in ("score.py", "align.sh"):
-            (recipe / "local" / path.name).symlink_to(path)
+    replace_scripts(recipe, {"score.py": STUB, "align.sh": STUB})
     for name, text in {
-        "local/score.py": STUB,
-        "local/align.sh": STUB,
         "run.sh": RUN,
-        "path.sh": f"PYTHONPATH={scripts.parent}\n",
+        "path.sh": f"PYTHONPATH={ROOT}\n",
         "cmd.sh": "train_cmd=utils/run_jobs.sh cuda_cmd=utils/run_jobs.sh\n",
     }.items():
         (recipe / name).write_text(text)

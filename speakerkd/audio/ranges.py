@@ -32,7 +32,7 @@ class Layout(NamedTuple):
     channels: int
 
 
-class OpenFile(NamedTuple):
+class OpenWave(NamedTuple):
     descriptor: int
     size: int
 
@@ -42,7 +42,7 @@ class WaveRanges:
 
     def __init__(self, path: str | Path, rate: int, channel: int = -1) -> None:
         self.scp, self.rate, self.channel = Scp(path, keep=True), rate, channel
-        self._open: OrderedDict[str, OpenFile] = OrderedDict()
+        self._open: OrderedDict[str, OpenWave] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.scp)
@@ -127,20 +127,20 @@ class WaveRanges:
             raise AudioError(f"{source}:{offset} holds {what}; a wave archive is mono with 16 bits: {REMEDY}")
         return layout
 
-    def _file(self, source: str) -> OpenFile:
+    def _file(self, source: str) -> OpenWave:
         if source in self._open:
             self._open.move_to_end(source)
             return self._open[source]
         if not Path(source).is_file():
             raise AudioError(f"there is no file {source}")
         descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-        found = self._open[source] = OpenFile(descriptor, os.fstat(descriptor).st_size)
+        found = self._open[source] = OpenWave(descriptor, os.fstat(descriptor).st_size)
         while len(self._open) > MOST_OPEN:
             os.close(self._open.popitem(last=False)[1].descriptor)
         return found
 
 
-def wav_layout(file: OpenFile, offset: int, archived: bool) -> Layout | None:
+def wav_layout(file: OpenWave, offset: int, archived: bool) -> Layout | None:
     """The layout of the WAV file at this offset. None: it is not a WAV file, or its samples don't have 16 bits."""
     head = os.pread(file.descriptor, 64, offset)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":

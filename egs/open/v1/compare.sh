@@ -71,11 +71,7 @@ fi
 
 test="test"
 ! $dev || test=dev
-lists=()
-for x in commands ocean; do
-  [ ! -s "data/$test/trials_$x" ] || lists+=("data/$test/trials_$x")
-done
-[ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_commands nor trials_ocean"
+trials_of "data/$test" commands ocean
 local/compare_kd.sh --cmd "$train_cmd" --kd-types "$kd_types" --reference "$reference" --noise "$noise" \
   --students "$students" --seeds "$seeds" --jobs "$jobs" --teachers "$teachers" \
   --train-config "$train_config" --train-options "$train_options" \

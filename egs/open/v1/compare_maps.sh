@@ -91,11 +91,7 @@ if [ "$learn_without" != "$leave_out" ]; then   # another set, and other names
   of+=_without_${learn_without//+/_} learn+=_without_${learn_without//+/_}
 fi
 of+=${label:+_$label}
-lists=()
-for x in ocean commands; do
-  [ ! -s "data/$test/trials_$x" ] || lists+=("data/$test/trials_$x")
-done
-[ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_ocean nor trials_commands"
+trials_of "data/$test" ocean commands
 trials=$(IFS=,; echo "${lists[*]}")
 
 # Speakers at their own speed, ordered by a hash of their names: of the models, and of the maps.

@@ -53,6 +53,7 @@ label_epochs=24
 . ./corpora.sh
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 [ -s data/train/wav.scp ] || fail "data/train is missing; run ./run.sh --stop_stage 2 first"
+[ "$clusters_of" != none ] || fail "--clusters_of none: these nets have learnt from the labels"
 [ -z "$clusters_of" ] || [[ " $kd_types " == *" $clusters_of "* ]] || fail "--clusters_of $clusters_of is not among --kd_types"
 
 set=data/unlabelled
@@ -80,11 +81,7 @@ fi
 
 test="test"
 ! $dev || test=dev
-lists=()
-for x in commands ocean; do
-  [ ! -s "data/$test/trials_$x" ] || lists+=("data/$test/trials_$x")
-done
-[ ${#lists[@]} -gt 0 ] || fail "data/$test has neither trials_commands nor trials_ocean"
+trials_of "data/$test" commands ocean
 compare() { # folder, training set, kd_types, seeds, reference, optimisation
   local more=$train_options
   [ "$3" != none ] || more+=" --num-epochs $label_epochs"

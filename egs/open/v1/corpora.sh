@@ -21,6 +21,14 @@ speakers_by_hash() { # utt2spk: its speakers in the order of a hash of their nam
     sort | awk '{ print $2 }'
 }
 
+trials_of() { # data directory, corpora: puts their lists of trials into the array lists, those that exist
+  local x data=$1
+  shift
+  lists=()
+  for x; do [ ! -s "$data/trials_$x" ] || lists+=("$data/trials_$x"); done
+  [ ${#lists[@]} -gt 0 ] || fail "$data has no trials of these corpora: $*"
+}
+
 leave_corpora_out() { # train_set and $cohort without the speakers of the corpora of --leave_out
   local x
   for x in train_all:"$train_set" cohort:"data/$cohort"; do
