@@ -255,6 +255,20 @@ def test_dino_centre_and_temperature() -> None:
     assert found == pytest.approx([0.04, 0.04, 0.055, 0.07, 0.07, 0.07])
 
 
+def test_dino_with_koleo() -> None:
+    """The term is that of the student's embeddings, of all views; the published DINO has none."""
+    method, more = make(DINO), make(DINO, koleo=0.3, koleo_group=0)
+    more.load_state_dict(method.state_dict())
+    batch = make_batch(method)
+    embedding, _ = copy.deepcopy(more).student(batch.feats)
+    plain, found = method(batch, Clock(0, 10)).losses, more(batch, Clock(0, 10)).losses
+    assert set(plain) == {"ce"} and set(found) == {"ce", "koleo"}
+    torch.testing.assert_close(found["koleo"], 0.3 * koleo(embedding))
+    torch.testing.assert_close(found["ce"], plain["ce"])
+    with pytest.raises(ValueError, match="--koleo and --koleo-group"):
+        DINOConf(koleo=-1)
+
+
 def test_prototypes_are_neither_decayed_nor_clipped() -> None:
     method = make(SDPN)
     conf = TrainConf(weight_decay=1.0, clip=1e-12, momentum=0.0)

@@ -129,7 +129,8 @@ class Means(torch.nn.Module):
 
 world = start("cpu")
 for name, kind, more in (
-    ("sdpn", "sdpn", {"koleo_group": 0}), ("sdpn_groups", "sdpn", {"koleo_group": 4}), ("dino", "dino", {})
+    ("sdpn", "sdpn", {"koleo_group": 0}), ("sdpn_groups", "sdpn", {"koleo_group": 4}), ("dino", "dino", {}),
+    ("dino_koleo", "dino", {"koleo": 0.1, "koleo_group": 0}),
 ):
     kind = METHODS[kind]
     conf = kind.Conf(head_dims=(10, 8), head_norm="none", prototypes=12, momentum=0.8, **more)
@@ -152,7 +153,7 @@ def test_two_processes_of_half_the_batch_are_one_of_the_whole(recipe: Path, data
     (recipe / "small.py").write_text(TWO_METHODS)
     sh("python3", "small.py", "exp/one")
     sh("local/launch.sh", 1, 1, 2, "exp/two", "small.py", "exp/two")
-    for method in ("sdpn", "sdpn_groups", "dino"):
+    for method in ("sdpn", "sdpn_groups", "dino", "dino_koleo"):
         one, two = (state(recipe / out / method / "last.pt") for out in ("exp/one", "exp/two"))
         for name in one:
             torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=2e-6, msg=f"{method} {name}")

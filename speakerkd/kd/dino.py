@@ -3,6 +3,9 @@
 The teacher is the moving average of the student. It hears two long views of an utterance; the student hears these two and
 four short views. For each view, the student has to give the outputs that the teacher gives for the other views. The
 teacher's outputs are centred (minus their moving mean) and sharpened.
+
+--koleo adds SDPN's diversity term for the student's embeddings of all views. It is not part of DINO: it is there to measure
+what the term alone is worth.
 """
 
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import opt
 from speakerkd.kd.base import Clock, Components, Needs, Outcome
 from speakerkd.kd.ema import Branch, Prototypes, SelfTaught, SelfTaughtConf
-from speakerkd.losses.prototype import entropy, other_views_cross_entropy
+from speakerkd.losses.prototype import entropy, koleo, other_views_cross_entropy
 from speakerkd.models.base import SpeakerNet
 from speakerkd.parallel import gather_rows, mean_over_processes
 from speakerkd.schedules import line_in_epochs, require_part
@@ -34,6 +37,8 @@ class DINOConf(SelfTaughtConf):
     num_long: int = opt(2, "number of long crops; teacher and student hear them")
     short_view: float = opt(2 / 3, "length of short crops, times --num-frames")
     num_short: int = opt(4, "number of short crops; the student alone hears them")
+    koleo: float = opt(0.0, "weight of KoLeo, the diversity term of SDPN")
+    koleo_group: int = opt(96, "number of the batch's utterances among which KoLeo looks for neighbours; 0: all")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +48,8 @@ class DINOConf(SelfTaughtConf):
             raise ValueError("--num-long must be 1 or more, --num-short 0 or more, and their sum 2 or more")
         if not 0 <= self.centre_momentum <= 1:
             raise ValueError("--centre-momentum is from 0 to 1")
+        if min(self.koleo, self.koleo_group) < 0:
+            raise ValueError("--koleo and --koleo-group can't be negative")
         require_part("--teacher-temperature-rise", self.teacher_temperature_rise)
         require_part("--freeze-last-layer", self.freeze_last_layer)
 
@@ -82,11 +89,14 @@ class DINO(SelfTaught):
         with torch.no_grad():
             teacher_embedding, teacher = self.teacher(batch.feats[: self.conf.num_long])  # (G, B, D), (G, B, K)
         frozen = clock.before(self.conf.freeze_last_layer)
-        _, student = self.student(batch.feats, 0.0 if frozen else 1.0)  # (V, B, K)
+        embedding, student = self.student(batch.feats, 0.0 if frozen else 1.0)  # (V, B, K)
         with torch.autocast(student.device.type, enabled=False):
             targets = ((teacher - self.centre) / self.teacher_temperature(clock)).softmax(-1)
-            loss = other_views_cross_entropy(targets, student / self.conf.temperature)
-            return Outcome({"ce": loss}, self.watched(teacher_embedding, teacher, targets))
+            losses = {"ce": other_views_cross_entropy(targets, student / self.conf.temperature)}
+            if self.conf.koleo:
+                everyone = gather_rows(embedding.transpose(0, 1)).transpose(0, 1)
+                losses["koleo"] = self.conf.koleo * koleo(everyone, self.conf.koleo_group)
+            return Outcome(losses, self.watched(teacher_embedding, teacher, targets))
 
     def teacher_temperature(self, clock: Clock) -> float:
         conf, epoch = self.conf, int(clock.epoch)
