@@ -19,7 +19,7 @@ from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import opt
 from speakerkd.kd.base import Clock, Components, Needs, Outcome
 from speakerkd.kd.ema import Branch, Prototypes, SelfTaught, SelfTaughtConf
-from speakerkd.losses.prototype import entropy, koleo, other_views_cross_entropy
+from speakerkd.losses.prototype import entropy, other_views_cross_entropy
 from speakerkd.models.base import SpeakerNet
 from speakerkd.parallel import gather_rows, mean_over_processes
 from speakerkd.schedules import line_in_epochs, require_part
@@ -37,8 +37,6 @@ class DINOConf(SelfTaughtConf):
     num_long: int = opt(2, "number of long crops; teacher and student hear them")
     short_view: float = opt(2 / 3, "length of short crops, times --num-frames")
     num_short: int = opt(4, "number of short crops; the student alone hears them")
-    koleo: float = opt(0.0, "weight of KoLeo, the diversity term of SDPN")
-    koleo_group: int = opt(96, "number of the batch's utterances among which KoLeo looks for neighbours; 0: all")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,8 +46,6 @@ class DINOConf(SelfTaughtConf):
             raise ValueError("--num-long must be 1 or more, --num-short 0 or more, and their sum 2 or more")
         if not 0 <= self.centre_momentum <= 1:
             raise ValueError("--centre-momentum is from 0 to 1")
-        if min(self.koleo, self.koleo_group) < 0:
-            raise ValueError("--koleo and --koleo-group can't be negative")
         require_part("--teacher-temperature-rise", self.teacher_temperature_rise)
         require_part("--freeze-last-layer", self.freeze_last_layer)
 
@@ -94,8 +90,7 @@ class DINO(SelfTaught):
             targets = ((teacher - self.centre) / self.teacher_temperature(clock)).softmax(-1)
             losses = {"ce": other_views_cross_entropy(targets, student / self.conf.temperature)}
             if self.conf.koleo:
-                everyone = gather_rows(embedding.transpose(0, 1)).transpose(0, 1)
-                losses["koleo"] = self.conf.koleo * koleo(everyone, self.conf.koleo_group)
+                losses["koleo"] = self.diversity(embedding)
             return Outcome(losses, self.watched(teacher_embedding, teacher, targets))
 
     def teacher_temperature(self, clock: Clock) -> float:

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from speakerkd.conf import opt
 from speakerkd.kd.base import Clock, Components, Distiller
 from speakerkd.kd.collapse import Watch
+from speakerkd.losses.prototype import koleo
 from speakerkd.models.base import SpeakerNet
+from speakerkd.parallel import gather_rows
 from speakerkd.schedules import half_cosine
 
 
@@ -26,6 +28,8 @@ class SelfTaughtConf:
     prototypes: int = opt(1024, "number of vectors that a head's output is compared with")
     temperature: float = opt(0.1, "temperature of the student's cosines")
     momentum: float = opt(0.996, "share of the teacher that is kept in a step; it rises to 1 as half a cosine")
+    koleo: float = opt(0.0, "weight of KoLeo, the diversity term")
+    koleo_group: int = opt(96, "number of the batch's utterances among which KoLeo looks for neighbours; 0: all")
     least_std: float = opt(0.02, "collapse: the run stops if the spread of the embeddings falls below this (1: ideal)")
     least_rank: float = opt(1.2, "collapse: the run stops if the embeddings have fewer effective dimensions")
     least_prototypes: int = opt(2, "collapse: the run stops if fewer prototypes are chosen within 100 steps")
@@ -37,6 +41,8 @@ class SelfTaughtConf:
             raise ValueError("--head-dims needs one or more sizes of 1 or more; --prototypes must be 2 or more")
         if self.temperature <= 0 or not 0 <= self.momentum <= 1:
             raise ValueError("--temperature must be positive, --momentum from 0 to 1")
+        if min(self.koleo, self.koleo_group) < 0:
+            raise ValueError("--koleo and --koleo-group can't be negative")
 
 
 class Head(nn.Module):
@@ -101,6 +107,11 @@ class SelfTaught(Distiller):
         self.student = self.branch(components.student)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.watch = Watch(conf.prototypes, conf.least_std, conf.least_rank, conf.least_prototypes)
+
+    def diversity(self, embedding: Tensor) -> Tensor:
+        """The weighted KoLeo of the student's embeddings (V, B, D), among those of all processes."""
+        everyone = gather_rows(embedding.transpose(0, 1)).transpose(0, 1)
+        return self.conf.koleo * koleo(everyone, self.conf.koleo_group)
 
     def branch(self, net: SpeakerNet) -> Branch:
         return Branch(net, Head(net.dim, self.conf.head_dims, self.conf.head_norm))

@@ -10,8 +10,8 @@ The method needs no audio; it learns from --vectors enroll=<scp>,test=<scp>.
 --mode   two-sided        each model's vectors are mapped by an MLP
          test-to-enroll   an MLP maps the test model's vectors into the enrolment model's space; stored profiles stay valid
          linear           as test-to-enroll, but with a matrix, which is also written as Kaldi's transform.mat
-Every map is a matrix plus an MLP that starts at zero. So a map starts as the identity, or with
---init as a closed-form map.
+Every map is a matrix plus an MLP that starts at zero. So a map starts as the identity, or with --init
+as a closed-form map.
 """
 
 from collections.abc import Mapping

@@ -21,7 +21,7 @@ from speakerkd.batches.dataset import Batch, View
 from speakerkd.conf import opt
 from speakerkd.kd.base import Clock, Components, Needs, Outcome
 from speakerkd.kd.ema import Prototypes, SelfTaught, SelfTaughtConf
-from speakerkd.losses.prototype import cross_entropy, entropy, koleo, me_max, sinkhorn
+from speakerkd.losses.prototype import cross_entropy, entropy, me_max, sinkhorn
 from speakerkd.parallel import gather_rows, mean_over_processes, own_share
 
 
@@ -31,7 +31,6 @@ class SDPNConf(SelfTaughtConf):
     sinkhorn_iterations: int = opt(3, "iterations of Sinkhorn; 0: targets are not balanced")
     memax: float = opt(1.0, "weight of me-max")
     koleo: float = opt(0.1, "weight of KoLeo")
-    koleo_group: int = opt(96, "number of the batch's utterances among which KoLeo looks for neighbours; 0: all")
     prototype_gradient: float = opt(
         4.0, "factor on the prototypes' gradient; 4: as published, where 4 GPUs sum it and do not average"
     )
@@ -45,10 +44,8 @@ class SDPNConf(SelfTaughtConf):
             raise ValueError(
                 "--teacher-temperature, --long-view and --short-view must be positive, --num-short 1 or more"
             )
-        if min(self.sinkhorn_iterations, self.koleo_group, self.memax, self.koleo, self.prototype_gradient) < 0:
-            raise ValueError(
-                "--sinkhorn-iterations, --koleo-group, --memax, --koleo and --prototype-gradient can't be negative"
-            )
+        if min(self.sinkhorn_iterations, self.memax, self.prototype_gradient) < 0:
+            raise ValueError("--sinkhorn-iterations, --memax and --prototype-gradient can't be negative")
 
 
 class SDPN(SelfTaught):
@@ -76,11 +73,10 @@ class SDPN(SelfTaught):
             targets, metrics = self.targets(teacher_embedding, teacher_point)
             logits = self.prototypes(point, self.conf.prototype_gradient) / self.conf.temperature  # (V, B, K)
             choice = mean_over_processes(logits.softmax(-1).mean((0, 1)))
-            everyone = gather_rows(embedding.transpose(0, 1)).transpose(0, 1)
             losses = {
                 "ce": cross_entropy(targets, logits),
                 "memax": self.conf.memax * me_max(choice),
-                "koleo": self.conf.koleo * koleo(everyone, self.conf.koleo_group),
+                "koleo": self.diversity(embedding),
             }
         return Outcome(losses, metrics)
 
