@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from speakerkd.conf import first_few
 from speakerkd.foreign.layout import WeightLayout
 from speakerkd.foreign.unispeech import TORCHAUDIO, UNISPEECH_WAV2VEC2, UNISPEECH_WAVLM
 from speakerkd.losses.margin import MarginConf
+from speakerkd.torchfile import UnreadableError, read_torch_file
 
 
 def layer_from_0(match: re.Match[str]) -> str:
@@ -146,14 +146,14 @@ WRAPPERS = ("model_state", "state_dict", "model")  # entries in which some toolk
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The named tensors of a foreign checkpoint. No code in it is run."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        content = read_torch_file(path)
+    except UnreadableError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise ValueError(f"{path}: can't be read as a PyTorch checkpoint ({error})") from error
         raise ValueError(
             f"{path}: is damaged, or holds more than weights, and code out of a file is not run here; save "
             "model.state_dict() alone with its own toolkit, where the file is trusted"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{path}: can't be read as a PyTorch checkpoint ({type(error).__name__}: {error})") from error
     for name in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]

@@ -11,7 +11,6 @@ A checkpoint is a plain dict that torch.load reads with weights_only=True. It sa
 
 import dataclasses
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -23,6 +22,7 @@ from speakerkd.conf import first_few, from_json
 from speakerkd.files.tables import replacing
 from speakerkd.finite import not_finite
 from speakerkd.losses.margin import MarginConf, MarginHead
+from speakerkd.torchfile import UnreadableError, read_torch_file
 
 FORMAT = "speakerkd-net-1"
 RECORDED = {
@@ -166,9 +166,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: can't be read ({error.strerror}); give a final.pt of a training run") from error
     try:
         with file:
-            record = torch.load(file, map_location="cpu", weights_only=True)
-    # OSError too: if a file is cut short, torch's error depends on where it ends
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+            record = read_torch_file(file)
+    except UnreadableError as error:
         raise ValueError(
             f"{path}: not a checkpoint, or cut short (a full disk, an unfinished copy?). Copy it again; or, if it "
             "was trained here, remove it and start its training again, which makes it from last.pt in seconds"

@@ -13,7 +13,6 @@ A checkpoint is a plain dict that torch.load reads with weights_only=True:
 """
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from speakerkd.conf import first_few
 from speakerkd.files.backend import write_matrix
 from speakerkd.files.tables import replacing
 from speakerkd.models.base import check_weights
+from speakerkd.torchfile import UnreadableError, read_torch_file
 
 FORMAT = "speakerkd-map-1"
 KINDS = ("identity", "linear", "mlp")
@@ -89,8 +89,8 @@ def save_map(path: str | Path, net: VectorMap, side: str, systems: Mapping[str, 
 
 def load_map(path: str | Path) -> VectorMap:
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        record = read_torch_file(path)
+    except UnreadableError as error:
         raise ValueError(
             f"{path}: can't be read, or is not a checkpoint; give enroll.pt or test.pt of stage 7"
         ) from error

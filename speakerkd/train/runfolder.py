@@ -12,7 +12,6 @@ import fcntl
 import json
 import logging
 import os
-import pickle
 import platform
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import torch
 from speakerkd.conf import text_of
 from speakerkd.files.tables import replacing
 from speakerkd.finite import not_finite
+from speakerkd.torchfile import UnreadableError, read_torch_file
 
 
 class RunFolder:
@@ -118,8 +118,8 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+            return read_torch_file(path)
+        except UnreadableError as error:
             which = "it" if name == "last.pt" else "it and last.pt"
             raise ValueError(f"{path}: damaged. Remove {which}; training then starts from the beginning") from error
 
