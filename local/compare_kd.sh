@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Compares methods: trains each method with each student, teacher and seed on one data set, and makes one table of all.
 # A system that has its scores is not trained again. So a comparison that was stopped goes on, and a comparison can be
-# widened: call it again with more. It is an error if a system was trained with other options than the conf files have now,
-# or than the other systems have.
+# widened: call it again with more. It is an error if a system was trained with other options or data than this call and the
+# conf files say now, or than the other systems.
 #
 # Usage: local/compare_kd.sh [options] <train-dir> <test-dir> <trials> <exp-dir>
 #   local/compare_kd.sh --kd-types "none enskd" --students "xvector" --seeds "0 1 2" --teachers own=exp/resnet_tiny_s0/final.pt \
@@ -131,7 +131,7 @@ for seed in $seeds; do
   done
 done
 printf '%s\n' "${systems[@]}" > "$out/systems"
-local/compare_kd_table.py --check true "${lists[0]}" "$out"
+local/compare_kd_table.py --check "$train" --train-config "$train_config" --train-options "$train_options" "${lists[0]}" "$out"
 echo "$0: ${#systems[@]} systems, ${#waiting[@]} of them to be trained or scored, $jobs at a time"
 
 gpu=()

@@ -39,7 +39,7 @@ from speakerkd.score.intervals import MIN_SEEDS, Interval, difference_interval, 
 from speakerkd.score.markdown import markdown, p_text
 from speakerkd.score.plots import can_plot
 from speakerkd.score.trials import Trials, read_scores, read_trials, speakers_of
-from speakerkd.train.comparison import Cell, cells_of, check_alike, difference, mean_cell, points
+from speakerkd.train.comparison import Cell, asked_for, cells_of, check_alike, difference, mean_cell, points
 from speakerkd.train.comparison_files import latex, write_figures, write_systems
 
 ABOUT = ("student", "kd_type", "teacher", "seeds")
@@ -55,7 +55,9 @@ class Options:
     scores: str = opt("scores", "name of a system's folder of scores")
     table: str = opt("table", "name of the table's files; that of --noise has _noise after it")
     plots: bool = opt(True, "also draw figures, and write systems.tsv")
-    check: bool = opt(False, "only check that the systems were trained with the same options")
+    check: str = opt("", "a train directory: only check that the systems were trained on it and with the same options")
+    train_config: str = opt("conf/train.conf", "the optimisation that --check asks for")
+    train_options: str = opt("", "options of local/train.py that override it")
     num_bootstrap: int = opt(2000, "how often the speakers are resampled")
     seed: int = opt(0, "random seed of the resampling")
 
@@ -65,7 +67,8 @@ def main(argv: list[str]) -> None:
     out = Path(folder)
     systems = [out / name for name in (out / "systems").read_text(encoding="utf-8").split()]
     if options.check:
-        check_alike([system for system in systems if (system / "final.pt").exists()])
+        trained = [system for system in systems if (system / "final.pt").exists()]
+        check_alike(trained, asked_for(options.check, options.train_config, options.train_options))
         return
     check_alike(systems)
     trials = read_trials(trials_path)

@@ -139,8 +139,15 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     words = ["local/compare_kd.sh", "--kd-types", "none", "--students", "xvector", *options, "--seeds", "0 1 2"]
     done = sh(*words, *ends, fails=True)
     assert (
-        "xvector_none_s2 was trained with other options than xvector_none_s0 (train.num_epochs 2 for 1)" in done.stderr
+        "xvector_none_s0 was trained with other options than this call asks for (train.num_epochs 1 for 2)"
+        in done.stderr
     )
+    assert not (recipe / "exp/c/xvector_none_s2").exists()
+    words[words.index(options[1])] = options[1].replace("--num-epochs 2", "--num-epochs 1")
+    utt2spk_text = (data / "utt2spk").read_text()
+    (data / "utt2spk").write_text(utt2spk_text.replace("\n", " \n", 1))
+    assert "than this call asks for (data.tables.utt2spk " in sh(*words, *ends, fails=True).stderr
+    (data / "utt2spk").write_text(utt2spk_text)
 
     # dev, and two lists: the systems are kept, the scores and tables stand apart
     (recipe / "data/dev").symlink_to("train")

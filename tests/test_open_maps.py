@@ -180,7 +180,11 @@ def test_maps_learn_from_other_corpora_than_the_models(folder: Path, sh: Run) ->
     (again,) = [words for words in calls(folder) if words[0] == "align"]
     assert Path(again[-3]).name == "pieces_0" and value(again, "--out") == "exp/maps/maps/own_0"
     assert len(set(read_utt2spk(own / "pieces_0/utt2spk").values())) == 12
-    assert "was made with --leave_out 'ocean'; give another --out" in sh(*words[:-2], fails=True).stderr
+    assert "exp/maps was made with --leave_out 'ocean' --old xvector --new" in sh(*words[:-2], fails=True).stderr
+    assert (
+        "--seed 1 --train_config conf/train_compare.conf; give another --out"
+        in sh(*words, "--seed", 1, fails=True).stderr
+    )
     done = sh(*words[:2], "met", *words[3:], "--learn_without", "", fails=True)
     assert "the pairs met and unmet need the corpora of the models" in done.stderr
 

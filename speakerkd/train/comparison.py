@@ -3,13 +3,14 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from speakerkd.conf import build, read_conf, typed_conf
+from speakerkd.conf import build, parse_args, read_conf, typed_conf
 from speakerkd.kd import METHODS
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import read_model
@@ -18,7 +19,8 @@ from speakerkd.score.bootstrap import replicate
 from speakerkd.score.intervals import Estimate, estimate
 from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores
-from speakerkd.train.identity import fingerprint
+from speakerkd.train.identity import fingerprint, fingerprints_of_tables, options_of
+from speakerkd.train.options import RunOptions
 from speakerkd.train.runfolder import flat
 
 PRIOR = 0.01
@@ -103,13 +105,20 @@ def add(
     cell.parameters = sum(each.numel() for each in load_net(system / "final.pt").encoder.parameters())  # type: ignore[attr-defined]
 
 
-def check_alike(systems: list[Path]) -> None:
+def asked_for(train_dir: str, train_config: str, train_options: str) -> dict[str, Any]:
+    """What a call of compare_kd.sh says of the training of all its systems: the options of local/train.py, and the data."""
+    conf, _ = parse_args(RunOptions, ["--config", train_config, *train_options.split()], None)
+    folder = Path(train_dir)
+    return {"train": options_of(conf), "data": {"folder": str(folder), "tables": fingerprints_of_tables(folder)}}
+
+
+def check_alike(systems: list[Path], wanted: Mapping[str, Any] | None = None) -> None:
     """Systems scored in an earlier call are not trained again. They must have been trained with the same options.
 
     The options of optimisation, data and classifier must be the same in all systems. The options of the model must be the
     same for all systems of a student, those of the method for all systems of a method and teacher. A file that is learnt
     from, such as a teacher, must have the same content in all systems. Model, method, classifier and these files must be
-    unchanged since then.
+    unchanged since then. If `wanted` is given (see asked_for), optimisation and data must be those.
     """
     firsts: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
     for system in systems:
@@ -121,6 +130,10 @@ def check_alike(systems: list[Path]) -> None:
             if options[name] is not None:
                 compare(system, "the files now say", flat(options[name], name), flat(now, name))
         options["train"].pop("seed")
+        for name, now in (wanted or {}).items():
+            asked, found = flat(now, name), flat(options[name], name)
+            both = asked.keys() & found.keys()  # an option may be newer than the system
+            compare(system, "this call asks for", {x: found[x] for x in both}, {x: asked[x] for x in both})
         for name, group in (
             ("train", ()),
             ("data", ()),

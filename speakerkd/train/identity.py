@@ -43,8 +43,12 @@ def describe_data(data: Utterances) -> dict[str, Any]:
         "speakers": len(data.speakers),
         "feat_dim": data.dim,
         "fbank": read_conf(front_end) if front_end else {},
-        "tables": {name: fingerprint(folder / name) for name in TABLES if (folder / name).exists()},
+        "tables": fingerprints_of_tables(folder),
     }
+
+
+def fingerprints_of_tables(folder: Path) -> dict[str, str]:
+    return {name: fingerprint(folder / name) for name in TABLES if (folder / name).exists()}
 
 
 def fingerprint(path: str | Path) -> str:

@@ -37,7 +37,8 @@
 # trained here on pieces at their own speed, without augmented copies.
 #
 # The trials are trials_ocean and trials_commands, if they exist. The tables are <out>/table_<trials>.md, with _dev, _<learn> (if
-# it is not pieces) and _<label> after it. Finished parts are not done again. Another --leave_out or --seed needs another --out.
+# it is not pieces) and _<label> after it. Finished parts are not done again. Other models
+# (--leave_out, --old, --new, --seed, --train_config) need another --out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -96,9 +97,10 @@ trials=$(IFS=,; echo "${lists[*]}")
 
 # Speakers at their own speed, ordered by a hash of their names: of the models, and of the maps.
 mkdir -p "$out"
-[ -e "$out/leave_out" ] || echo "$leave_out" > "$out/leave_out"
-[ "$(cat "$out/leave_out")" = "$leave_out" ] ||
-  fail "$out was made with --leave_out '$(cat "$out/leave_out")'; give another --out for other corpora"
+made_with="--leave_out '$leave_out' --old $old --new $new --seed $seed --train_config $train_config"
+[ -e "$out/made_with" ] || echo "$made_with" > "$out/made_with"
+[ "$(cat "$out/made_with")" = "$made_with" ] ||
+  fail "$out was made with $(cat "$out/made_with"), not $made_with; give another --out for other models"
 ordered() { # corpora to leave out, file to write
   [ ! -s "$2" ] || return 0
   at_own_speed data/train_pieces/utt2spk > "$out/.own"
