@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import environment
+from conftest import ROOT, environment
 
 from speakerkd.conf import build, from_json, opt, parse_args, read_conf, to_json, to_text, typed_conf
 
@@ -125,3 +125,19 @@ def test_no_more_memory_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script], env=environment(), capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "the memory is used up (Unable to allocate 9 TiB)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "changed"),
+    [
+        ("sdpn_no_koleo", "sdpn", {"koleo": "0"}),
+        ("sdpn_no_memax", "sdpn", {"memax": "0"}),
+        ("sdpn_no_sinkhorn", "sdpn", {"sinkhorn_iterations": "0"}),
+        ("dino_koleo", "dino", {"koleo": "0.1"}),
+    ],
+)
+def test_a_method_without_a_part_is_otherwise_the_method(name: str, base: str, changed: dict[str, str]) -> None:
+    """Their conf files repeat the method's, so a change there is easily forgotten here."""
+    confs = ROOT / "egs/open/v1/conf/kd"
+    whole = read_conf(confs / f"{base}.conf")
+    assert read_conf(confs / f"{name}.conf") == {**whole, **changed} != whole
