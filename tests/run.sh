@@ -18,4 +18,4 @@ tools/lint.sh
 # Files side by side, a core each; what a test starts is then on one core as well.
 cores=$(nproc)
 export OMP_NUM_THREADS=1
-exec python3 -m pytest -n $((cores < 8 ? cores : 8)) --dist loadfile
+exec python3 -m pytest -n $((cores < 8 ? cores : 8)) --dist loadfile --durations 40 --durations-min 10
