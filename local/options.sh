@@ -22,13 +22,14 @@
 #                                places (the default with feats)
 #                              - utterance: whole utterances; one vector per utterance teaches
 #   --num_crops 4              for --hear places: largest number of crops per utterance
-#   --large_margin false       true: also fine-tune the student on longer crops with a larger margin
+#   --large_margin false       true: also fine-tune the student on longer crops with a larger margin (conf/train_lm.conf and
+#                              conf/head_large.conf, which voxceleb and cnceleb have)
 #                              (conf/train_lm.conf, conf/head_large.conf)
 #   --seed 0                   random seed of the training; the table averages the results of several seeds
 #   --enroll_system ""         stage 7: folder in exp of the system that enrols
 #   --test_system ""           stage 7: folder in exp of the system that verifies
 #   --nj 4                     number of jobs at the same time
-#   --gpus 0                   number of GPUs to train and extract on; 0: the CPU
+#   --gpus 0                   number of GPUs to train and extract on; 0: one GPU trains if there is one, and the CPU extracts
 #   --processes 0              number of processes that train on a CPU; 0: one. Two processes with a thread each can be faster
 #                              than one with two threads. GPUs have a process each
 # A trained system is called <student>_<kd_type>[_<teacher>]_s<seed>, and this is also its folder in exp.

@@ -14,7 +14,7 @@
 #   --seed 0                  random seed of the noise; an utterance gets the same noise at every SNR
 #   --nj 2                    number of jobs
 #   --cmd utils/run_jobs.sh   what runs them
-#   --use-gpu false           extract on a GPU
+#   --use-gpu false           true: extract on a GPU, in each job
 #   --score-opts "..."        more options of local/score.py for all systems, such as --num-bootstrap 0. If a run.sh
 #                             subtracts each system's own cohort mean, its figures differ from the clean ones here
 #

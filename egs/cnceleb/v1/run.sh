@@ -4,7 +4,7 @@
 # Usage: ./run.sh --cnceleb1 /corpora/CN-Celeb_flac --cnceleb2 /corpora/CN-Celeb2_flac [--stage 1] [--stop_stage 6] [options]
 #   ./run.sh --nj 32 --gpus 2                        # everything
 #   ./run.sh --stage 4 --kd_type enskd --gpus 2      # another method; conf/kd has them, README.md the papers' settings
-#   ./run.sh --stage 4 --kd_type vgsr --teacher data/train/face.scp --vectors quality=data/train/utt2quality
+#   ./run.sh --stage 4 --kd_type skdfe               # without a teacher
 #   ./run.sh --stage 7 --enroll_system xvector_none_s0 --test_system resnet34_s0
 #   ./run.sh --stage 8                   # the student as ONNX; needs tools/setup.sh --extras "export app"
 # Defaults here: --teacher resnet34 --student xvector --nj 16
@@ -13,7 +13,7 @@
 #   --join_seconds 5.0               short training recordings are joined to utterances of this length; 0: they are not
 #   --musan, --rirs /corpora/...     folders musan and RIRS_NOISES; "": noise and rooms are made up
 #   --speeds "0.9,1.1"               speeds of which copies are made, as more speakers: 0.9,1.1
-#   --copies 2                       copies of each utterance with noise, music, babble or a room, of these 4 on the average
+#   --copies 2                       copies of each utterance on average, 4 at most: with noise, music, babble, in a room
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . local/options.sh

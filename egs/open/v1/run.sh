@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Speaker verification on free speech of some 1,900 people: a public teacher, a student of at most 0.5 M parameters.
+# Speaker verification on free speech of 1,900 people and more: a public teacher, a student of at most 0.5 M parameters.
 #
 # Usage: ./run.sh --speech_commands <folder> --speechocean <folder> [--stage 1] [--stop_stage 6] [options]
 #   ./run.sh --download true                            # fetches these two corpora (3 GB), and does everything

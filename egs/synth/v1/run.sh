@@ -5,7 +5,7 @@
 #   ./run.sh                             # everything
 #   ./run.sh --stage 4 --kd_type enskd   # another method: conf/kd has them
 #   ./run.sh --stage 4 --kd_type vgsr --teacher faces
-#   ./run.sh --stage 7 --enroll_system xvector_none_s0 --test_system resnet_tiny_s0
+#   ./run.sh --stage 7 --enroll_system xvector_tiny_none_s0 --test_system xvector_s0
 #   ./run.sh --stage 8                   # the student as ONNX; needs tools/setup.sh --extras "export app"
 # Defaults here: --teacher xvector --student xvector_tiny --nj 2
 # Options of this recipe:

@@ -13,7 +13,7 @@
 #   --lists ""                       folder of veri_test2.txt, list_test_all2.txt, ...; "": --voxceleb1 or its meta/
 #   --musan, --rirs /corpora/...     folders musan and RIRS_NOISES; "": noise and rooms are made up
 #   --speeds ""                       speeds of which copies are made, as more speakers: 0.9,1.1
-#   --copies 2                       copies of each utterance with noise, music, babble or a room, of these 4 on the average
+#   --copies 2                       copies of each utterance on average, 4 at most: with noise, music, babble, in a room
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . local/options.sh
