@@ -53,7 +53,12 @@ def _facts(card: dict[str, Any]) -> list[str]:
         size = f"{file['bytes'] / 1e6:.2f} MB"
         rows.append((precision, f"`{file['name']}`, {size}, real-time factor {speed[precision]:.4f} on one thread"))
     if card.get("int8_kept_in_fp32"):
-        rows.append(("layer with int8 weights that is computed in fp32", ", ".join(f"`{name}`" for name in card["int8_kept_in_fp32"])))
+        rows.append(
+            (
+                "layer with int8 weights that is computed in fp32",
+                ", ".join(f"`{name}`" for name in card["int8_kept_in_fp32"]),
+            )
+        )
     return ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)]
 
 
@@ -75,7 +80,7 @@ def _thresholds(card: dict[str, Any]) -> list[str]:
         f"Measured on {conditions[0].speakers} speakers of {card['calibration_data']}. "
         "Log likelihood ratio = scale × score + offset. FAR is the false-acceptance rate.",
         "",
-        "| length of recording (speech in it) | noise | EER % | scale | offset | threshold at FAR 5 % | at FAR 1 % | at FAR 0.1 % |",
+        "| recording (speech in it) | noise | EER % | scale | offset | threshold at FAR 5 % | at FAR 1 % | at FAR 0.1 % |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for each in conditions:
