@@ -185,6 +185,8 @@ def test_maps_learn_from_other_corpora_than_the_models(folder: Path, sh: Run) ->
         "--seed 1 --train_config conf/train_compare.conf; give another --out"
         in sh(*words, "--seed", 1, fails=True).stderr
     )
+    done = sh(*words[:-1], "ocaen", "--out", "exp/other", fails=True)
+    assert "--leave_out 'ocaen': no corpus 'ocaen'; known: commands ocean libri voice mini folder" in done.stderr
     done = sh(*words[:2], "met", *words[3:], "--learn_without", "", fails=True)
     assert "the pairs met and unmet need the corpora of the models" in done.stderr
 

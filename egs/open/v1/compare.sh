@@ -55,18 +55,18 @@ name=all
 [ "$speakers" -eq 0 ] || name+=_$speakers
 set=data/compare_$name
 if [ ! -s "$set/feats.scp" ] || [ data/train_pieces/feats.scp -nt "$set/feats.scp" ]; then
-  at_own_speed data/train_pieces/utt2spk > data/.own
-  without_corpora "$leave_out" data/.own > data/.kept
-  rm data/.own
+  part=data/.$name.$$   # another comparison may be at work
+  trap 'rm -f "$part".*' EXIT
+  at_own_speed data/train_pieces/utt2spk > "$part.own"
+  without_corpora "$leave_out" "$part.own" > "$part.kept"
   if [ "$speakers" -gt 0 ]; then
-    speakers_by_hash data/.kept | awk -v number="$speakers" 'NR <= number' > data/.speakers
-    [ "$(wc -l < data/.speakers)" -eq "$speakers" ] || fail "--speakers $speakers: there are only $(wc -l < data/.speakers)"
-    awk 'NR == FNR { kept[$1] = 1; next } $2 in kept' data/.speakers data/.kept > data/.less
-    mv data/.less data/.kept
-    rm data/.speakers
+    speakers_by_hash "$part.kept" | awk -v number="$speakers" 'NR <= number' > "$part.speakers"
+    [ "$(wc -l < "$part.speakers")" -eq "$speakers" ] || fail "--speakers $speakers: there are only $(wc -l < "$part.speakers")"
+    awk 'NR == FNR { kept[$1] = 1; next } $2 in kept' "$part.speakers" "$part.kept" > "$part.less"
+    mv "$part.less" "$part.kept"
   fi
-  utils/subset_data_dir.sh --utt-list data/.kept data/train_pieces "$set"
-  rm data/.kept
+  utils/subset_data_dir.sh --utt-list "$part.kept" data/train_pieces "$set"
+  rm -f "$part".*
 fi
 
 test="test"

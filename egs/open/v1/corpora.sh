@@ -9,6 +9,8 @@ trained_on() { # data directory, system: writes the corpora of its training spea
 
 without_corpora() { # names joined by +, utt2spk: its lines without these corpora, at any speed
   [[ $1 =~ ^([a-z]+(\+[a-z]+)*)?$ ]] || fail "--leave_out '$1': names of corpora, joined by +"
+  local x
+  for x in ${1//+/ }; do [ -n "$(about "$x")" ] || fail "--leave_out '$1': no corpus '$x'; known: commands ocean libri voice mini folder"; done
   if [ -z "$1" ]; then cat "$2"; else grep -Ev " (sp[0-9.]+-)?(${1//+/|})-" "$2" || fail "--leave_out $1: nothing is left"; fi
 }
 
@@ -32,9 +34,9 @@ trials_of() { # data directory, corpora: puts their lists of trials into the arr
 leave_corpora_out() { # train_set and $cohort without the speakers of the corpora of --leave_out
   local x
   for x in train_all:"$train_set" cohort:"data/$cohort"; do
-    without_corpora "$leave_out" "data/${x%%:*}/utt2spk" > data/.kept
-    utils/subset_data_dir.sh --utt-list data/.kept "data/${x%%:*}" "${x#*:}"
-    rm data/.kept
+    without_corpora "$leave_out" "data/${x%%:*}/utt2spk" > "data/.kept.$$"
+    utils/subset_data_dir.sh --utt-list "data/.kept.$$" "data/${x%%:*}" "${x#*:}"
+    rm "data/.kept.$$"
   done
 }
 
