@@ -82,3 +82,13 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="UnpicklingError"):
         read_torch_file(tmp_path / "last.pt")
     assert not (tmp_path / "harmed").exists()
+
+
+def test_used_up_memory_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", no_memory)
+    (tmp_path / "last.pt").touch()
+    with pytest.raises(MemoryError):
+        RunFolder(tmp_path).load("last.pt")

@@ -132,7 +132,7 @@ def check_alike(systems: list[Path], wanted: Mapping[str, Any] | None = None) ->
         options["train"].pop("seed")
         for name, now in (wanted or {}).items():
             asked, found = flat(now, name), flat(options[name], name)
-            both = asked.keys() & found.keys()  # an option may be newer than the system
+            both = sorted(asked.keys() & found.keys())  # an option may be newer than the system
             compare(system, "this call asks for", {x: found[x] for x in both}, {x: asked[x] for x in both})
         for name, group in (
             ("train", ()),

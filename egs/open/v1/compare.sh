@@ -2,7 +2,7 @@
 # Compares methods at home and abroad: the training leaves a corpus out, and the tests are of that corpus too.
 #
 # Usage: ./compare.sh [options]     after ./run.sh --stop_stage 3
-#   ./compare.sh                                            # 18 trainings of one to a few minutes each
+#   ./compare.sh                                            # 18 trainings, one to seven minutes each
 #   ./compare.sh --kd_types "none cosine" --seeds "0 1 2 3 4"
 #   ./compare.sh --dev true --kd_types "none enskd" --seeds 0   # on the dev speakers, to choose settings
 # Options:
@@ -66,7 +66,6 @@ if [ ! -s "$set/feats.scp" ] || [ data/train_pieces/feats.scp -nt "$set/feats.sc
     mv "$part.less" "$part.kept"
   fi
   utils/subset_data_dir.sh --utt-list "$part.kept" data/train_pieces "$set"
-  rm -f "$part".*
 fi
 
 test="test"
