@@ -65,9 +65,10 @@ for kd_type in $kd_types; do [ -f "conf/kd/$kd_type.conf" ] || fail "conf/kd/$kd
 [ -f "$train_config" ] || fail "$train_config: no such file"
 out=${out:-${enroll}_$(basename "$test")_nessa}
 mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
+hold_lock "$out/.align.lock" "another run makes maps in $out; wait for it, or give another --out"
 
 extract() { # system, data directory, folder of the vectors, frames of a chunk
-  [ ! -s "$1/$3/xvector.scp" ] || return 0
+  ! current "$1/$3/xvector.scp" "$1/final.pt" || return 0   # vectors from elsewhere have no final.pt
   [ -s "$1/final.pt" ] || fail "$1/$3/xvector.scp is missing, and there is no $1/final.pt to extract it with"
   local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" --chunk-frames "$4" "$1/final.pt" "$2" "$1/$3"
 }

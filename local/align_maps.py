@@ -10,7 +10,8 @@ It writes <out-dir>/<name>/enroll.mat and test.mat in Kaldi's format. speakerkd/
   leastsquares, ridge, procrustes    map the test's vectors only
   cca            maps both sides to the directions in which they agree
   logits, logits_centred    class weights of the speakers that both classifiers have; without classifiers, centroids
-ridge and cca have the penalty with the lowest EER of the speakers held out.
+ridge and cca have the penalty with the lowest EER of the speakers held out. If none are held out, it is the middle one of
+--penalties, and a warning says so.
 All maps learn from the training speakers, except those held out. The EER of the held-out speakers is logged, with one
 system for the enrolment and the other for the test. local/train.py holds out the same speakers if it gets the same conf
 file and options.
@@ -107,6 +108,9 @@ def main(argv: list[str]) -> None:
     if len(entries) < 2:
         raise ValueError(f"{data_dir}: {len(entries)} utterances have vectors of both systems ({' and '.join(paths)})")
     enroll, test = (length_normalise(data.vectors[side].of(entries)) for side in SIDES)
+    for path, vectors in zip(paths, (enroll, test), strict=True):
+        if not vectors.any():
+            raise ValueError(f"{path}: all vectors of these utterances are zero")
     assert data.labels is not None
     present, labels = np.unique(data.labels[entries], return_inverse=True)
     speakers = tuple(data.speakers[index] for index in present)
@@ -115,9 +119,15 @@ def main(argv: list[str]) -> None:
         "%d utterances of %d speakers have both vectors, of %d; %d dimensions (enroll), %d (test); logits by %s, %s",
         len(entries), len(speakers), len(whole), enroll.shape[1], test.shape[1], told[0][1], told[1][1],
     )  # fmt: skip
+    penalties = options.penalties
+    if not held.valid_speakers and len(penalties) > 1:
+        penalties = (sorted(penalties)[(len(penalties) - 1) // 2],)
+        logging.warning(
+            "no speakers are held out (--valid-speakers) to choose the penalty of ridge and cca: %g", penalties[0]
+        )
     validation = CrossValidation(data, valid, valid_speakers, torch.device("cpu")) if held.valid_speakers else None
     best: dict[str, tuple[float, Maps]] = {}
-    for name, pair in all_maps(enroll, test, [rows for rows, _ in told], options.penalties).items():
+    for name, pair in all_maps(enroll, test, [rows for rows, _ in told], penalties).items():
         rate = validation(dict(zip(SIDES, map(as_net, pair), strict=True))) if validation else 0.0
         logging.info("%s: %s", name, f"EER of the speakers held out {100 * rate:.2f} %" if validation else "ready")
         name = name.split()[0]

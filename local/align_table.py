@@ -135,7 +135,7 @@ def main(argv: list[str]) -> None:
         text += markdown(["map", *CELLS, "G of TS", "G of ST"], rows) + "\n\n"
         new, old = (test, enroll) if better == "test" else (enroll, test)
         apart = estimate([old.rate - new.rate], old.draws - new.draws, num_speakers)
-        if not difference_interval(apart).low > 0:
+        if options.num_bootstrap and not difference_interval(apart).low > 0:
             text += "The two systems by themselves do not differ beyond chance on these trials: G says little.\n\n"
         lines += [[scoring, *line] for line in more]
     with replacing(out / f"{options.table}.md") as file:

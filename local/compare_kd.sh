@@ -82,8 +82,10 @@ done
 for entry in ${vectors//,/ }; do
   [[ $entry == ?*=?* ]] && [ -s "${entry#*=}" ] || fail "--vectors '$vectors': $entry is not name=file, or there is no such file"
 done
+[[ " $train_options" != *" --seed"[=\ ]* ]] || fail "--train-options '$train_options': the seeds are those of --seeds"
 table=$out/log/jobs
 mkdir -p "$out/log" || fail "can't make $out; check the rights of the folder"
+hold_lock "$out/.compare.lock" "another comparison is at work in $out; wait for it, or give another folder"
 rm -rf "$table"
 
 takes() { [[ " ${needs_of[$1]} " =~ \ (vectors|may-have):$2\  ]]; } # kd_type, name of the vectors
@@ -102,9 +104,11 @@ plan() { # student, kd_type, seed, teacher's name
       fail "kd_type=$2 needs vectors '${need#vectors:}': give --vectors ${need#vectors:}=file"
   done
   systems+=("$name")
-  local list file=-
-  for list in "${lists[@]}"; do [ -s "$out/$name/$scores/${list##*/}.cosine" ] || break; list=; done
-  [ -n "$list" ] || return 0
+  # train_and_score.sh looks at the same files
+  local list file=- made=$out/$name done=false xvectors=$out/$name/xvectors_${test##*/}
+  ! current "$xvectors/mean.vec" "$made/final.pt" "$test/feats.scp" || done=true
+  for list in "${lists[@]}"; do current "$made/$scores/${list##*/}.cosine" "$xvectors/xvector.scp" "$list" || done=false; done
+  ! $done || return 0
   [ -z "$4" ] || file=${file_of[$4]}
   waiting+=("$1 $2 $3 $file ${inputs:--} $name")
 }
@@ -163,7 +167,7 @@ tables+=(--table "table$dev")
 [ -z "$dev" ] || tables+=(--plots false)
 if [ -n "$noise" ]; then
   folders=("${systems[@]/#/$out/}")
-  local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --score-opts "--num-bootstrap 0 --plots false" \
+  local/score_noise.sh --snrs "$noise" --clean false --nj "$jobs" --cmd "$cmd" --gpus "$gpus" --score-opts "--num-bootstrap 0 --plots false" \
     "$test" "${lists[0]}" "$out/noise$dev" "${folders[@]}" > "$out/log/noise.log" 2>&1 || fail "no scores with noise: see $out/log/noise.log"
   tables+=(--noise "$out/noise$dev" --conditions "noise${noise//,/,noise}")
 fi

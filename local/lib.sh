@@ -16,6 +16,33 @@ check_words() {
   done
 }
 
+# hold_lock FILE MESSAGE [wait]: only one run at a time, until this script (or subshell) and all that it has started have ended.
+# A second run fails with the message; with the word wait, it tells the message and waits.
+hold_lock() {
+  local code=0
+  command -v flock > /dev/null || return 0
+  exec 9> "$1"
+  flock -n -E 75 9 2> /dev/null || code=$?
+  if [ "$code" -eq 75 ] && [ "${3:-}" = wait ]; then
+    echo "$0: $2"
+    code=0
+    flock 9 2> /dev/null || code=$?
+  fi
+  case $code in
+    0) ;;
+    75) fail "$2" ;;
+    *) echo "$0: WARNING: $1 can't be locked on this file system: don't start two runs into this folder at once" >&2 ;;
+  esac
+}
+
+# current FILE SOURCE ...: is FILE there, and not older than what it is made of?
+current() {
+  local made=$1 source
+  [ -s "$made" ] || return 1
+  shift
+  for source; do [ ! "$source" -nt "$made" ] || return 1; done
+}
+
 # choose_gpus GPUS JOBS RUNNER: jobs that share GPUS graphics cards. Sets $device (cuda or cpu) and $gpu, options of the runner.
 # shellcheck disable=SC2034  # they are for the script that sources this
 choose_gpus() {

@@ -103,19 +103,6 @@ remove_surplus() {
   done
 }
 
-# hold_lock FILE MESSAGE: only one run at a time, until this script and all that it has started have ended.
-hold_lock() {
-  local code=0
-  command -v flock > /dev/null || return 0
-  exec 9> "$1"
-  flock -n -E 75 9 2> /dev/null || code=$?
-  case $code in
-    0) ;;
-    75) fail "$2" ;;
-    *) echo "$0: WARNING: $1 can't be locked on this file system: don't start two runs into this folder at once" >&2 ;;
-  esac
-}
-
 # say_kept LOGS: how many of the jobs, whose logs are LOGS with JOB for the number, kept what they had made before.
 say_kept() {
   local job kept=0

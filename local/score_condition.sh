@@ -4,7 +4,7 @@
 # Usage: local/score_condition.sh [options] <table> <line> <trials>
 #   local/score_condition.sh --utt2spk data/test/utt2spk exp/noise/log/jobs 3 data/test/trials
 # Options:
-#   --use-gpu false           extract on a GPU
+#   --gpus 0                  1: extract on a GPU
 #   --utt2spk ""              speakers of the utterances, for the intervals
 #   --score-opts "..."        more options of local/score.py
 #
@@ -12,7 +12,7 @@
 set -euo pipefail
 export LC_ALL=C
 
-use_gpu=false
+gpus=0
 utt2spk=
 score_opts=
 
@@ -26,7 +26,7 @@ read -r model data vectors scores < <(sed -n "$2p" "$1") || fail "$1 has no line
 made_of="$(md5sum < "$model") $(md5sum < "$data/feats.scp") $(stat -c %Y "$data/feats.scp")"
 if [ "$(cat "$vectors/made_of" 2> /dev/null)" != "$made_of" ]; then
   rm -f "$vectors/made_of"
-  local/extract_xvectors.sh --nj 1 --gpus "$($use_gpu && echo 1 || echo 0)" "$model" "$data" "$vectors"
+  local/extract_xvectors.sh --nj 1 --gpus "$gpus" "$model" "$data" "$vectors"
   echo "$made_of" > "$vectors/made_of"
 fi
 rm -f "$scores/metrics.tsv"

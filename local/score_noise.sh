@@ -14,7 +14,7 @@
 #   --seed 0                  random seed of the noise; an utterance gets the same noise at every SNR
 #   --nj 2                    number of jobs
 #   --cmd utils/run_jobs.sh   what runs them
-#   --use-gpu false           true: extract on a GPU, in each job
+#   --gpus 0                  number of GPUs that the jobs share
 #   --score-opts "..."        more options of local/score.py for all systems, such as --num-bootstrap 0. If a run.sh
 #                             subtracts each system's own cohort mean, its figures differ from the clean ones here
 #
@@ -35,7 +35,7 @@ rirs=
 seed=0
 nj=2
 cmd=utils/run_jobs.sh
-use_gpu=false
+gpus=0
 score_opts=
 
 . utils/parse_options.sh
@@ -86,6 +86,7 @@ for exp in "$@"; do
 done
 local/check_python.sh
 mkdir -p "$out" || fail "can't make $out; check the rights of the folder"
+hold_lock "$out/.noise.lock" "another run scores noisy speech in $out; wait for it, or give another folder"
 
 planned="wav.scp segments utt2spk utt2aug"   # the tables of a condition that are made of those of the copies
 plan() { # kind, SNR, folder: the data directory of a condition, without features, under the utterances' own ids
@@ -125,16 +126,19 @@ for kind in "${sounds[@]}"; do
     noisy=${data}_$condition
     mkdir "$new/$condition"
     plan "$kind" "${snr:-0}" "$new/$condition"
-    if [ -s "$noisy/feats.scp" ] && same "$new/$condition" "$noisy"; then
-      echo "$0: $noisy has its features already"
-      continue
-    fi
-    [ ! -e "$noisy" ] || [ -f "$noisy/.score_noise" ] || fail "$noisy is there and was not made by this script; move it away"
-    rm -rf "$noisy"
-    mkdir "$noisy"
-    touch "$noisy/.score_noise"
-    cp -r "$new/$condition/." "$noisy"
-    local/make_fbank.sh --nj "$nj" --cmd "$cmd" --fbank-config "$noisy/conf/fbank.conf" "$noisy"
+    (   # other runs take the same folder
+      hold_lock "$(dirname "$noisy")/.${noisy##*/}.lock" "another run makes $noisy; waiting for it" wait
+      if [ -s "$noisy/feats.scp" ] && same "$new/$condition" "$noisy"; then
+        echo "$0: $noisy has its features already"
+        exit
+      fi
+      [ ! -e "$noisy" ] || [ -f "$noisy/.score_noise" ] || fail "$noisy is there and was not made by this script; move it away"
+      rm -rf "$noisy"
+      mkdir "$noisy"
+      touch "$noisy/.score_noise"
+      cp -r "$new/$condition/." "$noisy"
+      local/make_fbank.sh --nj "$nj" --cmd "$cmd" --fbank-config "$noisy/conf/fbank.conf" "$noisy"
+    )
   done
 done
 
@@ -150,9 +154,8 @@ for exp in "$@"; do
     echo "$exp/final.pt $noisy $place/xvectors_$condition $place/scores_$condition"
   done
 done > "$table"
-gpu=()
-! $use_gpu || gpu=(--gpu 1)
+choose_gpus "$gpus" "$nj" "$cmd"
 # shellcheck disable=SC2086  # cmd may carry options
-$cmd "${gpu[@]}" --max-jobs-run "$nj" JOB=1:"$(wc -l < "$table")" "$out/log/noise.JOB.log" \
-  local/score_condition.sh --use-gpu "$use_gpu" --utt2spk "$data/utt2spk" --score-opts "$score_opts" "$table" JOB "$trials"
+$cmd --max-jobs-run "$nj" "${gpu[@]}" JOB=1:"$(wc -l < "$table")" "$out/log/noise.JOB.log" \
+  local/score_condition.sh --gpus "$((gpus > 0))" --utt2spk "$data/utt2spk" --score-opts "$score_opts" "$table" JOB "$trials"
 local/noise_table.py "$out" "$(IFS=,; echo "${conditions[*]}")" "${systems[@]}"

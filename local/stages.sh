@@ -122,11 +122,11 @@ needs_no_vectors() {
 # originals go through the teacher. A copy at another speed is another speaker, and therefore an original. A teacher that hears
 # the crop needs these vectors for the speakers' mean vectors, which are its classifier.
 teacher_vectors() {
-  local originals=data/train_originals hours factor
-  cp data/train_all/utt2spk data/.originals
-  [ ! -f data/train_all/utt2uniq ] || awk '$1 == $2' data/train_all/utt2uniq > data/.originals
-  utils/subset_data_dir.sh --utt-list data/.originals data/train_all "$originals"
-  rm data/.originals
+  local originals=data/train_originals list=data/.originals.$$ hours factor
+  cp data/train_all/utt2spk "$list"
+  [ ! -f data/train_all/utt2uniq ] || awk '$1 == $2' data/train_all/utt2uniq > "$list"
+  utils/subset_data_dir.sh --utt-list "$list" data/train_all "$originals"
+  rm "$list"
   hours=$(awk '{ sum += $2 } END { printf "%.1f", sum / 3600 }' < "$originals/utt2dur")
   factor=$(local/model_info.py --seconds 4 --runs 1 "$teacher_dir/final.pt" | awk 'END { print $NF }')
   echo "$0: $teacher_dir/final.pt makes vectors of the $(wc -l < "$originals/utt2spk") originals of $(wc -l < data/train_all/utt2spk)" \

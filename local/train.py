@@ -11,6 +11,7 @@ stopped, start it again with the same options; it then goes on from there.
 
 import logging
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ def identity(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict
         "model": with_type(*model),
         "method": with_type(chosen.name, chosen.conf),
         "head": None if chosen.head is None else asdict(chosen.head),
-        "init": options.init,
+        "init": fingerprints([options.init]) if Path(options.init).is_file() else options.init,  # a matrix, by its name
         "files": fingerprints(files),
         "teacher_weights": options.teacher_weights,
         "data": describe_data(data.utterances),

@@ -31,6 +31,7 @@ gpus=0
 nj=1
 
 . utils/parse_options.sh
+. local/lib.sh
 [ $# -eq 4 ] || { "$0" --help >&2; exit 1; }
 train=${1%/}
 test=${2%/}
@@ -44,12 +45,11 @@ if [ ! -s "$out/final.pt" ]; then
   local/train.sh --cmd "$cmd" --model "$model" --kd "$kd" --head "$head" --teacher "$teacher" --vectors "$vectors" \
     --train-config "$train_config" --train-options "$train_options" --gpus "$gpus" "$train" "$out"
 fi
-if [ ! -s "$xvectors/mean.vec" ] || [ "$out/final.pt" -nt "$xvectors/mean.vec" ]; then
+if ! current "$xvectors/mean.vec" "$out/final.pt" "$test/feats.scp"; then
   local/extract_xvectors.sh --nj "$nj" --cmd "$cmd" --gpus "$gpus" "$out/final.pt" "$test" "$xvectors"
 fi
 for list in ${trials//,/ }; do
   found=$scores/${list##*/}.cosine
-  if [ ! -s "$found" ] || [ "$xvectors/xvector.scp" -nt "$found" ] || [ "$list" -nt "$found" ]; then
+  current "$found" "$xvectors/xvector.scp" "$list" ||
     local/score.py --plots false "$list" "$xvectors/xvector.scp" "$xvectors/xvector.scp" "$scores"
-  fi
 done

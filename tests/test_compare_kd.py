@@ -1,5 +1,6 @@
 """compare_kd.sh: what it trains, what it leaves alone, and its table."""
 
+import fcntl
 import json
 import re
 import subprocess
@@ -175,6 +176,11 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     assert "2 systems, 1 of them to be trained or scored" in done.stdout
     fewer = (recipe / "exp/c/table_dev_few.md").read_text()
     assert fewer.startswith(f"few: {len(lines[::2])} trials, ") and fewer in done.stdout
+    # other trials under the same name are scored
+    (data / "few").write_text("".join(lines[::3]))
+    done = sh(*dev)
+    assert "2 systems, 2 of them to be trained or scored" in done.stdout
+    assert (recipe / "exp/c/table_dev_few.md").read_text().startswith(f"few: {len(lines[::3])} trials, ")
 
 
 def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
@@ -186,6 +192,14 @@ def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
     )
     words = ["local/compare_kd.sh", "--kd-types", "none", "--students", "xvectors"]
     assert "conf/model/xvectors.conf: no such file" in sh(*words, *ends, fails=True).stderr
+    for seed in ("--seed 7", "--lr 0.1 --seed=7"):
+        done = sh("local/compare_kd.sh", "--kd-types", "none", "--train-options", seed, *ends, fails=True)
+        assert f"--train-options '{seed}': the seeds are those of --seeds" in done.stderr
+    (recipe / "exp/c").mkdir(parents=True)
+    with open(recipe / "exp/c/.compare.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = sh("local/compare_kd.sh", "--kd-types", "none", *ends, fails=True)
+        assert "another comparison is at work in exp/c; wait for it, or give another folder" in done.stderr
     words = ["local/compare_kd.sh", "--teachers", "own=exp/none.pt"]
     assert "exp/none.pt: no such teacher" in sh(*words, *ends, fails=True).stderr
 

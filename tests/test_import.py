@@ -310,6 +310,8 @@ def without(weights: dict[str, Any], name: str) -> dict[str, Any]:
         (lambda w: without(w, "linear.weight"), r"the weights of a ecapa lack embedding\.weight"),
         (lambda w: {**w, "projection.bias2": torch.ones(1)}, "a classifier of weight bias2 is not known"),
         (lambda w: [1], "not a table of weights"),
+        (lambda w: {1: next(iter(w.values()))}, "not a table of weights"),
+        (lambda w: {**w, "linear.weight": torch.tensor(0.5)}, "the weights have other shapes than those of a ecapa"),
         (lambda w: torch.nn.Linear(1, 1), "code out of a file is not run here"),
     ],
 )

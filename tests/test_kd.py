@@ -218,6 +218,8 @@ def test_class_spaces(name: str) -> None:
     )
     expected = method.eval()(few, clock).losses["kd"].item() * len(rows) / 8
     assert loss(fewer, unknown_speakers="skip") == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="knows only one of the training speakers, so its probabilities say nothing"):
+        loss(subset(large, ["s1", "zoe"]), unknown_speakers="skip")
     with pytest.raises(ValueError, match="knows none of the training speakers"):
         loss(subset(net_of(0, ("alice", "zoe")).eval(), ["alice", "zoe"]), unknown_speakers="skip")
 

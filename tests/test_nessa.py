@@ -1,5 +1,6 @@
 """Maps between two systems' vectors: invariants, closed forms, training, files, and the whole of stage 7."""
 
+import fcntl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -278,6 +279,14 @@ def test_maps_are_saved_and_the_wrong_side_is_refused(tmp_path: Path, capsys: py
     (tmp_path / "odd.pt").write_bytes(b"odd")
     with pytest.raises(ValueError, match="can't be read, or is not a checkpoint"):
         load_map(tmp_path / "odd.pt")
+    record = torch.load(tmp_path / "test.pt", weights_only=True)
+    for change, message in (
+        ({"other": None}, "the checkpoint lacks other;"),
+        ({"system": {"name": "test"}}, "the checkpoint lacks system's digest;"),
+    ):
+        torch.save({**record, **change}, tmp_path / "odd.pt")
+        with pytest.raises(ValueError, match=message):
+            load_map(tmp_path / "odd.pt")
 
 
 def test_profiles_are_averaged_in_the_mapped_space(tmp_path: Path) -> None:
@@ -552,6 +561,11 @@ def test_maps_from_pieces_of_the_utterances(recipe: Path, data: Path, sh: Run) -
     done = sh(*words, "--chunk-frames", 30, "exp/old", "exp/new", "data/maps", "data/test", "trials")
     assert "56 utterances of 7 speakers have both vectors, of 72" in done.stderr
     assert "small" in done.stdout and (recipe / "exp/old_new_nessa/small/transform.mat").exists()
+    assert "beyond chance" not in done.stdout  # it was not asked
+    with open(recipe / "exp/old_new_nessa/.align.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        pieces = ("--chunk-frames", 30, "exp/old", "exp/new", "data/maps", "data/test", "trials")
+        assert "another run makes maps in exp/old_new_nessa" in sh(*words, *pieces, fails=True).stderr
     done = sh(*words, "exp/old", "exp/new", "data/maps", "data/test", "trials", fails=True)
     assert "exp/old/xvectors_maps/xvector.scp is missing" in done.stderr
 

@@ -124,10 +124,17 @@ def test_the_comparison_gets_vectors_and_figures(tmp_path: Path) -> None:
     assert given["seeds"] == "0 1" and given["leave_out"] == "ocean" and given["out"] == "exp/quality"
     clean, bad = given["teachers"].split()
     assert clean == (
-        "campplus=exp/campplus/xvectors_train_originals/xvector.scp,quality=exp/quality/vectors/campplus/0/utt2agreement_cap0.25"
+        "campplus=exp/campplus/xvectors_train_originals/xvector.scp,quality=exp/quality/vectors/campplus_no_ocean/0/"
+        "utt2agreement_cap0.25"
     )
     scp, quality = re.fullmatch(r"campplus_bad20=(\S+),quality=(\S+)", bad).groups()  # type: ignore[union-attr]
     assert read_vectors(recipe / scp).ids == NAMES[:50] == list(read_table(recipe / quality))
     assert "no" in (how := read_table(recipe / Path(scp).parent / "utt2spoilt")).values() and len(set(how.values())) > 1
+    # new vectors of the teacher are spoilt again
+    before = read_vectors(recipe / scp).matrix
+    with ArkWriter(recipe / "exp/campplus/xvectors_train_originals/xvector") as write:
+        for name in names:
+            write(name, np.random.default_rng(len(name) + 1).standard_normal(8).astype(np.float32))
     plain = handed_on("--kd_types", "cosine")["teachers"].split()  # takes no figures; compare_kd.sh refuses unused ones
     assert plain == [each.partition(",")[0] for each in (clean, bad)]
+    assert not np.array_equal(before, read_vectors(recipe / scp).matrix)

@@ -19,7 +19,7 @@ awk '{ print $1, "x.ark:" NR }' "$data/utt2spk" > "$data/feats.scp"
 """,
     "extract_xvectors.sh": r"""for out; do :; done
 mkdir -p "$out"
-echo x > "$out/mean.vec"
+echo x | tee "$out/mean.vec" > "$out/xvector.scp"
 echo "extract $*" >> calls
 """,
     "cluster_xvectors.py": r"""for out; do :; done
@@ -88,10 +88,33 @@ def test_clusters_have_a_set_for_each_seed(folder: Path, sh: Run) -> None:
         system = f"exp/unlabelled/xvector_sdpn_s{seed}"
         assert extract[-3:] == [f"{system}/final.pt", "data/unlabelled_no_ocean", f"{system}/xvectors_train"]
         assert cluster[-3:-1] == [f"{system}/xvectors_train/xvector.scp", "data/unlabelled_no_ocean_all"]
-        assert cluster[-1] == compare[-4] == f"exp/unlabelled/clusters_s{seed}/xvector" and "5" in cluster
+        assert compare[-1] == f"exp/unlabelled/clusters/xvector_sdpn_5_s{seed}" and "5" in cluster
+        assert cluster[-1] == compare[-4] == f"{compare[-1]}/data"
         assert f"--kd-types none --seeds {seed} " in " ".join(compare)
     sh("./compare_unlabelled.sh", *words)  # what is there is not made again
     assert [words[0] for words in calls(folder)] == ["compare"] * 3
+    # other clusters, and two students: a folder each
+    sh("./compare_unlabelled.sh", *words[:3], "0", *words[4:-1], "6", "--students", "xvector ecapa")
+    made = calls(folder)
+    assert [words[0] for words in made] == ["compare", "cluster", "compare", "extract", "cluster", "compare"]
+    assert [made[number][-1] for number in (2, 5)] == [
+        f"exp/unlabelled/clusters/{name}_sdpn_6_s0" for name in ("xvector", "ecapa")
+    ]
+    (folder / "exp/unlabelled/xvector_sdpn_s3/final.pt").touch()  # trained again
+    sh("./compare_unlabelled.sh", *words)
+    assert [words[0] for words in calls(folder)] == ["compare"] * 2 + ["extract", "cluster", "compare"]
+
+
+def test_other_data_make_another_set(folder: Path, sh: Run) -> None:
+    words = ("--kd_types", "sdpn", "--seeds", "0")
+    sh("./compare_unlabelled.sh", *words)
+    made = folder / "data/unlabelled_no_ocean_all/feats.scp"
+    before = made.stat().st_mtime_ns
+    sh("./compare_unlabelled.sh", *words)
+    assert made.stat().st_mtime_ns == before
+    (folder / "data/train/utt2spk").touch()
+    sh("./compare_unlabelled.sh", *words)
+    assert made.stat().st_mtime_ns > before
 
 
 def test_what_is_wrong_is_said(folder: Path, sh: Run) -> None:

@@ -157,7 +157,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     for name in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise ValueError(f"{path}: not a table of weights such as model.state_dict() gives")
     weights = {name.removeprefix("module."): value for name, value in content.items()}
     wrapped = all(name.startswith("model.") for name in weights)  # torchaudio's bundles that normalise waves

@@ -103,6 +103,8 @@ def infer(model: str, weights: Mapping[str, tuple[str, Tensor]], where: str | Pa
         return INFER[model]({name: value.shape for name, (_, value) in weights.items()})
     except KeyError as error:
         raise ValueError(f"{where}: the weights of a {model} lack {error.args[0]}: is it cut short?") from error
+    except (IndexError, ZeroDivisionError) as error:  # a matrix that is a number, or empty
+        raise ValueError(f"{where}: the weights have other shapes than those of a {model}") from error
 
 
 def encoder_with(

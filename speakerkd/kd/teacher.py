@@ -163,6 +163,11 @@ def require_known(teacher: Teacher, others: str) -> None:
             f"{teacher.name} knows none of the training speakers ({first_few(missing)}): give --centroids with their mean "
             "vectors (spk_xvector.scp of local/extract_xvectors.sh), or distil embeddings"
         )
+    if len(teacher.speakers) - len(missing) == 1:
+        raise ValueError(
+            f"{teacher.name} knows only one of the training speakers, so its probabilities say nothing: train it on more "
+            "of them, give --centroids with more of them, or distil embeddings"
+        )
     if missing and others == "error":
         raise ValueError(
             f"{teacher.name} doesn't know {len(missing)} of the {len(teacher.speakers)} training speakers: "

@@ -30,7 +30,9 @@ from speakerkd.torchfile import UnreadableError, read_torch_file
 FORMAT = "speakerkd-map-1"
 KINDS = ("identity", "linear", "mlp")
 System = dict[str, str]  # name, digest ("": there is no checkpoint)
-RECORDED = {"kind": str, "in_dim": int, "out_dim": int, "hidden": int, "side": str, "system": dict, "weights": dict}
+RECORDED = {
+    "kind": str, "in_dim": int, "out_dim": int, "hidden": int, "side": str, "system": dict, "other": dict, "weights": dict
+}  # fmt: skip
 
 
 class VectorMap(nn.Module):
@@ -98,6 +100,8 @@ def load_map(path: str | Path) -> VectorMap:
     if found != FORMAT:
         raise ValueError(f"{path}: not a map (format '{found}', '{FORMAT}' is needed); give enroll.pt or test.pt")
     lacking = [name for name, kind in RECORDED.items() if not isinstance(record.get(name), kind)]
+    for name in {"system", "other"} - set(lacking):
+        lacking += [f"{name}'s {word}" for word in ("name", "digest") if not isinstance(record[name].get(word), str)]
     if lacking:
         raise ValueError(f"{path}: the checkpoint lacks {first_few(lacking)}; copy or train it again")
     net = VectorMap(record["kind"], record["in_dim"], record["out_dim"], record["hidden"])

@@ -37,8 +37,9 @@
 # trained here on pieces at their own speed, without augmented copies.
 #
 # The trials are trials_ocean and trials_commands, if they exist. The tables are <out>/table_<trials>.md, with _dev, _<learn> (if
-# it is not pieces) and _<label> after it. Finished parts are not done again. Other models
-# (--leave_out, --old, --new, --seed, --train_config) need another --out.
+# it is not pieces) and _<label> after it. Finished parts are not done again. Other models (--leave_out, --old, --new, --seed,
+# --train_config) or data need another --out. With other --closed_forms or --kd_types their maps are added; other options of the
+# maps (--init, --align_config, --align_options) need another --label.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -73,7 +74,10 @@ num_bootstrap=1000
 for pair in $pairs; do
   case $pair in own | pretrained | contrastive | halves | campplus | met | unmet) ;; *) fail "--pairs: no '$pair'; see --help" ;; esac
 done
-for size in $sizes; do [[ $size =~ ^[0-9]+$ ]] || fail "--sizes: '$size' is not a number"; done
+for size in $sizes; do
+  [[ $size =~ ^[0-9]+$ ]] || fail "--sizes: '$size' is not a number"
+  [ "$size" -eq 0 ] || [ "$size" -ge 20 ] || fail "--sizes $size: a tenth is held out, and that must be two speakers at least, so give 20 or more"
+done
 [ -s data/train_pieces/feats.scp ] || fail "data/train_pieces/feats.scp is missing; run ./run.sh --stop_stage 3 first"
 taught=$teacher/xvectors_train_originals
 test="test" of=
@@ -97,12 +101,14 @@ trials=$(IFS=,; echo "${lists[*]}")
 
 # Speakers at their own speed, ordered by a hash of their names: of the models, and of the maps.
 mkdir -p "$out"
-made_with="--leave_out '$leave_out' --old $old --new $new --seed $seed --train_config $train_config"
+hold_lock "$out/.compare.lock" "another comparison is at work in $out; wait for it, or give another --out"
+sum=$(md5sum < data/train_pieces/utt2spk)
+made_with="--leave_out '$leave_out' --old $old --new $new --seed $seed --train_config $train_config, data/train_pieces/utt2spk ${sum:0:12}"
 [ -e "$out/made_with" ] || echo "$made_with" > "$out/made_with"
 [ "$(cat "$out/made_with")" = "$made_with" ] ||
   fail "$out was made with $(cat "$out/made_with"), not $made_with; give another --out for other models"
 ordered() { # corpora to leave out, file to write
-  [ ! -s "$2" ] || return 0
+  ! current "$2" data/train_pieces/utt2spk || return 0
   at_own_speed data/train_pieces/utt2spk > "$out/.own"
   without_corpora "$1" "$out/.own" > "$out/.kept"
   speakers_by_hash "$out/.kept" > "$out/.speakers"
@@ -118,10 +124,11 @@ fi
 largest=$(wc -l < "$learners")
 most=$largest
 [[ " $pairs " != *met\ * ]] || most=$((largest / 2))   # half of the speakers
+[ "$most" -ge 20 ] || fail "there are only $most speakers for the maps to learn from; at least 20 are needed"
 for size in $sizes; do [ "$size" -le "$most" ] || fail "--sizes $size: there are only $most speakers"; done
 
 subset() { # list of speakers, source, condition on NR of the speakers, their copies too (0 or 1), new set
-  [ ! -s "$5/feats.scp" ] || return 0
+  ! current "$5/feats.scp" "$2/feats.scp" || return 0
   awk -v copies="$4" 'NR == FNR { if ('"$3"') kept[$1] = 1; next }
     { name = $2; if (copies) sub(/^sp[0-9.]+-/, "", name) } name in kept' "$1" "$2/utt2spk" > "$5.utts"
   [ -s "$5.utts" ] || fail "$5: no utterances"
@@ -134,7 +141,7 @@ model() { # name, conf of the model, method, training set
     --train-config "$train_config" --train-options "--seed $seed --threads 1" "$4" "data/$test" "$trials" "$out/$1"
 }
 onnx_vectors() { # data directory, folder
-  [ ! -s "$2/xvector.scp" ] || return 0
+  ! current "$2/xvector.scp" "$pretrained" "$1/feats.scp" || return 0
   { echo "--type=kaldi"; cat conf/fbank.conf; } > "$out/front_end.conf"
   local/extract_vectors_onnx.py --front-end "$out/front_end.conf" "$pretrained" "$1" "$2"
 }
@@ -148,14 +155,18 @@ vectors() { # name of the system: those that the maps learn from
     mkdir -p "$out/campplus"
     ln -sfn "$(realpath "$teacher/final.pt")" "$out/campplus/final.pt"
     [ ! -s "$teacher/xvectors_$test/mean.vec" ] || ln -sfn "$(realpath "$teacher/xvectors_$test")" "$out/campplus/xvectors_$test"
-    [[ $learn == whole* ]] || ln -sfn "$(realpath "$taught")" "$found"
+    if [[ $learn != whole* ]]; then   # stage 3 keeps these up to date
+      [ -s "$taught/xvector.scp" ] || fail "$taught/xvector.scp is missing; run ./run.sh --stage 3 --stop_stage 3 first"
+      ln -sfn "$(realpath "$taught")" "$found"
+      return
+    fi
   fi
-  [ -s "$found/xvector.scp" ] ||
+  current "$found/xvector.scp" "$out/$1/final.pt" ||
     local/extract_xvectors.sh --nj "$jobs" --cmd "$train_cmd" --amp fast "$out/$1/final.pt" "$source" "$found"
 }
 finished=()
 compare() { # pair, old system, new system, "" or the half of the speakers that the maps learn from
-  local size system set folder number chosen held half=${4:+_half$4}
+  local size system set folder number chosen held align half=${4:+_half$4}
   vectors "$2"
   vectors "$3"
   for size in $sizes; do
@@ -168,10 +179,15 @@ compare() { # pair, old system, new system, "" or the half of the speakers that 
     subset "$learners" "$source" "$chosen" 1 "$set"
     held=$((number / 10 < 60 ? number / 10 : 60))
     for system in "$2" "$3"; do ln -sfn "xvectors_$learn" "$out/$system/xvectors_${learn}_$size$half"; done
-    [ -s "$folder/matrix.tsv" ] || local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$folder" --closed-forms "$closed_forms" \
-      --kd-types "$kd_types" --init "$init" --train-config "$align_config" \
-      --train-options "--valid-speakers $held $align_options" --num-bootstrap "$num_bootstrap" \
-      "$out/$2" "$out/$3" "$set" "data/$test" "$trials"
+    align=(--closed-forms "$closed_forms" --kd-types "$kd_types" --init "$init" --train-config "$align_config"
+      --train-options "--valid-speakers $held $align_options" --num-bootstrap "$num_bootstrap"
+      "$out/$2" "$out/$3" "$set" "data/$test" "$trials")
+    if [ "${align[*]} $(md5sum < "$align_config")" != "$(cat "$folder/made_with" 2> /dev/null)" ] ||
+      ! current "$folder/matrix.tsv" "$out/$2"/xvectors_{"$learn","$test"}/xvector.scp "$out/$3"/xvectors_{"$learn","$test"}/xvector.scp
+    then
+      local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$folder" "${align[@]}"
+      echo "${align[*]} $(md5sum < "$align_config")" > "$folder/made_with"
+    fi
     finished+=("$1 $number=$folder")
   done
 }

@@ -50,6 +50,8 @@ vectors=exp/$teacher/xvectors_train_originals/xvector.scp
 [ -s "$vectors" ] || fail "$vectors is missing; run ./run.sh --stop_stage 3 --teacher $teacher first"
 
 # The figures are of the vectors that teach, and of their speakers' other vectors: those of the data that is trained on.
+mkdir -p "$out/vectors"
+hold_lock "$out/vectors/.lock" "another comparison is at work in $out; wait for it, or give another --out"
 set=$out/vectors/.pieces
 mkdir -p "$set"
 at_own_speed data/train_pieces/utt2spk > "$set/own"
@@ -66,16 +68,16 @@ takes=false
 teachers=
 for share in $shares; do
   name=$teacher scp=$vectors
-  folder=$out/vectors/$teacher/$share
+  folder=$out/vectors/$teacher${leave_out:+_no_$leave_out}/$share
   if [ "$share" != 0 ]; then
     name+=_bad$(awk -v share="$share" 'BEGIN { print 100 * share }')
     scp=$folder/xvector.scp
-    [ -s "$scp" ] || ./spoil_vectors.py --share "$share" "$set/utt2spk" "$vectors" "$folder"
+    current "$scp" "$vectors" data/train_pieces/utt2spk || ./spoil_vectors.py --share "$share" "$set/utt2spk" "$vectors" "$folder"
   fi
   mkdir -p "$folder"
   quality=$folder/utt2$figure
   [ "$cap" = 1 ] || quality+=_cap$cap
-  if [ ! -s "$quality" ]; then
+  if ! current "$quality" "$scp" data/train_pieces/feats.scp; then
     if [ "$figure" = agreement ]; then local/measure_quality.py --cap "$cap" --vectors "$scp" "$set" "$quality"
     else local/measure_quality.py --cap "$cap" --figure "$figure" "$set" "$quality"; fi
   fi

@@ -24,8 +24,8 @@
 #   --label_epochs 24                  their number of epochs; an epoch takes each utterance once, or one of its copies
 #
 # The trainings take whole utterances of data/train. The trials are trials_commands and trials_ocean, if they exist. A comparison
-# that was stopped goes on. <out>/table.md and table_<trials>.md are the tables, with _dev for the dev speakers; the clusters of
-# each seed have folders of their own, <out>/clusters_s<seed>, for each seed has other clusters.
+# that was stopped goes on. <out>/table.md and table_<trials>.md are the tables, with _dev for the dev speakers. The students of
+# clusters have tables of their own in <out>/clusters/<student>_<method>_<number of clusters>_s<seed>, for each net has others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -60,8 +60,8 @@ set=data/unlabelled
 [ -z "$leave_out" ] || set+=_no_${leave_out//+/_}
 [ "$per_speaker" -eq 0 ] || set+=_$per_speaker
 case $kinds in reverb,noise,music,babble) ;; "") set+=_clean ;; *) set+=_${kinds//,/_} ;; esac
-if [ ! -s "${set}_all/feats.scp" ]; then
-  mkdir -p "$out"
+mkdir -p "$out"
+make_set() {
   without_corpora "$leave_out" data/train/utt2spk > "$out/kept"
   rm -rf "$set" "$out/kept.data"
   utils/subset_data_dir.sh --utt-list "$out/kept" data/train "$out/kept.data"
@@ -77,7 +77,11 @@ if [ ! -s "${set}_all/feats.scp" ]; then
     sets+=("${set}_copies")
   fi
   utils/combine_data.sh "${set}_all" "${sets[@]}"
-fi
+}
+(   # other comparisons take the same set
+  hold_lock "data/.${set#data/}.lock" "another comparison makes ${set}_all; waiting for it" wait
+  if ! current "${set}_all/feats.scp" data/train/utt2spk data/train/wav.scp; then make_set; fi
+)
 
 test="test"
 ! $dev || test=dev
@@ -97,12 +101,13 @@ if [ -n "$clusters_of" ]; then
   for seed in $seeds; do
     for student in $students; do
       system=$out/${student}_${clusters_of}_s$seed
-      [ -s "$system/xvectors_train/mean.vec" ] ||
+      current "$system/xvectors_train/mean.vec" "$system/final.pt" "$set/feats.scp" ||
         local/extract_xvectors.sh --nj "$jobs" --cmd "$train_cmd" "$system/final.pt" "$set" "$system/xvectors_train"
-      clusters=$out/clusters_s$seed/$student
-      [ -s "$clusters/feats.scp" ] || local/cluster_xvectors.py --num-clusters "$num_clusters" --follow true \
-        "$system/xvectors_train/xvector.scp" "${set}_all" "$clusters"
-      students=$student compare "$out/clusters_s$seed" "$clusters" none "$seed" none "$label_config"
+      clusters=$out/clusters/${student}_${clusters_of}_${num_clusters}_s$seed
+      current "$clusters/data/feats.scp" "$system/xvectors_train/xvector.scp" "${set}_all/feats.scp" ||
+        local/cluster_xvectors.py --num-clusters "$num_clusters" --follow true \
+          "$system/xvectors_train/xvector.scp" "${set}_all" "$clusters/data"
+      students=$student compare "$clusters" "$clusters/data" none "$seed" none "$label_config"
     done
   done
 fi

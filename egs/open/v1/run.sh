@@ -101,6 +101,7 @@ if runs 3 "the teacher, $teacher"; then
 fi
 
 if runs 4 "the student, $student, with kd_type=$kd_type"; then
+  [ "$source" != waves ] || waves train_all
   [ -z "$leave_out" ] || leave_corpora_out
   train_student
   trained_on "${train_set:-data/train_all}" "$student_dir"
