@@ -195,7 +195,7 @@ def test_what_a_comparison_refuses(recipe: Path, data: Path, sh: Run) -> None:
     for seed in ("--seed 7", "--lr 0.1 --seed=7"):
         done = sh("local/compare_kd.sh", "--kd-types", "none", "--train-options", seed, *ends, fails=True)
         assert f"--train-options '{seed}': the seeds are those of --seeds" in done.stderr
-    (recipe / "exp/c").mkdir(parents=True)
+    (recipe / "exp/c").mkdir(parents=True, exist_ok=True)
     with open(recipe / "exp/c/.compare.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = sh("local/compare_kd.sh", "--kd-types", "none", *ends, fails=True)

@@ -46,7 +46,9 @@ def speakers_of(folder: Path, name: str) -> set[str]:
 
 
 def test_who_is_trained_on(folder: Path, sh: Run) -> None:
-    words = handed_on(folder, sh, "--kd_types", "none cosine", "--seeds", "0 4", "--train_options", "--lr 1e-3 --clip 1")
+    words = handed_on(
+        folder, sh, "--kd_types", "none cosine", "--seeds", "0 4", "--train_options", "--lr 1e-3 --clip 1"
+    )
     everyone = {f"commands-{number}" for number in range(9)}
     assert speakers_of(folder, "compare_no_ocean") == everyone  # at their own speed
     lists = "data/test/trials_commands,data/test/trials_ocean"
