@@ -2,16 +2,20 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from speakerkd.conf import typed_conf
 from speakerkd.files.kaldi import ArkWriter
+from speakerkd.kd import METHODS
 from speakerkd.score.plots import Bar, bar_plot, cost_plot, det_plot
 from speakerkd.train.comparison import check_alike
 from speakerkd.train.comparison_files import latex
 from speakerkd.train.identity import fingerprints
+from speakerkd.train.options import TrainConf
 
 
 def test_latex() -> None:
@@ -71,3 +75,32 @@ def test_two_teachers_of_one_name_are_not_compared(tmp_path: Path, monkeypatch: 
         path.unlink()
     with pytest.raises(ValueError, match=rf"_s2 was trained with other options than {first.name} \(files\.{name}"):
         check_alike([first, second])
+
+
+def test_an_option_that_is_newer_than_a_system_counts_as_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    conf = tmp_path / "conf/kd/enskd.conf"
+    conf.parent.mkdir(parents=True)
+
+    def system(seed: int, *lacking: str) -> Path:
+        folder = tmp_path / f"exp/xvector_enskd_own_s{seed}"
+        folder.mkdir(parents=True)
+        conf.write_text("--type=dkd\n")
+        name, _, method = typed_conf(conf, METHODS)
+        kept = {key: value for key, value in asdict(method).items() if key not in lacking}
+        train = {key: value for key, value in asdict(TrainConf(seed=seed)).items() if key not in lacking}
+        options = {"data": {}, "model": {}, "head": None, "init": "", "files": {}, "train": train}
+        options["method"] = {"type": name, **kept}
+        record = {"options": options, "run": {"command": ["train.py", "--kd", "conf/kd/enskd.conf"]}}
+        (folder / "conf.json").write_text(json.dumps(record))
+        return folder
+
+    systems = [system(0, "plain_cosines", "clip_each"), system(1)]
+    check_alike(systems)
+    check_alike(systems[::-1])
+    conf.write_text("--type=dkd\n--plain-cosines=true\n")
+    message = r"_s0 was trained with other options than the files now say \(method\.plain_cosines false for true\)"
+    with pytest.raises(ValueError, match=message):
+        check_alike(systems)

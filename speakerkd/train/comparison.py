@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from speakerkd.score.intervals import Estimate, estimate
 from speakerkd.score.metrics import eer, min_dcf, roc
 from speakerkd.score.trials import Speakers, Trials, read_scores
 from speakerkd.train.identity import fingerprint, fingerprints_of_tables, options_of
-from speakerkd.train.options import RunOptions
+from speakerkd.train.options import RunOptions, TrainConf
 from speakerkd.train.runfolder import flat
 
 PRIOR = 0.01
@@ -118,7 +118,8 @@ def check_alike(systems: list[Path], wanted: Mapping[str, Any] | None = None) ->
     The options of optimisation, data and classifier must be the same in all systems. The options of the model must be the
     same for all systems of a student, those of the method for all systems of a method and teacher. A file that is learnt
     from, such as a teacher, must have the same content in all systems. Model, method, classifier and these files must be
-    unchanged since then. If `wanted` is given (see asked_for), optimisation and data must be those.
+    unchanged since then. If `wanted` is given (see asked_for), optimisation and data must be those. An option that is newer
+    than a system counts as its default.
     """
     firsts: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
     for system in systems:
@@ -126,8 +127,10 @@ def check_alike(systems: list[Path], wanted: Mapping[str, Any] | None = None) ->
         kd_type, teacher, _ = parts_of(system, conf)
         student = system.name.split(f"_{kd_type}_")[0]
         options = conf["options"]
-        for name, now in as_the_files_are_now(command_of(conf), options).items():
+        options["train"] = {**defaults(TrainConf), **options["train"]}
+        for name, (kind, now) in as_the_files_are_now(command_of(conf), options).items():
             if options[name] is not None:
+                options[name] = {**defaults(kind), **options[name]}
                 compare(system, "the files now say", flat(options[name], name), flat(now, name))
         options["train"].pop("seed")
         for name, now in (wanted or {}).items():
@@ -158,21 +161,25 @@ def command_of(conf: dict[str, Any]) -> list[str]:
     return command.split() if isinstance(command, str) else command  # earlier versions stored a string
 
 
-def as_the_files_are_now(command: list[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The model, the method, the classifier and the files that were learnt from, if they still exist."""
+def defaults(kind: type | None) -> dict[str, Any]:
+    return {each.name: each.default for each in fields(kind) if each.default is not MISSING} if kind else {}
+
+
+def as_the_files_are_now(command: list[str], options: dict[str, Any]) -> dict[str, tuple[type | None, dict[str, Any]]]:
+    """Class and options of the model, method and classifier, and the files that were learnt from, if they still exist."""
     given = {word: path for word, path in pairwise(command) if Path(path).is_file()}
     before = options.get("files") or {}
-    found: dict[str, dict[str, Any]] = {
-        "files": {path: fingerprint(path) if Path(path).is_file() else old for path, old in before.items()}
+    found: dict[str, tuple[type | None, dict[str, Any]]] = {
+        "files": (None, {path: fingerprint(path) if Path(path).is_file() else old for path, old in before.items()})
     }
     if "--model" in given:
         kind, conf = read_model(given["--model"])
-        found["model"] = {"type": kind, **asdict(conf)}
+        found["model"] = type(conf), {"type": kind, **asdict(conf)}
     if "--kd" in given:
         kind, _, conf = typed_conf(given["--kd"], METHODS)
-        found["method"] = {"type": kind, **asdict(conf)}
+        found["method"] = type(conf), {"type": kind, **asdict(conf)}
     if "--head" in given:
-        found["head"] = asdict(build(MarginConf, read_conf(given["--head"]), given["--head"]))
+        found["head"] = MarginConf, asdict(build(MarginConf, read_conf(given["--head"]), given["--head"]))
     return found
 
 
