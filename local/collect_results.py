@@ -26,7 +26,7 @@ from pathlib import Path
 
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.files.tables import replacing
-from speakerkd.score.evaluate import read_metrics
+from speakerkd.score.evaluate import is_stale, read_metrics
 from speakerkd.score.markdown import MEASURES, Result, markdown, metric_text, metric_value
 
 SEED = re.compile(r"_s\d+$")
@@ -49,23 +49,24 @@ def systems_of(folders: list[Path]) -> list[Path]:
             systems.append(folder)
         else:
             inside = sorted(path.parent.parent for path in folder.glob("*/scores/metrics.tsv"))
-            systems += [path for path in inside if not path.name.startswith(".") and not is_stale(path)]
+            systems += [path for path in inside if not path.name.startswith(".")]
     return systems
 
 
-def is_stale(system: Path) -> bool:
-    model, metrics = system / "final.pt", system / "scores/metrics.tsv"
-    stale = model.exists() and model.stat().st_mtime > metrics.stat().st_mtime
-    if stale:
-        logging.warning("%s is left out: its scores are older than its final.pt; run stages 5 and 6 again", system)
-    return stale
+def current_rows(system: Path) -> list[dict[str, str]]:
+    rows = read_metrics(system / "scores/metrics.tsv")
+    kept = [row for row in rows if not is_stale(system, row)]
+    if len(kept) < len(rows):
+        left = f"{len(rows) - len(kept)} of {len(rows)} results of {system} are" if kept else f"{system} is"
+        logging.warning("%s left out: the scores are older than its final.pt; run stages 5 and 6 again", left)
+    return kept
 
 
 def load(folders: list[Path], options: Options) -> list[Result]:
     results = [
         {"system": system.resolve().name, "met": corpus_met(system, row["trials"]), **row}
         for system in systems_of(folders)
-        for row in read_metrics(system / "scores/metrics.tsv")
+        for row in (read_metrics(system / "scores/metrics.tsv") if system in folders else current_rows(system))
         if options.trials in ("", row["trials"]) and options.scoring in ("", row["scoring"])
     ]
     if not results:

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from speakerkd.audio.augment import Augmenter
+from speakerkd.audio.recordings import AudioError
 from speakerkd.audio.waves import Waves
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.feats.frontend import FrontEnd, Reading, front_end_info, front_end_of
@@ -50,6 +51,7 @@ from speakerkd.verify.measure import Change, error_rates, measure
 from speakerkd.verify.onnxsession import open_session
 
 CALIBRATION_CROPS = 200
+MOST_LOST = 0.05  # of the recordings of the trials
 WORSE = 0.3  # points of EER that int8 may cost before it is said
 NOISES = ("white", "pink", "brown", "band", "music")
 
@@ -96,9 +98,13 @@ def main(argv: list[str]) -> None:
         shutil.copy(Path(__file__).resolve().parent / "verify_example.py", folder)
         write_card(card, Path(folder))
         Path(out).mkdir(exist_ok=True)
-        for file in sorted(Path(folder).iterdir()):
+        made = sorted(Path(folder).iterdir())
+        for old in Path(out).glob("model*.onnx"):  # of an earlier export
+            if old.name not in {each.name for each in made}:
+                old.unlink()
+        for file in made:
             file.replace(Path(out) / file.name)
-    print(f"{out}: {', '.join(sorted(each.name for each in Path(out).iterdir()))}")
+    print(f"{out}: {', '.join(each.name for each in made)}")
 
 
 def export(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path, folder: Path) -> dict[str, Any]:
@@ -164,7 +170,20 @@ def some_features(folder: str, front_end: FrontEnd, model: str, seed: int, count
         logging.info("%s", remark)
     names = list(source)
     chosen = np.random.default_rng(seed).permutation(len(names))[:count]
-    return [source(names[index]) for index in sorted(chosen.tolist())]
+    read = (features(source, names[index]) for index in sorted(chosen.tolist()))
+    found = [each for each in read if each is not None]
+    if not found:
+        raise ValueError(f"{folder}: none of {len(chosen)} utterances can be read, for example {names[chosen[0]]}")
+    return found
+
+
+def features(source: Any, name: str) -> np.ndarray | None:
+    """None, and a warning, if the recording is damaged."""
+    try:
+        return np.ascontiguousarray(source(name), np.float32)
+    except AudioError as error:
+        logging.warning("%s is left out: %s", name, error)
+        return None
 
 
 def trials_in(folder: str, path: str) -> Trials | None:
@@ -218,13 +237,20 @@ def add_error_rates(
     speakers = speakers_of(trials, read_utt2spk(Path(options.test_dir) / "utt2spk"), {}, options.test_dir)
     sessions = {name: open_session(folder / file["name"], 1) for name, file in card["files"].items()}
     vectors: dict[str, list[np.ndarray]] = {name: [] for name in ("PyTorch", *sessions)}
+    lost = np.zeros(len(ids), dtype=bool)
     for name in ids:
-        feats = np.ascontiguousarray(source(name), np.float32)
+        read = features(source, name)
+        lost[row[name]] = read is None
+        feats = np.zeros((card["min_frames"], net.feat_dim), np.float32) if read is None else read
         vectors["PyTorch"].append(embed(net, feats, torch.device("cpu"), 0, front_end.conf))
         if len(feats) < card["min_frames"]:
             feats = np.tile(feats, (-(-card["min_frames"] // len(feats)), 1))[: card["min_frames"]]
         for system, session in sessions.items():
             vectors[system].append(session.run(["embs"], {"feats": feats[None]})[0][0])
+    if lost.mean() > MOST_LOST:
+        raise ValueError(f"{options.test_dir}: {lost.sum()} of {len(ids)} recordings of the trials can't be read")
+    keep = ~(lost[enroll] | lost[test])
+    trials, speakers, enroll, test = trials.select(keep), speakers.select(keep), enroll[keep], test[keep]
     if mean is not None:
         vectors["PyTorch"] = [each - mean for each in vectors["PyTorch"]]
     matrices = {system: np.stack(rows) for system, rows in vectors.items()}

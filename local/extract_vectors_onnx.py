@@ -61,7 +61,8 @@ def main(argv: list[str]) -> None:
                 f"{front_end.dim} a frame; make them with its options, or remove {folder}/feats.scp"
             )
 
-    (out / "xvector.scp").unlink(missing_ok=True)
+    for name in ("xvector.scp", "spk_xvector.scp", "spk_xvector.ark", "num_utts.ark", "mean.vec"):  # of other vectors
+        (out / name).unlink(missing_ok=True)
     cut = Cut(options.max_frames, 0, front_end.conf)
     done = write_vectors(out / "xvector", source, encoder, cut, out / "lost_utts", options.max_lost, require_width)
     logging.info("%s: %s", model, done)

@@ -46,6 +46,7 @@ from speakerkd.score.trials import (
     Trials,
     num_duplicates,
     num_identical,
+    num_in_own_model,
     read_scores,
     read_trials,
     speakers_of,
@@ -174,10 +175,16 @@ def main(argv: list[str]) -> None:
     if duplicates:
         logging.warning("%s: %d trials occur more than once; each occurrence counts", rest[0], duplicates)
     identical = num_identical(trials)
+    if options.enroll_spk2utt and not options.scores:
+        identical += num_in_own_model(trials, read_spk2utt(options.enroll_spk2utt))
     if identical:
         logging.warning(
-            "%s: %d trials compare an utterance with itself; this lowers the error rates", rest[0], identical
+            "%s: %d trials compare an utterance with itself or its own model; this lowers the error rates",
+            rest[0],
+            identical,
         )
+    for each in (".calibration", ".det.png", ".hist.png"):  # of earlier scores
+        stem.with_name(stem.name + each).unlink(missing_ok=True)
     if options.scores:
         (scores, others), reasons = read_scores(options.scores, trials), dict[int, str]()
         if others:

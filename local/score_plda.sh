@@ -88,6 +88,7 @@ fi
 for file in mean.vec transform.mat plda; do
   [ -s "$model/$file" ] || fail "$model/$file is missing or empty; run this script from --stage 1"
 done
+current "$model/plda" "$model/xvector.scp" || fail "$model/plda is older than the vectors there; run this script from --stage 1"
 
 if [ $use_kaldi = true ]; then
   counts=${num_utts:+--num-utts=ark,t:$num_utts}

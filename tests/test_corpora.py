@@ -14,6 +14,7 @@ from corpora import make_cnceleb, make_voxceleb
 
 from egs.cnceleb.v1.joining import groups
 from egs.voxceleb.v1 import prepare_data as voxceleb
+from egs.voxceleb.v1.prepare_faces import pictures_of
 from speakerkd.audio.recordings import read_audio
 from speakerkd.conf import build, read_conf, typed_conf
 from speakerkd.files.corpus import Cohort, SpeakerRecordings, write_corpus
@@ -150,6 +151,18 @@ def test_voxceleb_faces(tmp_path: Path) -> None:
     assert found["id00012--_AbC012345-00001"] == found["id00012--_AbC012345-00002"] == f"{b}/0000375.jpg"
     assert found["id00013-5r0dWxy17C8-00002"] == "id00013/5r0dWxy17C8/1.6/0000010.jpg"
     assert found["id00013--_AbC012345-00001"] == "id00013/portrait.jpg"
+    # A number that only another video has is a picture of the whole video. A file and a folder of one number go together.
+    for name in ("id1/vA/00003.jpg", "id1/vB/00001.jpg", "id1/vB/00001/x.jpg", "id1/vB/other.jpg"):
+        (faces / name).parent.mkdir(parents=True, exist_ok=True)
+        (faces / name).touch()
+    found = dict(pictures_of(faces / "id1", ["id1-vA-00001", "id1-vA-00002", "id1-vB-00001", "id1-vB-00003"]))
+    short = {name: [path.removeprefix(f"{faces}/id1/") for path in some] for name, some in found.items()}
+    assert short == {
+        "id1-vA-00001": ["vA/00003.jpg"],
+        "id1-vA-00002": ["vA/00003.jpg"],
+        "id1-vB-00001": ["vB/00001.jpg", "vB/00001/x.jpg"],
+        "id1-vB-00003": ["vB/other.jpg"],
+    }
 
 
 def test_cnceleb(tmp_path: Path) -> None:
@@ -190,7 +203,17 @@ def test_cnceleb(tmp_path: Path) -> None:
     broken.write_bytes(b"none")
     done = stage1(recipe, "--cnceleb1", one, "--cnceleb2", "", "--join_seconds", 0.4)
     assert [line.split()[0] for line in lines(train / "lost_utts")] == ["id00000-singing-01-005"]
-    assert "id00000-singing-01-002-join3" in read_table(train / "wav.scp")
+    joined, before = "id00000-singing-01-002-join3", read_table(train / "wav.scp")
+    assert joined in before
+    # other recordings under the same name are another file
+    shutil.copy(one / "data/id00000/singing-01-004.flac", broken)
+    shutil.copy(broken, broken.with_name("singing-01-003.flac"))
+    broken.with_name("singing-01-004.flac").unlink()
+    stage1(recipe, "--cnceleb1", one, "--cnceleb2", "", "--join_seconds", 0.4)
+    after = read_table(train / "wav.scp")
+    parts = [soundfile.read(one / f"data/id00000/singing-01-{n:03}.flac")[0] for n in (2, 3, 5)]
+    assert joined in after and after[joined] != before[joined]
+    assert np.array_equal(soundfile.read(after[joined])[0], np.concatenate(parts))
 
 
 def test_groups_of_neighbours() -> None:

@@ -210,6 +210,31 @@ def test_what_a_folder_holds(exported: Path) -> None:
     assert "real-time factor" in text and "CC0" in text and "whole recordings" in text
 
 
+def test_another_export_into_the_folder(exported: Path, tmp_path: Path) -> None:
+    """Nothing of the earlier model stays, and one damaged recording is left out; the teacher is the one that taught."""
+    recipe = tmp_path / "recipe"
+    shutil.copytree(exported, recipe, symlinks=True)
+    for path in ("wav.scp", "feats.scp"):
+        (recipe / "data/test" / path).write_text(
+            (recipe / "data/test" / path).read_text().replace(str(exported), str(recipe))
+        )
+    (recipe / "data/test/feats.scp").unlink()  # so the recordings are read
+    (recipe / "wav/s0-0.wav").write_bytes(b"no sound")
+    command = ["train.py", "--teacher", "exp/t/final.pt", "--vectors", "face=data/face.scp"]
+    files = {"exp/t/final.pt": "a", "data/face.scp": "b"}
+    (recipe / "exp/x/conf.json").write_text(json.dumps({"options": {"files": files}, "run": {"command": command}}))
+    done = run_in(recipe, *EXPORT[:-2], "--int8", "false", "exp/x", "exp/x/export")
+    out = recipe / "exp/x/export"
+    assert {path.name for path in out.glob("*.onnx")} == {"model.onnx"} and "int8" not in done.stdout
+    assert "s0-0 is left out: " in done.stderr
+    card = json.loads((out / "card.json").read_text())
+    assert card["taught_by"] == "exp/t/final.pt" and {each["system"] for each in card["eer"]} == {"PyTorch", "fp32"}
+    for number in range(4):
+        (recipe / f"wav/s1-{number}.wav").write_bytes(b"no sound")
+    done = run_in(recipe, *EXPORT, "exp/x", "exp/x/export", fails=True)
+    assert "data/test: 5 of 40 recordings of the trials can't be read" in done.stderr
+
+
 def test_int8_is_like_fp32_or_keeps_layers(exported: Path) -> None:
     card = json.loads((exported / "exp/x/export/card.json").read_text())
     assert card["int8_cosine"] >= onnx_int8.ALIKE or card["int8_kept_in_fp32"]

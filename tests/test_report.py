@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -129,6 +130,30 @@ def test_folders_with_little_or_nothing(folder: Path, sh: Run) -> None:
     (folder / "exp/small_none_s0/scores/trials.cosine").unlink()
     done = sh("local/report.py", "--runs", "0", "exp")
     assert "big_s0 was left out" in done.stderr and "2 systems" in done.stdout
+
+
+def test_what_does_not_belong_there_ends_nothing(folder: Path, sh: Run) -> None:
+    for name, text in (("dev", "s0-0 s0-1 target\n"), ("blind", "s0-0 s1-1\n")):
+        (folder / f"data/{name}").mkdir()
+        (folder / f"data/{name}/trials").write_text(text)
+    (folder / "exp/odd.tsv").write_bytes(b"a\tb\xff\n")
+    (folder / "exp/dir.tsv").mkdir()
+    os.utime(folder / "exp/small_none_s0/final.pt", (4e9, 4e9))
+    done = sh("local/report.py", "--runs", "0", "exp")
+    assert "odd.tsv was left out" in done.stderr
+    assert "small_none_s0: scores are older than its final.pt and were left out: trials by cosine" in done.stderr
+    assert 'id="det"' in (folder / "exp/report.html").read_text()
+
+
+def test_more_systems_than_a_picture_takes(folder: Path, sh: Run) -> None:
+    for number in range(24):
+        shutil.copytree(folder / "exp/small_none_s0", folder / f"exp/more{number:02d}_s0")
+    sh("local/report.py", "--runs", "0", "exp")
+    text = (folder / "exp/report.html").read_text()
+    assert "trials, cosine; the first 24 of 27 systems" in text
+    section = text.split('id="scores"')[1].split("</section>")[0]
+    toggles = set(re.findall(r'data-toggle="(\d+)"', section))
+    assert toggles and toggles <= set(re.findall(r'data-series="(\d+)"', section))
 
 
 def test_axes_by_hand() -> None:

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,27 @@ def test_bad_options(small: Path, monkeypatch: pytest.MonkeyPatch, options: list
         run_score(small, *options)
 
 
+def test_what_belongs_to_earlier_scores_goes(small: Path) -> None:
+    out = run_score(small, "--plots", "true")
+    assert (out / "trials.cosine.calibration").exists() and (out / "trials.cosine.det.png").exists()
+    write_vectors(small / "x", {f"s{who}-{take}": np.eye(12)[0] for who in range(8) for take in range(4)})
+    run_score(small)  # a collapsed model: all scores are the same
+    assert not list(out.glob("trials.cosine.*"))
+
+
+def test_trials_of_models_and_utterances(small: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (small / "spk2utt").write_text("m0 s0-0 s0-1\nm1 s1-0 s1-1\n")
+    (small / "trials").write_text(
+        "m0 s0-1 target\nm0 s0-2 target\nm0 s1-2 nontarget\ns1-0 s1-2 target\ns1-0 s0-2 nontarget\n"
+    )
+    out = run_score(small, "--enroll-spk2utt", str(small / "spk2utt"))
+    assert len((out / "trials.cosine").read_text().splitlines()) == 5 and not (out / "trials.cosine.lost").exists()
+    assert "1 trials compare an utterance with itself or its own model" in caplog.text
+    (small / "spk2utt").write_text("m0 s0-0 s0-1\nm1 s1-0 s2-1\n")
+    with pytest.raises(ValueError, match=r"1 enrolment models have utterances of several speakers, by .*utt2spk: m1"):
+        run_score(small, "--enroll-spk2utt", str(small / "spk2utt"))
+
+
 def test_no_utt2spk(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (small / "utt2spk").unlink()
     with pytest.raises(ValueError, match=r"utt2spk: no such file; .*--num-bootstrap 0"):
@@ -222,6 +244,16 @@ def test_collect(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     collect.main([str(small / "exp/base"), str(small / "exp/kd_s0")])
     printed = capsys.readouterr().out
     assert "| base " in printed and "| kd_s0 " in printed and "kd_s1" not in printed
+    # ... each list of trials by itself
+    shutil.copy(small / "trials", small / "trials_E")
+    rows = read_metrics(small / "exp/kd_s1/scores/metrics.tsv")
+    add_to_metrics(small / "exp/kd_s1/scores/metrics.tsv", {**rows[0], "trials": "trials_E"})
+    shutil.copy(small / "exp/kd_s1/scores/trials.cosine", small / "exp/kd_s1/scores/trials_E.cosine")
+    (small / "exp/kd_s1/final.pt").touch()
+    os.utime(small / "exp/kd_s1/scores/trials.cosine", (4e9, 4e9))
+    os.utime(small / "exp/kd_s1/final.pt", (3e9, 3e9))
+    collect.main([str(small / "exp")])
+    assert "trials_E" not in (printed := capsys.readouterr().out) and "| kd_s1 " in printed
     with pytest.raises(ValueError, match=r"no \*/scores/metrics.tsv with such rows"):
         collect.main(["--scoring", "plda", str(small / "exp")])
 

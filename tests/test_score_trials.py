@@ -1,3 +1,5 @@
+import gzip
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,17 @@ def test_no_file_and_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes("é b target\n".encode("latin-1"))
     with pytest.raises(ValueError, match="UTF-8"):
         read_trials(tmp_path / "latin")
+
+
+def test_archives_and_byte_order_marks(tmp_path: Path) -> None:
+    (tmp_path / "trials.gz").write_bytes(gzip.compress(b"a b target\r\n"))
+    with pytest.raises(ValueError, match=r"trials\.gz: is compressed; remedy: gunzip it"):
+        read_trials(tmp_path / "trials.gz")
+    (tmp_path / "trials").write_bytes("\ufeffa b target\na c nontarget\n".encode())
+    with pytest.raises(ValueError, match="starts with a byte order mark; remedy: sed") as error:
+        read_trials(tmp_path / "trials")
+    subprocess.run(["bash", "-c", str(error.value).split("remedy: ")[1]], check=True)
+    assert read_trials(tmp_path / "trials").enroll_ids == ["a"]
 
 
 def test_duplicates_are_kept_and_counted(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from conftest import ROOT, environment, write_wav
 from test_export import exported, run_in, voice
 
 from speakerkd.verify import __main__ as program
+from speakerkd.verify.card import Condition
+from speakerkd.verify.profiles import Profile, write_profile
+from speakerkd.verify.recording import Recording
 from speakerkd.verify.resample import resample
 
 __all__ = ["exported"]
@@ -65,7 +70,8 @@ def test_recordings_that_are_refused_or_warned_of(exported: Path, tmp_path: Path
         assert name in done.stderr and said in done.stderr, done.stderr
     write_wav(tmp_path / "clipped.wav", np.clip(60 * voice(0, 0, 3), -1, 1))
     write_wav(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32))
-    for name, said in (("clipped.wav", "clipped"), ("noise.wav", "level hardly changes")):
+    write_wav(tmp_path / "8k.wav", resample(voice(0, 0, 3), 16000, 8000), 8000)
+    for name, said in (("clipped.wav", "clipped"), ("noise.wav", "level hardly changes"), ("8k.wav", "has 8000 Hz")):
         stderr = run_in(exported, *VERIFY, "wav/s0-0.wav", str(tmp_path / name)).stderr
         assert said in stderr and "s0-0" not in stderr
 
@@ -90,7 +96,13 @@ def test_profiles(exported: Path, tmp_path: Path) -> None:
     stranger = run_in(exported, *VERIFY, *people, "--claim", "p1", "wav/s3-5.wav", fails=True)
     assert "has no profile of p1 (it has: p0, p3)" in stranger.stderr
     assert score_of(claimed) == pytest.approx(float(ranked[0].split()[2]), abs=1e-3)
-    for name in ("../p3", ".p3", "a/b", ""):
+    # names of any script, in whatever form a system writes its accents
+    for written in ("\u0939\u093f\u0928\u094d\u0926\u0940", "Jose\u0301"):
+        made = run_in(exported, *VERIFY, *people, "--enroll", f"{written}=wav/s1-0.wav").stdout
+        assert unicodedata.normalize("NFC", written) in made
+        (tmp_path / f"people/{unicodedata.normalize('NFC', written)}.json").unlink()
+    assert "names no recording" in run_in(exported, *VERIFY, *people, "--enroll", "anna=,", fails=True).stderr
+    for name in ("../p3", ".p3", "a/b", "\u0301a", ""):
         assert run_in(exported, *VERIFY, *people, "--enroll", f"{name}=wav/s0-0.wav", fails=True).stderr
     other = run_in(exported, *VERIFY, *people, "--precision", "int8", "--claim", "p3", "wav/s3-5.wav", fails=True)
     assert "another model" in other.stderr
@@ -98,6 +110,40 @@ def test_profiles(exported: Path, tmp_path: Path) -> None:
     assert "damaged" in run_in(exported, *VERIFY, *people, "--claim", "p3", "wav/s3-5.wav", fails=True).stderr
     none = run_in(exported, *VERIFY, "--profiles", str(tmp_path / "nobody"), "--identify", "wav/s3-5.wav", fails=True)
     assert "holds no profiles" in none.stderr
+
+
+def test_each_profile_has_its_own_threshold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A profile of little speech may be accepted with a lower score than one of much speech that is not."""
+
+    class Judge:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def condition(self, speech: float, snr: float) -> Condition:
+            offset = 1.0 if speech < 1 else -5.0
+            return Condition(speech, "1 s", "clean", 10.0, offset, 5.0, (), 5, 10, 10)
+
+        def threshold(self, condition: Condition) -> tuple[float, str]:
+            return condition.threshold_of_prior(0.5), "prior"
+
+    vector = np.array([1, 0], np.float32)
+    rows = {"lena": (np.array([0.4, 0.9165], np.float32), 10.0), "kim": (np.array([0.3, 0.9539], np.float32), 0.7)}
+    for name, (row, speech) in rows.items():
+        write_profile(tmp_path, Profile(name, "m", row[None], speech))
+
+    class Always:
+        digest, dim, rate = "m", 2, 16000
+
+        def __call__(self, _: np.ndarray) -> np.ndarray:
+            return vector
+
+    monkeypatch.setattr(program, "Judge", Judge)
+    monkeypatch.setattr(program, "read_recording", lambda *_: Recording("x", vector, 10.0, 30.0))
+    program.identify(Always(), SimpleNamespace(profiles=str(tmp_path), identify="x.wav", top=5))  # type: ignore[arg-type]
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("kim ") and first.endswith("same speaker") and second.endswith("different speaker")
 
 
 def test_folders_that_are_no_export(exported: Path, tmp_path: Path) -> None:

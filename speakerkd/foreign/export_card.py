@@ -12,6 +12,7 @@ import torch
 
 from speakerkd.feats.frontend import FrontEnd, front_end_info
 from speakerkd.foreign.onnx_export import MIN_FRAMES
+from speakerkd.kd.several import named_teachers
 from speakerkd.models import SpeakerNet, load_net
 from speakerkd.models.cost import count_macs, num_parameters
 from speakerkd.verify.card import FORMAT, digest_of
@@ -24,12 +25,14 @@ def about(net: SpeakerNet, front_end: FrontEnd, path: Path) -> dict[str, Any]:
     """The facts about a system that are known without scoring anything."""
     training = path.parent / "conf.json"
     run_of = json.loads(training.read_text()) if training.is_file() else {"run": {}, "options": {}}
-    teachers = run_of["options"].get("files", {})  # what the student was trained with: name -> digest
+    command = run_of["run"].get("command", "")
+    words = command.split() if isinstance(command, str) else command
+    given = words[words.index("--teacher") + 1] if "--teacher" in words[:-1] else ""
+    teachers = [path for path in named_teachers(given).values() if path]
     encoder = net.encoder
     assert isinstance(encoder, torch.nn.Module)
     parameters = num_parameters(encoder)
     macs = count_macs(load_net(path).encoder, net.feat_dim, round(100 * SECONDS)) / SECONDS  # type: ignore[arg-type]
-    command = run_of["run"].get("command", "")
     return {
         "format": FORMAT,
         "name": path.resolve().parent.name,

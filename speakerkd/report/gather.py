@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from speakerkd.score.evaluate import read_metrics
+from speakerkd.score.evaluate import is_stale, read_metrics
 from speakerkd.score.trials import Trials, read_scores, read_trials
 
 SEED = re.compile(r"_s\d+$")
@@ -73,11 +73,19 @@ def gather(folder: Path) -> Experiment:
         except (ValueError, KeyError, OSError) as error:
             experiment.warnings.append(f"{place} was left out: {error}")
             continue
+        old = [row for row in results if is_stale(place, row)]
+        if old:
+            system.results = [row for row in results if row not in old]
+            names = ", ".join(f"{row['trials']} by {row['scoring']}" for row in old)
+            experiment.warnings.append(f"{place}: scores are older than its final.pt and were left out: {names}")
         experiment.systems.append(system)
-    for path in sorted(folder.rglob("*.tsv")):
-        kind = kind_of(path)
-        if kind:
-            getattr(experiment, kind)[str(path.relative_to(folder))] = read_tsv(path)
+    for path in sorted(path for path in folder.rglob("*.tsv") if path.is_file()):
+        try:
+            kind = kind_of(path)
+            if kind:
+                getattr(experiment, kind)[str(path.relative_to(folder))] = read_tsv(path)
+        except (ValueError, OSError) as error:
+            experiment.warnings.append(f"{path} was left out: {error}")
     if not experiment.systems and not experiment.comparisons:
         raise ValueError(f"{folder}: has no system with scores/metrics.tsv or final.pt; run stages 3 to 6 first")
     return experiment
@@ -151,8 +159,11 @@ def labelled_scores(system: System, trials: str, scoring: str, where: Path) -> t
     lists = [each for each in sorted(where.glob(f"*/{trials}")) if each.is_file()]
     for each in lists:
         if path.is_file():
-            known: Trials = read_trials(each)
-            scores, _ = read_scores(path, known)
+            try:
+                known: Trials = read_trials(each)
+                scores, _ = read_scores(path, known)
+            except ValueError:  # a list of the same name without labels, or of other things
+                continue
             keep = ~np.isnan(scores)
             if keep.mean() > 0.5 and known.target[keep].any() and not known.target[keep].all():
                 return scores[keep], known.target[keep]

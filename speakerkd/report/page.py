@@ -138,17 +138,26 @@ def cost_section(experiment: Experiment) -> str:
 
 
 def scored(experiment: Experiment, data: Path, trials: str, scoring: str) -> dict[str, figures.Scores]:
-    found = {}
-    for system in experiment.systems[:MOST_CURVES]:
-        scores = labelled_scores(system, trials, scoring, data)
+    found: dict[str, figures.Scores] = {}
+    for system in experiment.systems:
+        scores = labelled_scores(system, trials, scoring, data) if len(found) < MOST_CURVES else None
         if scores is not None:
             found[system.name] = scores
     return found
 
 
+def caption(experiment: Experiment, trials: str, scoring: str) -> str:
+    """Says so if there are more systems than a picture has."""
+    known = sum(
+        any((row["trials"], row["scoring"]) == (trials, scoring) for row in each.results) for each in experiment.systems
+    )
+    more = f"; the first {MOST_CURVES} of {known} systems" if known > MOST_CURVES else ""
+    return f"{trials}, {scoring}{more}"
+
+
 def det_section(experiment: Experiment, data: Path) -> str:
     charts = [
-        figure(figures.det_chart(scored(experiment, data, trials, scoring)), f"{trials}, {scoring}")
+        figure(figures.det_chart(scored(experiment, data, trials, scoring)), caption(experiment, trials, scoring))
         for trials, scoring in conditions(experiment)
     ]
     return f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
@@ -159,7 +168,7 @@ def histogram_section(experiment: Experiment, data: Path) -> str:
         return ""
     trials, scoring = conditions(experiment)[0]
     charts = [
-        figure(figures.histogram_chart(name, *scores), f"{name}: {trials}, {scoring}")
+        figure(figures.histogram_chart(name, *scores), f"{name}: {caption(experiment, trials, scoring)}")
         for name, scores in scored(experiment, data, trials, scoring).items()
     ]
     return f'<div class="charts">{"".join(charts)}</div>' if charts else ""

@@ -135,7 +135,8 @@ class Chart:
             f"{'M' if not number else 'L'}{x:.1f} {y:.1f}" for number, (x, y) in enumerate(self._all(points))
         )
         self._marks.append(
-            f'<path d="{path}Z" class="s{colour % NUM_COLOURS} area"><title>{escape(name)}</title></path>'
+            f'<g data-series="{colour}"><path d="{path}Z" class="s{colour % NUM_COLOURS} area">'
+            f"<title>{escape(name)}</title></path></g>"
         )
         self._names.append((colour, name))
 

@@ -172,6 +172,14 @@ def interval_notes(row: Row) -> list[str]:
     return lines
 
 
+def is_stale(system: Path, row: Mapping[str, str]) -> bool:
+    """Are the scores of this row of scores/metrics.tsv older than the system's final.pt?"""
+    model, scores = system / "final.pt", system / f"scores/{row['trials']}.{row['scoring']}"
+    if not scores.exists():
+        scores = system / "scores/metrics.tsv"
+    return model.exists() and model.stat().st_mtime > scores.stat().st_mtime
+
+
 def read_metrics(path: str | Path) -> list[dict[str, str]]:
     """The rows; each number is checked, so that nobody has to look for the file later."""
     try:

@@ -22,10 +22,11 @@ class Side:
 
 
 def load_side(path: str, ids: list[str], models: Mapping[str, Sequence[str]], mean: str) -> Side:
-    wanted = {utt for name in ids for utt in models.get(name, ())} if models else set(ids)
-    vectors = read_vectors(path, wanted)
+    if models and not any(name in models for name in ids):
+        raise ValueError(f"--enroll-spk2utt: none of the {len(ids)} enrolment ids is a model there: {first_few(ids)}")
+    used = {name: models.get(name, (name,)) for name in ids}  # a name that is no model's is an utterance's
+    vectors = read_vectors(path, {utt for each in used.values() for utt in each})
     if models:
-        used = {name: models[name] for name in ids if name in models}
         vectors, _, absent = average(vectors, used)
         if absent:
             logging.warning(

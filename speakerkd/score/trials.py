@@ -45,6 +45,10 @@ def _columns(path: str | Path, third: str, maybe_two: bool = False) -> list[Sequ
         data = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error.strerror})") from error
+    if data.startswith(b"\x1f\x8b"):
+        raise ValueError(f"{path}: is compressed; remedy: gunzip it")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise ValueError(f"{path}: starts with a byte order mark; remedy: sed -i '1s/^\\xEF\\xBB\\xBF//' {path}")
     if b"\r" in data:
         raise ValueError(f"{path}: lines end in CR LF; remedy: sed -i 's/\\r$//' {path}")
     try:
@@ -133,6 +137,18 @@ def num_identical(trials: Trials) -> int:
     return int((same[trials.enroll] == trials.test).sum())
 
 
+def num_in_own_model(trials: Trials, models: Mapping[str, Sequence[str]]) -> int:
+    """The number of trials whose test utterance is one of those of the enrolment model."""
+    row = {name: index for index, name in enumerate(trials.test_ids)}
+    own = [
+        number * len(trials.test_ids) + row[each]
+        for number, name in enumerate(trials.enroll_ids)
+        for each in models.get(name, ())
+        if each in row
+    ]
+    return int(np.isin(trials.keys(), own).sum())
+
+
 def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
     """With nine digits, so that reading gives the same float32."""
     enroll = map(trials.enroll_ids.__getitem__, trials.enroll.tolist())
@@ -185,6 +201,11 @@ def speakers_of(
 ) -> Speakers:
     """An id is an utterance, a model (its utterances tell the speaker) or the name of a speaker."""
     names = set(utt2spk.values())
+    mixed = [name for name, each in models.items() if len({utt2spk[utt] for utt in each if utt in utt2spk}) > 1]
+    if mixed:
+        raise ValueError(
+            f"{len(mixed)} enrolment models have utterances of several speakers, by {where}: {first_few(mixed)}"
+        )
 
     def speaker(name: str) -> str:
         utterances = models.get(name) or (name,)

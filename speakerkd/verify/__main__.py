@@ -97,8 +97,10 @@ def enroll(encoder: Encoder, options: Options) -> None:
     name, equals, paths = options.enroll.partition("=")
     if not equals or not paths:
         raise ValueError(f"--enroll {options.enroll}: write --enroll name=a.wav,b.wav")
-    check_name(name)
+    name = check_name(name)
     recordings = [read_recording(path, encoder.rate) for path in paths.split(",") if path]
+    if not recordings:
+        raise ValueError(f"--enroll {options.enroll}: names no recording")
     vectors = np.stack([encoder(each.wave) for each in recordings])
     speech = sum(each.speech for each in recordings)
     agreement = float((vectors @ vectors.T).min())
@@ -135,14 +137,18 @@ def identify(encoder: Encoder, options: Options) -> None:
     recording: Recording = read_recording(options.identify, encoder.rate)
     vector = encoder(recording.wave)
     judge = Judge(encoder, options)
-    scored = sorted(((float(each.vector @ vector), each) for each in profiles), key=lambda pair: -pair[0])
-    width = max(len(each.name) for each in profiles)
-    for score, profile in scored[: max(1, options.top)]:
+    found = []
+    for profile in profiles:  # a profile of little speech has another threshold
         condition = judge.condition(min(recording.speech, profile.speech), recording.snr)
-        threshold, _ = judge.threshold(condition)
-        answer = "same speaker" if score >= threshold else "different speaker"
-        print(f"{profile.name:<{width}}  score {score:+.3f}  LLR {condition.ratio(score):+.2f}  {answer}")
-    if scored[0][0] < judge.threshold(judge.condition(min(recording.speech, scored[0][1].speech), recording.snr))[0]:
+        score = float(profile.vector @ vector)
+        beyond = condition.ratio(score) - condition.ratio(judge.threshold(condition)[0])
+        found.append((beyond, score, condition.ratio(score), profile.name))
+    found.sort(key=lambda each: -each[0])
+    width = max(len(each.name) for each in profiles)
+    for beyond, score, ratio, name in found[: max(1, options.top)]:
+        answer = "same speaker" if beyond >= 0 else "different speaker"
+        print(f"{name:<{width}}  score {score:+.3f}  LLR {ratio:+.2f}  {answer}")
+    if found[0][0] < 0:
         print("None of the profiles is accepted: the speaker may be unknown.")
 
 

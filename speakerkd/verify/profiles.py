@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,10 @@ class Profile:
 
 
 def check_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w .@-]{0,99}", name) or name != name.strip():
+    """The name in one form of Unicode: some systems write an accent as a character of its own."""
+    name = unicodedata.normalize("NFC", name)
+    plain = "".join("-" if unicodedata.category(each)[0] == "M" else each for each in name)  # vowel signs and the like
+    if not re.fullmatch(r"\w[\w .@-]{0,99}", plain) or name != name.strip():
         raise ValueError(f"'{name}' can't name a profile: letters, digits, spaces and _.@- are allowed, at most 100")
     return name
 

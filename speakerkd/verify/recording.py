@@ -69,6 +69,8 @@ def read_recording(path: str | Path, rate: int) -> Recording:
         raise ValueError(f"{path}: is silent (its loud parts are below {SILENT:.0f} dB of full scale)")
     if speech < SHORTEST:
         raise ValueError(f"{path}: holds {speech:.2f} s of speech; at least {SHORTEST} s are needed")
+    if own < rate:
+        logging.warning("%s: has %d Hz; model and thresholds are for %d Hz, so more errors are likely", path, own, rate)
     if snr == 0.0:
         logging.warning("%s: the level hardly changes, as in noise or a tone; is it speech?", path)
     if clipped > CLIPPED:

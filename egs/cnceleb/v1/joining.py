@@ -1,5 +1,6 @@
 """Joins short recordings of a speaker: neighbours of the same genre, until they are long enough."""
 
+import zlib
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -64,16 +65,23 @@ def join_short(job: Job) -> Joined:
             utterance, path = stems[group[0]], f"{job.folder}/{group[0]}"
             if len(group) > 1:
                 utterance += f"-join{len(group)}"
-                path = f"{job.out}/{utterance}.flac"
-                if not Path(path).exists():
+                parts = [f"{job.folder}/{name}" for name in group]
+                digest = zlib.crc32(" ".join(group).encode())  # another group, another file
+                path = f"{job.out}/{utterance}-{digest:08x}.flac"
+                if not is_newer(path, parts):
                     try:
-                        write_joined([f"{job.folder}/{name}" for name in group], Path(path))
+                        write_joined(parts, Path(path))
                     except AudioError as error:
                         lost.update({stems[name]: f"not joined: {error}" for name in group})
                         continue
             sources.append((utterance, path))
             seconds[utterance] = sum(lengths[name] for name in group)
     return Joined(job.speaker, len(recordings), sources, seconds, lost)
+
+
+def is_newer(path: str, parts: list[str]) -> bool:
+    made = Path(path)
+    return made.exists() and all(Path(part).stat().st_mtime <= made.stat().st_mtime for part in parts)
 
 
 def write_joined(paths: list[str], out: Path) -> None:

@@ -41,17 +41,19 @@ def pictures_of(folder: Path, utterances: list[str]) -> Iterator[tuple[str, list
     of_speaker = pictures(folder) if folder.is_dir() else []
     for video, group in groupby(utterances, lambda utterance: utterance[len(folder.name) + 1 :].rsplit("-", 1)[0]):
         own: dict[str, list[str]] = {}
+        here = list(group)
         shared = of_speaker
         if video in videos:
             inner = folder / video
             parts = {name: pictures(inner / name) for name in names(inner, True)}
             whole = pictures(inner)
-            numbers = {utterance.rsplit("-", 1)[1] for utterance in utterances}
+            numbers = {utterance.rsplit("-", 1)[1] for utterance in here}
             own = {path.rsplit("/", 1)[1].rsplit(".", 1)[0]: [path] for path in whole}
             own = {number: own.get(number, []) + parts.get(number, []) for number in numbers & {*own, *parts}}
             others = [path for name, some in parts.items() if name not in numbers for path in some]
-            shared = [path for path in whole if [path] not in own.values()] + others or of_speaker
-        for utterance in group:
+            taken = {path for some in own.values() for path in some}
+            shared = [path for path in whole if path not in taken] + others or of_speaker
+        for utterance in here:
             found = own.get(utterance.rsplit("-", 1)[1]) or shared
             if found:
                 yield utterance, found
