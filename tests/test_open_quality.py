@@ -81,15 +81,15 @@ def test_what_cannot_be_spoilt_is_an_error(folder: Path) -> None:
 def test_base_and_parts_have_one_weight() -> None:
     """The rows of the table differ in margin and weights of samples only."""
     folder = ROOT / "egs/open/v1/conf/kd"
-    weight = typed_conf(folder / "cosine.conf", METHODS)[2].weight
     found = {path.stem: typed_conf(path, METHODS)[2] for path in sorted(folder.glob("mkd_*.conf"))}
-    assert {"mkd_margin", "mkd_quality", "mkd_both"} <= found.keys()
-    assert {(conf.base, conf.weight, conf.warmup) for conf in found.values()} == {("cosine", weight, 0.0)}
+    assert {f"mkd_{base}{part}" for base in ("", "kld_") for part in ("margin", "quality", "both")} <= found.keys()
     for name, conf in found.items():
-        assert (conf.margin_percentile > 0, conf.margin) == (
-            (True, 0.25) if name in ("mkd_margin", "mkd_both") else (False, 0)
-        )
-        assert (conf.quality == "teacher") == (name != "mkd_margin")
+        base = "kld" if "_kld_" in name else "cosine"
+        weight = typed_conf(folder / f"{base}.conf", METHODS)[2].weight
+        assert (conf.base, conf.weight, conf.warmup) == (base, weight, 0.0)
+        margin = name.endswith(("_margin", "_both"))
+        assert (conf.margin_percentile > 0, conf.margin) == ((True, 0.25) if margin else (False, 0))
+        assert (conf.quality == "teacher") == (not name.endswith("_margin"))
 
 
 def test_the_comparison_gets_vectors_and_figures(tmp_path: Path) -> None:
