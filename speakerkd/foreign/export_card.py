@@ -12,7 +12,6 @@ import torch
 
 from speakerkd.feats.frontend import FrontEnd, front_end_info
 from speakerkd.foreign.onnx_export import MIN_FRAMES
-from speakerkd.kd.several import named_teachers
 from speakerkd.models import SpeakerNet, load_net
 from speakerkd.models.cost import count_macs, num_parameters
 from speakerkd.verify.card import FORMAT, digest_of
@@ -28,7 +27,8 @@ def about(net: SpeakerNet, front_end: FrontEnd, path: Path) -> dict[str, Any]:
     command = run_of["run"].get("command", "")
     words = command.split() if isinstance(command, str) else command
     given = words[words.index("--teacher") + 1] if "--teacher" in words[:-1] else ""
-    teachers = [path for path in named_teachers(given).values() if path]
+    named = [each.partition("=") for each in given.split(",") if each]  # name=file, or a file
+    teachers = [path if equals and "/" not in name else name + equals + path for name, equals, path in named]
     encoder = net.encoder
     assert isinstance(encoder, torch.nn.Module)
     parameters = num_parameters(encoder)

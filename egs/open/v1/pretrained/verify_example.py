@@ -18,12 +18,15 @@ card = json.loads((folder / "card.json").read_text())
 session = onnxruntime.InferenceSession(str(folder / card["files"]["fp32"]["name"]))
 options = knf.FbankOptions()
 front = card["front_end"]
-options.frame_opts.dither = 0
-options.frame_opts.samp_freq = front["sample_frequency"]
-options.frame_opts.window_type = front["window_type"]
-options.frame_opts.snip_edges = front["snip_edges"]
-options.mel_opts.num_bins = front["num_mel_bins"]
-options.mel_opts.low_freq, options.mel_opts.high_freq = front["low_freq"], front["high_freq"]
+frame, mel = options.frame_opts, options.mel_opts
+frame.dither, frame.samp_freq = 0, front["sample_frequency"]
+frame.frame_length_ms, frame.frame_shift_ms = front["frame_length"], front["frame_shift"]
+frame.preemph_coeff, frame.blackman_coeff = front["preemphasis_coefficient"], front["blackman_coeff"]
+mel.num_bins, mel.low_freq, mel.high_freq = front["num_mel_bins"], front["low_freq"], front["high_freq"]
+for name in ("window_type", "snip_edges", "remove_dc_offset", "round_to_power_of_two"):
+    setattr(frame, name, front[name])
+for name in ("use_energy", "raw_energy", "energy_floor", "htk_compat", "use_log_fbank", "use_power"):
+    setattr(options, name, front[name])
 
 
 def embedding(path: str) -> np.ndarray:
