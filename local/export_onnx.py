@@ -10,7 +10,7 @@ It writes
   model.onnx         input feats (B, T, F): raw features, as the card's front_end says; output embs (B, D), minus --mean
   model.int8.onnx    the same, quantised; layers that lose accuracy compute in fp32, with weights in int8
   card.json, card.md what it is: teacher, data, licences, size, speed, error rates, thresholds
-  verify_example.py  a program of 45 lines that compares two recordings with these files
+  verify_example.py  a program of 50 lines that compares two recordings with these files
 
 Nothing is written unless the fp32 model gives the embeddings of PyTorch: cosine at least 0.99999 on 200 pieces of 0.5 to
 20 s, one at a time and by eights. sherpa-onnx and WeSpeaker's runtime read model.onnx as it is.
@@ -31,7 +31,6 @@ import numpy as np
 import torch
 
 from speakerkd.audio.augment import Augmenter
-from speakerkd.audio.recordings import AudioError
 from speakerkd.audio.waves import Waves
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.feats.frontend import FrontEnd, Reading, front_end_info, front_end_of
@@ -40,8 +39,8 @@ from speakerkd.files.tables import read_utt2spk, replacing
 from speakerkd.foreign import onnx_export, onnx_int8
 from speakerkd.foreign.export_card import about, add_file
 from speakerkd.foreign.export_check import gate, mean_embedding
+from speakerkd.foreign.export_speech import embeddings_of, some_features
 from speakerkd.models import SpeakerNet, load_net
-from speakerkd.models.extract import embed
 from speakerkd.score.trials import Trials, read_trials, speakers_of
 from speakerkd.train.runfolder import circumstances
 from speakerkd.verify.card import NAME
@@ -163,29 +162,6 @@ def metadata(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path)
     }
 
 
-def some_features(folder: str, front_end: FrontEnd, model: str, seed: int, count: int = 60) -> list[np.ndarray]:
-    """Raw features of some utterances."""
-    source, remark = feature_source(front_end, folder, utterance_list_of(folder), model)
-    if remark:
-        logging.info("%s", remark)
-    names = list(source)
-    chosen = np.random.default_rng(seed).permutation(len(names))[:count]
-    read = (features(source, names[index]) for index in sorted(chosen.tolist()))
-    found = [each for each in read if each is not None]
-    if not found:
-        raise ValueError(f"{folder}: none of {len(chosen)} utterances can be read, for example {names[chosen[0]]}")
-    return found
-
-
-def features(source: Any, name: str) -> np.ndarray | None:
-    """None, and a warning, if the recording is damaged."""
-    try:
-        return np.ascontiguousarray(source(name), np.float32)
-    except AudioError as error:
-        logging.warning("%s is left out: %s", name, error)
-        return None
-
-
 def trials_in(folder: str, path: str) -> Trials | None:
     found = Path(path or Path(folder) / "trials")
     if found.is_file():
@@ -231,29 +207,20 @@ def add_error_rates(
         return
     source, _ = feature_source(front_end, options.test_dir, utterance_list_of(options.test_dir), str(path))
     ids = sorted({*trials.enroll_ids, *trials.test_ids})
-    row = {name: index for index, name in enumerate(ids)}
-    enroll = np.array([row[name] for name in trials.enroll_ids])[trials.enroll]
-    test = np.array([row[name] for name in trials.test_ids])[trials.test]
-    speakers = speakers_of(trials, read_utt2spk(Path(options.test_dir) / "utt2spk"), {}, options.test_dir)
     sessions = {name: open_session(folder / file["name"], 1) for name, file in card["files"].items()}
-    vectors: dict[str, list[np.ndarray]] = {name: [] for name in ("PyTorch", *sessions)}
-    lost = np.zeros(len(ids), dtype=bool)
-    for name in ids:
-        read = features(source, name)
-        lost[row[name]] = read is None
-        feats = np.zeros((card["min_frames"], net.feat_dim), np.float32) if read is None else read
-        vectors["PyTorch"].append(embed(net, feats, torch.device("cpu"), 0, front_end.conf))
-        if len(feats) < card["min_frames"]:
-            feats = np.tile(feats, (-(-card["min_frames"] // len(feats)), 1))[: card["min_frames"]]
-        for system, session in sessions.items():
-            vectors[system].append(session.run(["embs"], {"feats": feats[None]})[0][0])
-    if lost.mean() > MOST_LOST:
-        raise ValueError(f"{options.test_dir}: {lost.sum()} of {len(ids)} recordings of the trials can't be read")
-    keep = ~(lost[enroll] | lost[test])
-    trials, speakers, enroll, test = trials.select(keep), speakers.select(keep), enroll[keep], test[keep]
+    heard, matrices = embeddings_of(net, front_end.conf, sessions, source, ids)
+    if len(ids) - len(heard) > MOST_LOST * len(ids):
+        raise ValueError(
+            f"{options.test_dir}: {len(ids) - len(heard)} of {len(ids)} recordings of the trials can't be read"
+        )
     if mean is not None:
-        vectors["PyTorch"] = [each - mean for each in vectors["PyTorch"]]
-    matrices = {system: np.stack(rows) for system, rows in vectors.items()}
+        matrices["PyTorch"] -= mean
+    row = {name: index for index, name in enumerate(heard)}
+    enroll = np.array([row.get(name, -1) for name in trials.enroll_ids])[trials.enroll]
+    test = np.array([row.get(name, -1) for name in trials.test_ids])[trials.test]
+    keep = np.minimum(enroll, test) >= 0
+    trials, enroll, test = trials.select(keep), enroll[keep], test[keep]
+    speakers = speakers_of(trials, read_utt2spk(Path(options.test_dir) / "utt2spk"), {}, options.test_dir)
     card["eer"] = error_rates(matrices, trials, enroll, test, speakers, options.num_bootstrap, options.seed)
     for each in card["eer"]:
         logging.info("%s: EER %.2f %%", each["system"], each["eer"])

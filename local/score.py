@@ -26,7 +26,7 @@ of the trials.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,13 @@ from speakerkd.score.trials import (
     Trials,
     num_duplicates,
     num_identical,
-    num_in_own_model,
     read_scores,
     read_trials,
     speakers_of,
     write_scores,
 )
+
+Models = Mapping[str, Sequence[str]]  # their utterances
 
 
 @dataclass
@@ -74,9 +75,10 @@ class Options:
     plots: bool = opt(True, "draw the plots")
 
 
-def cosine(options: Options, trials: Trials, enroll_scp: str, test_scp: str) -> tuple[np.ndarray, dict[int, str]]:
+def cosine(
+    options: Options, trials: Trials, models: Models, enroll_scp: str, test_scp: str
+) -> tuple[np.ndarray, dict[int, str]]:
     """The scores, NaN for lost trials, and the reason of each lost trial by its number."""
-    models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
     enroll_mean = options.enroll_mean or options.mean
     enroll = load_side(enroll_scp, trials.enroll_ids, models, enroll_mean)
     test = load_side(test_scp, trials.test_ids, {}, options.mean)
@@ -123,10 +125,9 @@ def require_valid_options(options: Options) -> None:
         raise ValueError("--num-bootstrap and --max-lost must not be negative")
 
 
-def load_speakers(options: Options, trials: Trials) -> Speakers | None:
+def load_speakers(options: Options, trials: Trials, models: Models) -> Speakers | None:
     path = Path(options.utt2spk) if options.utt2spk else Path(trials.path).parent / "utt2spk"
     if path.exists():
-        models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
         return speakers_of(trials, read_utt2spk(path), models, str(path))
     if options.utt2spk or options.num_bootstrap:
         raise ValueError(f"{path}: no such file; name one with --utt2spk, or give --num-bootstrap 0 for no intervals")
@@ -170,13 +171,12 @@ def main(argv: list[str]) -> None:
     if options.calibration and Path(options.calibration).resolve() == own.resolve():
         raise ValueError(f"--calibration {own} was trained on these same trials; give one of other trials, or none")
     calibration = read_calibration(options.calibration) if options.calibration else None
-    speakers = load_speakers(options, trials) if trials.labelled else None
+    models = read_spk2utt(options.enroll_spk2utt) if options.enroll_spk2utt else {}
+    speakers = load_speakers(options, trials, models) if trials.labelled else None
     duplicates = num_duplicates(trials)
     if duplicates:
         logging.warning("%s: %d trials occur more than once; each occurrence counts", rest[0], duplicates)
-    identical = num_identical(trials)
-    if options.enroll_spk2utt and not options.scores:
-        identical += num_in_own_model(trials, read_spk2utt(options.enroll_spk2utt))
+    identical = num_identical(trials, models)
     if identical:
         logging.warning(
             "%s: %d trials compare an utterance with itself or its own model; this lowers the error rates",
@@ -190,7 +190,7 @@ def main(argv: list[str]) -> None:
         if others:
             logging.warning("%s: %d lines have pairs that are not in the trials of %s", options.scores, others, rest[0])
     else:
-        scores, reasons = cosine(options, trials, rest[1], rest[2])
+        scores, reasons = cosine(options, trials, models, rest[1], rest[2])
     keep = note_lost(stem, trials, scores, reasons, options.max_lost)
     trials, scores = trials.select(keep), scores[keep]
     write_scores(stem, trials, scores)

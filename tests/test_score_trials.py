@@ -71,7 +71,7 @@ def test_archives_and_byte_order_marks(tmp_path: Path) -> None:
 
 def test_duplicates_are_kept_and_counted(tmp_path: Path) -> None:
     trials = read_trials(write(tmp_path, GOOD + GOOD + "a-2 a-2 target\n"))
-    assert len(trials) == 7 and num_duplicates(trials) == 3 and num_identical(trials) == 1
+    assert len(trials) == 7 and num_duplicates(trials) == 3 and num_identical(trials, {}) == 1
 
 
 def test_scores_come_back_the_same(tmp_path: Path) -> None:

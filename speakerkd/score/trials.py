@@ -130,20 +130,13 @@ def num_duplicates(trials: Trials) -> int:
     return len(trials) - len(np.unique(trials.keys()))
 
 
-def num_identical(trials: Trials) -> int:
-    """The number of trials of an utterance with itself."""
-    row = {name: index for index, name in enumerate(trials.test_ids)}
-    same = np.array([row.get(name, -1) for name in trials.enroll_ids])
-    return int((same[trials.enroll] == trials.test).sum())
-
-
-def num_in_own_model(trials: Trials, models: Mapping[str, Sequence[str]]) -> int:
-    """The number of trials whose test utterance is one of those of the enrolment model."""
+def num_identical(trials: Trials, models: Mapping[str, Sequence[str]]) -> int:
+    """The number of trials of an utterance with itself, or with a model that was made of it."""
     row = {name: index for index, name in enumerate(trials.test_ids)}
     own = [
         number * len(trials.test_ids) + row[each]
         for number, name in enumerate(trials.enroll_ids)
-        for each in models.get(name, ())
+        for each in models.get(name, (name,))
         if each in row
     ]
     return int(np.isin(trials.keys(), own).sum())

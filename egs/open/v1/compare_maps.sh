@@ -166,7 +166,7 @@ vectors() { # name of the system: those that the maps learn from
 }
 finished=()
 compare() { # pair, old system, new system, "" or the half of the speakers that the maps learn from
-  local size system set folder number chosen held align half=${4:+_half$4}
+  local size system set folder number chosen held align settings half=${4:+_half$4}
   vectors "$2"
   vectors "$3"
   for size in $sizes; do
@@ -182,11 +182,12 @@ compare() { # pair, old system, new system, "" or the half of the speakers that 
     align=(--closed-forms "$closed_forms" --kd-types "$kd_types" --init "$init" --train-config "$align_config"
       --train-options "--valid-speakers $held $align_options" --num-bootstrap "$num_bootstrap"
       "$out/$2" "$out/$3" "$set" "data/$test" "$trials")
-    if [ "${align[*]} $(md5sum < "$align_config")" != "$(cat "$folder/made_with" 2> /dev/null)" ] ||
+    settings="${align[*]} $(md5sum < "$align_config")"
+    if [ "$settings" != "$(cat "$folder/made_with" 2> /dev/null)" ] ||
       ! current "$folder/matrix.tsv" "$out/$2"/xvectors_{"$learn","$test"}/xvector.scp "$out/$3"/xvectors_{"$learn","$test"}/xvector.scp
     then
       local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$folder" "${align[@]}"
-      echo "${align[*]} $(md5sum < "$align_config")" > "$folder/made_with"
+      echo "$settings" > "$folder/made_with"
     fi
     finished+=("$1 $number=$folder")
   done
