@@ -389,6 +389,14 @@ def test_collapse_stops_the_training_with_advice() -> None:
     watch.stop_if_collapsed(Clock(0.9, 10))  # too early
     with pytest.raises(ValueError, match=r"in std: std 8.*e-05 \(at least 0.02\)"):
         watch.stop_if_collapsed(Clock(1.0, 10))
+    # a run that is stopped now and then is watched as well
+    for _ in range(2):
+        watch, state = Watch(4, 0.02, 1.2, 2), watch.state_dict()
+        watch.load_state_dict(state)
+        for _ in range(50):
+            watch.see(torch.ones(5, 8), torch.ones(4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="in std"):
+        watch.stop_if_collapsed(Clock(1.0, 10))
 
 
 def test_conf_comes_from_the_folder(tmp_path: Path) -> None:

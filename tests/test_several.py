@@ -83,6 +83,8 @@ def test_the_loss_is_the_weighted_mean_and_all_that_is_trained_gets_gradient(kd:
 def test_names_and_weights() -> None:
     assert named_teachers("exp/a/final.pt") == {"": "exp/a/final.pt"}
     assert named_teachers("big=a.pt,face=b.scp") == {"big": "a.pt", "face": "b.scp"}
+    assert named_teachers("exp/lr=0.1/final.pt") == {"": "exp/lr=0.1/final.pt"}
+    assert named_teachers("big=exp/lr=0.1/final.pt") == {"big": "exp/lr=0.1/final.pt"}
     for text, message in (
         ("a.pt,b.pt", "give each of several teachers a name"),
         ("x=a.pt,x=b.pt", "two teachers are called 'x'"),

@@ -53,8 +53,10 @@ def test_it_learns_and_says_how_it_goes(recipe: Path, data: Path, sh: Run) -> No
     run = json.loads((recipe / "exp/a/conf.json").read_text())["run"]
     assert run["torch"] == torch.__version__ and " --num-epochs 25 " in " ".join(run["command"])
     assert sorted(path.name for path in (recipe / "exp/a").glob("epoch.*")) == ["epoch.24.pt", "epoch.25.pt"]
+    record = (recipe / "exp/a/conf.json").read_text()
     again = sh(*command("exp/a", "--num-epochs", 25, "--valid-interval", 5))
     assert "is complete already" in again.stderr
+    assert (recipe / "exp/a/conf.json").read_text() == record  # it tells of the run that made the model
 
 
 def test_average_of_the_last_epochs(recipe: Path, data: Path, sh: Run) -> None:

@@ -18,6 +18,7 @@ from toy import DIM, command, same, weights
 
 from speakerkd.batches.dataset import Batch, Batches, View
 from speakerkd.batches.utterances import Utterances
+from speakerkd.files.kaldi import Scp
 from speakerkd.finite import not_finite
 from speakerkd.kd.base import Clock, Distiller, Outcome
 from speakerkd.kd.nessa import NESSA
@@ -267,6 +268,18 @@ def test_too_little_memory_is_one_line(recipe: Path, data: Path, sh: Run) -> Non
     done = sh("bash", "-c", 'ulimit -v 8000000; "$@"', "bash", *words, fails=True)
     last = done.stderr.splitlines()[-1]
     assert "there is too little memory for batches of 40 crops of 20000000 frames: lower --batch-size" in last
+
+
+def test_an_error_of_a_loading_process_ends_the_run(recipe: Path, data: Path, sh: Run) -> None:
+    archive = Path(Scp(data / "feats.scp").sources[0])
+    archive.write_bytes(archive.read_bytes()[:-200])
+    done = sh("timeout", 120, *command("exp/a", "--workers", 1, "--valid-speakers", 0), fails=True)
+    assert done.returncode == 1 and str(archive) in done.stderr
+
+
+def test_options_out_of_range(recipe: Path, data: Path, sh: Run) -> None:
+    for option, value in (("--log-interval", 0), ("--threads", -1), ("--workers", -2), ("--mask-frames", -3)):
+        assert option in sh(*command("exp/a", option, value), fails=True).stderr.splitlines()[-1]
 
 
 def test_batches_draw_nothing_from_the_methods_random_state(recipe: Path, data: Path) -> None:

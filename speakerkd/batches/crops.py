@@ -70,7 +70,10 @@ class ArkCrops:
                 f"{self.folder}/utt2num_frames is missing; local/make_num_frames.py {self.folder} makes it"
             )
         self.frames = read_counts(self.folder / "utt2num_frames", self.scp, np.int32)
-        self.dim = int(self.scp.read(0, 0, 1).shape[1])
+        first = self.scp.read(0, 0, 1)
+        if first.ndim != 2:
+            raise ValueError(f"{self.folder}/feats.scp: lists vectors, not features of frames")
+        self.dim = int(first.shape[1])
 
     def cut(self, places: Places) -> CropFeatures:
         length = places.length

@@ -39,6 +39,8 @@ class Watch(nn.Module):
     @torch.no_grad()
     def see(self, embeddings: Tensor, chosen: Tensor) -> dict[str, Tensor]:
         """Embeddings (N, D) of all processes; chosen (K,) is true for prototypes that some row is nearest to."""
+        if not self._seen:
+            self._seen = int(self.steps)  # of the run before it was stopped
         self._seen += 1
         self.steps += 1
         self.idle.add_(1).masked_fill_(chosen, 0)

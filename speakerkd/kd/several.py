@@ -74,7 +74,9 @@ def named_teachers(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     parts = [part for part in text.split(",") if part]
     for part in parts:
-        name, _, path = part.rpartition("=")
+        name, equals, path = part.partition("=")
+        if not equals or "/" in name:  # a folder may have the sign in its name
+            name, path = "", part
         if not path or (len(parts) > 1 and not name):
             raise ValueError(
                 f"--teacher={text}: give each of several teachers a name: big=exp/a/final.pt,face=face.scp"

@@ -201,7 +201,7 @@ def epochs_of_result(conf: TrainConf, log: TrainLog, epoch: int) -> list[int]:
 
 def loader(batches: Batches, start: int, end: int, workers: int, seed: int, world: World) -> Iterator[Batch]:
     """The batches from start to end. Workers are other processes that make them; the batches are the same."""
-    return iter(
+    made = iter(
         torch.utils.data.DataLoader(
             batches,
             batch_size=None,
@@ -213,3 +213,13 @@ def loader(batches: Batches, start: int, end: int, workers: int, seed: int, worl
             generator=torch.Generator().manual_seed(seed),  # only the method uses the global generator, which is saved
         )
     )
+    try:
+        yield from made
+    except (ValueError, OSError) as error:
+        text = str(error)
+        if "DataLoader worker" not in text:
+            raise
+        raise ValueError(text.strip().splitlines()[-1].partition(": ")[2]) from error  # without the worker's traceback
+    finally:  # after an error too: workers ignore the signal by which Python would end them, and it would wait for ever
+        if workers:
+            made._shutdown_workers()  # type: ignore[attr-defined]

@@ -55,6 +55,8 @@ class TrainConf:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option}={getattr(self, name)} is not one of: {' '.join(allowed)}")
         require_part("--warmup", self.warmup)
+        if min(self.mask_frames, self.mask_bins) < 0:
+            raise ValueError("--mask-frames and --mask-bins must not be negative")
         if min(self.num_epochs, self.num_frames, self.average, self.valid_interval) < 1 or self.batch_size < 2:
             raise ValueError(
                 "--num-epochs, --num-frames, --average and --valid-interval must be 1 or more, --batch-size 2 or more"
@@ -98,6 +100,11 @@ class RunOptions(TeacherOptions, TrainConf):
     log_interval: int = opt(50, "number of steps between lines of the log")
     save_minutes: float = opt(10.0, "last.pt is written at least every so many minutes")
     workers: int = opt(-1, "number of extra processes that make batches; -1: 4 if a GPU trains, otherwise none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.log_interval < 1 or self.threads < 0 or self.workers < -1:
+            raise ValueError("--log-interval must be 1 or more, --threads 0 or more, --workers -1 or more")
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,9 @@ class RunFolder:
             self.path.glob("*.pt")
         ):  # without weights nothing of two runs can be mixed
             self._compare(self._read_record()["options"], options)
+        if self.complete and (self.path / "conf.json").exists():  # what was recorded is of the run that made the result
+            self._record = self._read_record()
+            return
         self._record = {"options": options, "run": circumstances()}
         self._write_record()
 
