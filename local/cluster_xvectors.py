@@ -93,7 +93,7 @@ def place(utterance: str, heard: Mapping[str, int], uniq: Mapping[str, str], fol
     if not follow:
         return ("", heard[utterance]) if utterance in heard else None
     original = uniq.get(utterance, utterance)
-    speed = re.fullmatch(r"(sp[0-9.]+-)(.+)", original)  # the names of local/augment_data_dir.py
+    speed = re.fullmatch(r"(sp[0-9]+\.[0-9]+-)(.+)", original)  # the names of local/augment_data_dir.py
     if speed and speed[2] in heard:
         return speed[1], heard[speed[2]]
     return ("", heard[original]) if original in heard else None

@@ -17,8 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from speakerkd.feats.source import feature_conf
+from speakerkd.files.columns import read_column
 from speakerkd.files.kaldi import ArkWriter, Scp
+from speakerkd.files.made import origin_in_archives
 from speakerkd.files.objects import pack, read_object
+from speakerkd.train.identity import fingerprint
 
 GOLDEN = ROOT / "tests/data/kaldi-golden"
 STEP = 1 / 65535
@@ -221,6 +225,41 @@ def test_scp_lines_of_other_kinds(tmp_path: Path, kind: str) -> None:
     expected = matrix[1:3] if kind == "rows of kaldi" else matrix
     assert np.array_equal(Scp(tmp_path / "y.scp", pipes=True).read(0), expected)
     assert np.array_equal(Scp(tmp_path / "y.scp", pipes=True).read(0, 1, 2), expected[1:2])
+
+
+def test_what_a_line_names_is_known_however_it_is_written(tmp_path: Path) -> None:
+    """Digests of an scp follow its archives, also where lines have tabs, rows in brackets or no offset."""
+    archive, listed = tmp_path / "x.1.ark", tmp_path / "x.scp"
+    (tmp_path / "x.conf").write_text("--num-mel-bins=40\n")
+    found = []
+    for content in (b"one", b"two and more"):
+        archive.write_bytes(content)
+        for text in (
+            f"a {archive}:5",
+            f"a {archive}:5[0:9]",
+            f"a {archive}",
+            f"a\t{archive}:5",
+            f"a  {archive}:5[:,2:3]",
+        ):
+            listed.write_text(f"{text}\n")
+            found.append((fingerprint(listed), origin_in_archives(listed, "")))
+            (tmp_path / "feats.scp").write_text(f"{text}\n")
+            assert feature_conf(tmp_path) == tmp_path / "x.conf"
+    prints, origins = zip(*found, strict=True)
+    assert (len(set(prints)), len(set(origins))) == (8, 10)  # a tab or a space: the same line to fingerprint()
+    listed.write_text("a gunzip -c x.gz |\n")
+    assert fingerprint(listed).startswith("vectors:")
+
+
+def test_a_tab_after_the_id(tmp_path: Path, rng: np.random.Generator) -> None:
+    matrix = rng.normal(size=(5, 3)).astype(np.float32)
+    with ArkWriter(tmp_path / "x") as write:
+        write("a", matrix)
+    path = tmp_path / "x.scp"
+    path.write_text(path.read_text().replace(" ", "\t"))
+    np.testing.assert_array_equal(Scp(path).read(0), matrix)
+    (tmp_path / "utt2spk").write_text("a\tanna\n")
+    assert list(read_column(tmp_path / "utt2spk", Scp(path))) == ["anna"]
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

@@ -113,6 +113,15 @@ def test_failures_among_many_are_counted_and_named(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "log").iterdir()) == [f"x.{job}.log" for job in range(1, 6)]
 
 
+def test_an_error_far_from_the_end_of_the_log_is_shown(run, tmp_path):
+    error = ["echo", "train.py: error: no such teacher"]
+    said = run("log/x.log", *error, ";", "seq", "30", ";", "exit", "3").stderr
+    assert "log/x.log says:\n  | train.py: error: no such teacher\n" in said
+    said = run("log/x.log", "seq", "30", ";", *error, ";", "exit", "3").stderr
+    assert "says:" not in said
+    assert said.count("no such teacher") == 1
+
+
 def test_a_job_killed_by_a_signal_has_failed(run, tmp_path):
     assert run("x.log", "kill", "-9", "$BASHPID").returncode == 1
     assert "# Ended (code 137)" in (tmp_path / "x.log").read_text()

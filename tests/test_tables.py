@@ -14,6 +14,7 @@ from speakerkd.files.tables import (
     read_utt2spk,
     replacing,
     spk2utt,
+    without_speed,
     write_data_dir,
     write_table,
 )
@@ -54,6 +55,15 @@ def test_order_is_that_of_bytes(tmp_path: Path) -> None:
     write_table(tmp_path / "t", dict.fromkeys(reversed(names), "x"))
     lines = (tmp_path / "t").read_bytes().splitlines()
     assert lines == sorted(lines) and list(read_table(tmp_path / "t")) == [line.split()[0].decode() for line in lines]
+
+
+def test_a_speaker_called_sp1_is_no_copy_at_another_speed() -> None:
+    assert [without_speed(name) for name in ("sp0.9-anna", "sp2.0-sp1.1-anna", "sp1-anna", "sp-9")] == [
+        "anna",
+        "anna",
+        "sp1-anna",
+        "sp-9",
+    ]
 
 
 def test_segments(tmp_path: Path) -> None:

@@ -582,6 +582,15 @@ def test_combine_makes_segments_where_there_are_none(run, make, tmp_path):
     run("validate_data_dir.sh", tmp_path / "all")
 
 
+def test_the_segment_of_a_copy_at_another_speed_lasts_to_the_end_of_its_recording(run, make, tmp_path):
+    one, two = make("one", files=SEGMENTS), make("two", files=OTHER)
+    (two / "utt2dur").write_text("a-0 3.5\nc-1 4\n")  # of what is left at the other speed
+    (two / "utt2aug").write_text("c-1 speed=1.1 noise=pink#1:snr=5\n")
+    run("combine_data.sh", tmp_path / "all", one, two)
+    assert read(tmp_path / "all")["segments"] == "a-0 a-0 0 3.5\n" + SEGMENTS["segments"] + "c-1 c-1 0 -1\n"
+    run("validate_data_dir.sh", tmp_path / "all")
+
+
 def test_combine_shares_recordings_but_not_contradictions(run, make, tmp_path):
     for name, utt in (("one", "a-1"), ("two", "a-2")):
         make(name, files={"utt2spk": f"{utt} a\n", "segments": f"{utt} r 0 1\n", "wav.scp": "r /r.wav\n"})

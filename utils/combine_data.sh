@@ -55,7 +55,10 @@ lines() {
     awk '{ print $1, $1 }' < "$src/utt2spk"
   elif [ "$f" = segments ]; then
     [ -f "$src/utt2dur" ] || die "$src has no segments but other sources do; $src/utt2dur is needed to make them"
-    awk '{ print $1, $1, 0, $2 }' < "$src/utt2dur"
+    # A copy at another speed has another length than its recording, so its segment lasts to the end: -1.
+    touch "$tmp/speeds"
+    [ ! -f "$src/utt2aug" ] || awk '/ speed=/ { print $1 }' < "$src/utt2aug" > "$tmp/speeds"
+    awk 'FILENAME == ARGV[1] { fast[$1] = 1; next } { print $1, $1, 0, $1 in fast ? -1 : $2 }' "$tmp/speeds" "$src/utt2dur"
   fi
 }
 

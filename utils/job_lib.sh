@@ -171,6 +171,12 @@ report_jobs() {
   fi
   [ ${#unknown[@]} = 0 ] || warn "ended without an exit status (killed?): ${unknown[*]}"
   if [ -f "$first" ]; then
+    # torchrun writes lines of its own after those of the processes, so their errors may stand far from the end.
+    grep -E '^[A-Za-z0-9_]+\.py: error: ' "$first" | sort -u | head -n 3 > "$status_dir/errors" || true
+    if [ -s "$status_dir/errors" ] && ! tail -n 10 "$first" | grep -qFf "$status_dir/errors"; then
+      warn "$first says:"
+      sed 's/^/  | /' "$status_dir/errors" >&2
+    fi
     warn "the end of $first:"
     tail -n 10 "$first" | sed 's/^/  | /' >&2
   fi

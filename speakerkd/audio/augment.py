@@ -43,6 +43,12 @@ def number(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
+def speed_prefix(speed: float) -> str:
+    """sp0.9-, as Kaldi writes it; sp2.0-, since a speaker may be called sp2-anna."""
+    text = number(speed)
+    return f"sp{text}-" if "." in text else f"sp{text}.0-"
+
+
 @dataclass(frozen=True)
 class Speed:
     factor: float

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speakerkd.audio.augment import number
+from speakerkd.audio.augment import speed_prefix
 from speakerkd.audio.sourcedir import SourceDir
 from speakerkd.conf import first_few
 
@@ -36,7 +36,7 @@ class Copy(NamedTuple):
 
 def list_variants(kinds: Sequence[str], speeds: Sequence[float]) -> list[Variant]:
     """All variants; first those that only change the speed."""
-    plain = [Variant(f"sp{number(speed)}-", "", "", speed) for speed in speeds]
+    plain = [Variant(speed_prefix(speed), "", "", speed) for speed in speeds]
     variants = list(plain)
     passes: Counter[str] = Counter()
     for kind in kinds:

@@ -70,7 +70,7 @@ class CropVectors:
 
 def may_be_crops(path: str | Path, keys: Names) -> bool:
     """Only by the first name: whether it is worth while to look at all of them."""
-    first = next((line.partition(" ")[0] for _, line in read_lines(path)), "")
+    first = next((line.split(None, 1)[0] for _, line in read_lines(path)), "")
     return bool(NAME.fullmatch(first)) and keys.find(first) < 0
 
 

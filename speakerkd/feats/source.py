@@ -113,7 +113,7 @@ def feature_conf(folder: str | Path) -> Path | None:
     if not (folder / "feats.scp").exists():
         return None
     _, line = next(read_lines(folder / "feats.scp"), (0, ""))
-    archive = re.fullmatch(r"\S+\s+(.+)\.\d+\.ark:\d+", line.rstrip())
+    archive = re.fullmatch(r"\S+\s+(.+)\.\d+\.ark(?::\d+)?(?:\[.*\])?", line.rstrip())
     return path if archive and (path := Path(f"{archive[1]}.conf")).exists() else None
 
 

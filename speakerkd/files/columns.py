@@ -12,6 +12,7 @@ from speakerkd.files.blocks import Block, UnusualTableError, numbers, plain_bloc
 from speakerkd.files.kaldi import Scp
 from speakerkd.files.names import Names
 from speakerkd.files.numbering import Numbering
+from speakerkd.files.scplines import key_and_rest
 from speakerkd.files.stored import Sink, stored
 from speakerkd.files.tables import FIX, read_lines
 
@@ -129,11 +130,11 @@ def _seconds(text: str, where: str) -> float:
 def _by_lines(path: Path, scp: Scp) -> Iterator[str]:
     count = 0
     for number, line in read_lines(path):
-        key, _, value = line.partition(" ")
+        key, value = key_and_rest(line)
         if count >= len(scp) or key != scp.key(count):
             expected = scp.key(count) if count < len(scp) else "the end"
             raise ValueError(f"{path}:{number}: '{key}' where {Path(scp.path).name} has '{expected}'; {FIX}")
-        yield value.strip()
+        yield value
         count += 1
     if count != len(scp):
         raise ValueError(f"{path}: {count} lines, {Path(scp.path).name} has {len(scp)}; {FIX}")

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from speakerkd.files.scplines import file_of, key_and_rest
 from speakerkd.files.tables import read_lines, read_segments, read_table, replacing
 
 
@@ -66,7 +67,7 @@ def origin_in_archives(listed: str | Path, options: str) -> str:
     archives: set[str] = set()
     for _, line in read_lines(listed):
         found.update(line.encode() + b"\n")
-        archives.add(line.partition(" ")[2].strip().rpartition(":")[0])
+        archives.add(file_of(key_and_rest(line)[1])[0])
     for name in sorted(archives):
         found.update(f"{name} {state_of(name)}\n".encode())
     return found.hexdigest()

@@ -16,6 +16,23 @@ from speakerkd.files.tables import FIX, read_lines
 ARRAYS = ("text", "ends", "source", "offset", "source_text", "source_ends")
 
 
+PLACE = re.compile(r"(.*?)(?::([0-9]{1,18}))?(\[[0-9:,]*\])?")
+
+
+def key_and_rest(line: str) -> tuple[str, str]:
+    """An id and what follows it after white space. '' as the id: the line starts with white space."""
+    key, *rest = line.split(None, 1) if line[:1].strip() else ("", line)
+    return key, rest[0].strip() if rest else ""
+
+
+def file_of(source: str) -> tuple[str, str]:
+    """(file, where in it) of `x.ark:5[0:9]`, or ('', the text) of a command."""
+    found = PLACE.fullmatch(source)
+    if source.endswith("|") or not found:
+        return "", source
+    return found[1], source[len(found[1]) :]
+
+
 def read_scp(path: str | Path, sink: Sink) -> None:
     """Lines are `key file`, `key file:offset` or `key command |`. What is wrong is said with the line's number."""
     try:
@@ -56,8 +73,7 @@ def _by_lines(path: str | Path, sink: Sink) -> dict[str, int]:
     sources: dict[str, int] = {}
     last = ""
     for number, line in read_lines(path):
-        key, _, rest = line.partition(" ")
-        rest = rest.strip()
+        key, rest = key_and_rest(line)
         if not key or not rest:
             raise ValueError(f"{path}:{number}: not 'key archive:offset': '{line}'")
         if key <= last:

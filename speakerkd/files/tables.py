@@ -156,7 +156,7 @@ def write_table(path: str | Path, table: Mapping[str, object] | Iterable[tuple[s
 
 def without_speed(name: str) -> str:
     """The name of a speaker or utterance without a change of speed: sp0.9-anna, as Kaldi writes it, is anna."""
-    return re.sub(r"^(sp[0-9.]+-)+", "", name)
+    return re.sub(r"^(sp[0-9]+\.[0-9]+-)+", "", name)
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ utterances from another extractor.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from speakerkd.batches.utterances import Utterances
 from speakerkd.conf import read_conf
 from speakerkd.feats.source import feature_conf
+from speakerkd.files.scplines import file_of, key_and_rest
 from speakerkd.train.options import TrainConf
 
 TABLES = ("utt2spk", "utt2uniq", "utt2num_frames", "utt2aug")  # of a data directory, if they exist
@@ -60,18 +62,17 @@ def fingerprint(path: str | Path) -> str:
     archives: dict[str, int] = {}
     with open(path, encoding="utf-8") as lines:
         for line in lines:
-            key, _, place = line.strip().partition(" ")
-            before, _, offset = place.rpartition(":")
-            archive, offset = (before, offset) if offset.isdigit() else (place, "")
-            number = archives.setdefault(archive.strip(), len(archives))
-            digest.update(f"{key} {number} {offset}\n".encode())
+            key, source = key_and_rest(line)
+            archive, place = file_of(source)
+            number = archives.setdefault(archive, len(archives)) if archive else -1  # a command has no file to read
+            digest.update(f"{key} {number} {place.removeprefix(':')}\n".encode())
     for archive in archives:
         _add(digest, archive)
     return f"vectors:{digest.hexdigest()[:16]}"
 
 
 def fingerprints(paths: Iterable[str]) -> dict[str, str]:
-    return {path: fingerprint(path) for path in paths if path}
+    return {os.path.normpath(path): fingerprint(path) for path in paths if path}
 
 
 def _add(digest: Any, path: str | Path) -> None:

@@ -130,7 +130,7 @@ for size in $sizes; do [ "$size" -le "$most" ] || fail "--sizes $size: there are
 subset() { # list of speakers, source, condition on NR of the speakers, their copies too (0 or 1), new set
   ! current "$5/feats.scp" "$2/feats.scp" || return 0
   awk -v copies="$4" 'NR == FNR { if ('"$3"') kept[$1] = 1; next }
-    { name = $2; if (copies) sub(/^sp[0-9.]+-/, "", name) } name in kept' "$1" "$2/utt2spk" > "$5.utts"
+    { name = $2; if (copies) sub(/^sp[0-9]+\.[0-9]+-/, "", name) } name in kept' "$1" "$2/utt2spk" > "$5.utts"
   [ -s "$5.utts" ] || fail "$5: no utterances"
   utils/subset_data_dir.sh --utt-list "$5.utts" "$2" "$5"
 }

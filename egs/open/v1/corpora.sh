@@ -6,18 +6,18 @@
 known_corpora="commands ocean libri voice mini folder"   # the first part of a speaker's name
 
 trained_on() { # data directory, system: writes the corpora of its training speakers, for the table's column "corpus met"
-  sed -E 's/^[^ ]* (sp[0-9.]+-)?([a-z]+)-.*/\2/' "$1/utt2spk" | sort -u | paste -sd ' ' > "$2/trained_on"
+  sed -E 's/^[^ ]* (sp[0-9]+\.[0-9]+-)?([a-z]+)-.*/\2/' "$1/utt2spk" | sort -u | paste -sd ' ' > "$2/trained_on"
 }
 
 without_corpora() { # names joined by +, utt2spk: its lines without these corpora, at any speed
   [[ $1 =~ ^([a-z]+(\+[a-z]+)*)?$ ]] || fail "--leave_out '$1': names of corpora, joined by +"
   local x
   for x in ${1//+/ }; do [[ " $known_corpora " == *" $x "* ]] || fail "--leave_out '$1': no corpus '$x'; known: $known_corpora"; done
-  if [ -z "$1" ]; then cat "$2"; else grep -Ev " (sp[0-9.]+-)?(${1//+/|})-" "$2" || fail "--leave_out $1: nothing is left"; fi
+  if [ -z "$1" ]; then cat "$2"; else grep -Ev " (sp[0-9]+\.[0-9]+-)?(${1//+/|})-" "$2" || fail "--leave_out $1: nothing is left"; fi
 }
 
 at_own_speed() { # utt2spk: its lines without voices at other speeds
-  grep -Ev " sp[0-9.]+-" "$1"
+  grep -Ev " sp[0-9]+\.[0-9]+-" "$1"
 }
 
 speakers_by_hash() { # utt2spk: its speakers in the order of a hash of their names, so that the first ones are always the same

@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from speakerkd.audio.augment import Speed, number
+from speakerkd.audio.augment import Speed, speed_prefix
 from speakerkd.conf import opt, parse_args, run
 from speakerkd.files.tables import Segment, read_table, read_utt2spk, write_data_dir
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     durations: dict[str, str] = {}
     changed: dict[str, str] = {}
     for speed in (1.0, *options.speeds):
-        prefix = "" if speed == 1 else f"sp{number(speed)}-"
+        prefix = "" if speed == 1 else speed_prefix(speed)
         for utterance, text in read_table(folder / "utt2dur", 2).items():
             duration = float(text)
             for start in starts(duration, options.seconds * speed, options.shift * speed):
