@@ -43,6 +43,22 @@ current() {
   for source; do [ ! "$source" -nt "$made" ] || return 1; done
 }
 
+# align_once FOLDER SOURCE ... [options of the runner] -- WORD ...: local/align.sh with these words, unless FOLDER/matrix.tsv was
+# made with the same words and confs, and no source is newer.
+align_once() {
+  local folder=$1 sources=() runner=() word settings
+  shift
+  while [[ $1 != --* ]]; do sources+=("$1"); shift; done
+  while [ "$1" != -- ]; do runner+=("$1"); shift; done
+  shift
+  settings=$*
+  for word; do [[ $word != *.conf ]] || settings+=" $(md5sum < "$word")"; done
+  if [ "$settings" != "$(cat "$folder/made_with" 2> /dev/null)" ] || ! current "$folder/matrix.tsv" "${sources[@]}"; then
+    local/align.sh --out "$folder" "${runner[@]}" "$@"
+    echo "$settings" > "$folder/made_with"
+  fi
+}
+
 # choose_gpus GPUS JOBS RUNNER: jobs that share GPUS graphics cards. Sets $device (cuda or cpu) and $gpu, options of the runner.
 # shellcheck disable=SC2034  # they are for the script that sources this
 choose_gpus() {

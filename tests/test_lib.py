@@ -34,6 +34,28 @@ def test_a_second_run_fails_or_waits(tmp_path: Path) -> None:
     assert done.stdout == "free\n"  # a subshell holds it until it ends
 
 
+def test_maps_are_made_again_only_when_something_changed(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    align = tmp_path / "local/align.sh"
+    align.write_text('#!/bin/bash\nmkdir -p "$2"; echo "$*" >> "$2/matrix.tsv"\n')
+    align.chmod(0o755)
+    (tmp_path / "a.pt").touch()
+    (tmp_path / "x.conf").write_text("--lr=1\n")
+
+    def count(forms: str) -> int:
+        done = bash(f"align_once maps a.pt --nj 2 -- --closed-forms '{forms}' --train-config x.conf a b", tmp_path)
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / "maps/matrix.tsv").read_text().splitlines()
+        assert lines[-1].startswith("--out maps --nj 2 --closed-forms ")
+        return len(lines)
+
+    assert [count("ridge"), count("ridge"), count("ridge cca"), count("ridge cca")] == [1, 1, 2, 2]
+    (tmp_path / "x.conf").write_text("--lr=2\n")
+    assert [count("ridge cca"), count("ridge cca")] == [3, 3]
+    os.utime(tmp_path / "a.pt", (time.time() + 60, time.time() + 60))
+    assert count("ridge cca") == 4
+
+
 @pytest.mark.parametrize(
     ("ages", "fresh"),
     [

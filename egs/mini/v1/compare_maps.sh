@@ -33,6 +33,7 @@ nj=2
 [ $# -eq 0 ] || { echo "$0: unexpected argument '$1' (see --help)" >&2; exit 1; }
 . ./cmd.sh
 . ./path.sh
+. local/lib.sh
 out=exp/maps
 teacher=exp/${new}_s$seed
 student=exp/${old}_none_s$seed
@@ -48,7 +49,7 @@ of=
 [ "$chunk_frames" -eq 0 ] || of=_c$chunk_frames
 done=()
 pair() { # label, enrolment's system, verification's system
-  [ -s "$out/$1$of/matrix.tsv" ] || local/align.sh --nj "$nj" --cmd "$train_cmd" --out "$out/$1$of" --closed-forms "$closed_forms" \
+  align_once "$out/$1$of" "$2/final.pt" "$3/final.pt" --nj "$nj" --cmd "$train_cmd" -- --closed-forms "$closed_forms" \
     --kd-types "$kd_types" --chunk-frames "$chunk_frames" "$2" "$3" "$train" data/test data/test/trials
   done+=("$1=$out/$1$of")
 }

@@ -182,13 +182,7 @@ compare() { # pair, old system, new system, "" or the half of the speakers that 
     align=(--closed-forms "$closed_forms" --kd-types "$kd_types" --init "$init" --train-config "$align_config"
       --train-options "--valid-speakers $held $align_options" --num-bootstrap "$num_bootstrap"
       "$out/$2" "$out/$3" "$set" "data/$test" "$trials")
-    settings="${align[*]} $(md5sum < "$align_config")"
-    if [ "$settings" != "$(cat "$folder/made_with" 2> /dev/null)" ] ||
-      ! current "$folder/matrix.tsv" "$out/$2"/xvectors_{"$learn","$test"}/xvector.scp "$out/$3"/xvectors_{"$learn","$test"}/xvector.scp
-    then
-      local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$folder" "${align[@]}"
-      echo "$settings" > "$folder/made_with"
-    fi
+    align_once "$folder" "$out"/{"$2","$3"}/xvectors_{"$learn","$test"}/xvector.scp --nj "$jobs" --cmd "$train_cmd" -- "${align[@]}"
     finished+=("$1 $number=$folder")
   done
 }

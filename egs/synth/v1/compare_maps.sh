@@ -43,6 +43,7 @@ data=exp/speakers/data
 [ $# -eq 0 ] || { echo "$0: unexpected argument '$1' (see --help)" >&2; exit 1; }
 . ./cmd.sh
 . ./path.sh
+. local/lib.sh
 . ./speakers.sh
 make_speakers
 for size in $sizes $old_speakers; do make_subset "$size"; done
@@ -73,7 +74,7 @@ for method in $methods; do
   done=()
   for size in $sizes; do
     out=exp/maps/${method}_$size$of
-    [ -s "$out/matrix.tsv" ] || local/align.sh --nj "$jobs" --cmd "$train_cmd" --out "$out" --closed-forms "$closed_forms" \
+    align_once "$out" exp/maps/{old,new}_"$method"/final.pt --nj "$jobs" --cmd "$train_cmd" -- --closed-forms "$closed_forms" \
       --kd-types "$kd_types" --chunk-frames "$chunk_frames" exp/maps/old_"$method" exp/maps/new_"$method" \
       "$data/train_$size" "$test" "$test/trials"
     done+=("$size=$out")

@@ -6,13 +6,14 @@
 make_speakers() { # $data/train of the largest number of speakers, and $data/test
   largest=$(tr ' ' '\n' <<< "$sizes" | sort -n | tail -n 1)
   mkdir -p "$data"
-  if [ ! -e "$data/.done_$largest" ]; then
+  if [ "$(cat "$data/.largest" 2> /dev/null)" != "$largest" ]; then   # $data/train may be of another number of speakers
+    rm -f "$data/.largest"
     ./prepare_data.py --num-train-speakers "$largest" --nj "$jobs" "$data"
     for x in train test; do
       local/make_fbank.sh --nj "$jobs" --cmd "$train_cmd" "$data/$x"
       utils/fix_data_dir.sh "$data/$x"
     done
-    touch "$data/.done_$largest"
+    echo "$largest" > "$data/.largest"
   fi
 }
 
