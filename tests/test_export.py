@@ -18,7 +18,7 @@ from speakerkd.feats.frontend import KaldiConf, KaldiFrontEnd, front_end_info
 from speakerkd.files.backend import read_vector, write_text_vector
 from speakerkd.files.tables import write_data_dir
 from speakerkd.foreign import onnx_export, onnx_int8
-from speakerkd.models import MODELS, SpeakerNet, save_net
+from speakerkd.models import MODELS, SpeakerNet, load_net, save_net
 from speakerkd.models.campplus import SEGMENT
 from speakerkd.score.metrics import eer, roc
 from speakerkd.verify.card import Condition, choose_condition, conditions_of
@@ -192,7 +192,7 @@ def test_a_graph_that_subtracts_the_mean_embedding(name: str, tmp_path: Path) ->
 def test_what_a_folder_holds(exported: Path) -> None:
     out = exported / "exp/x/export"
     assert sorted(path.name for path in out.iterdir()) == [
-        "card.json", "card.md", "model.int8.onnx", "model.onnx", "verify_example.py",
+        "card.json", "card.md", "model.int8.onnx", "model.onnx", "model.pt", "verify_example.py",
     ]  # fmt: skip
     card = json.loads((out / "card.json").read_text())
     assert (card["taught_by"], card["data"], card["licence"]) == ("nobody", "buzzes", "CC0")
@@ -206,7 +206,14 @@ def test_what_a_folder_holds(exported: Path) -> None:
     assert {(each.label, each.noise) for each in conditions_of(card)} == {
         (label, noise) for label in ("1 s", "2 s", "4 s", "whole recordings") for noise in ("clean", "10 dB")
     }
+    net, whole = load_net(out / "model.pt"), load_net(exported / "exp/x/final.pt")
+    assert net.head is None and net.speakers == () and net.info == {**whole.info, "licence": "CC0"}
+    feats = torch.randn(2, 100, net.feat_dim)
+    with torch.inference_mode():
+        assert torch.equal(net.eval().encoder(feats).embedding, whole.eval().encoder(feats).embedding)
+    assert card["checkpoint"] == {"name": "model.pt", "bytes": (out / "model.pt").stat().st_size}
     text = (out / "card.md").read_text()
+    assert "| for PyTorch | `model.pt`, " in text
     assert "real-time factor" in text and "CC0" in text and "whole recordings" in text
 
 

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, environment, write_wav
+
+from speakerkd.feats.frontend import front_end_of
+from speakerkd.models import load_net
 
 BOX = ROOT / "egs/open/v1/pretrained"
 
@@ -26,6 +30,19 @@ def test_it_is_small_and_its_card_is_whole() -> None:
     results = (ROOT / "egs/open/v1/RESULTS.md").read_text()
     assert f"| `model.onnx`, fp32 | {rates['fp32']:.2f} [" in results
     assert f"| `model.int8.onnx` | {rates['int8']:.2f} [" in results
+
+
+def test_the_weights_for_pytorch_are_those_of_the_graph() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = load_net(BOX / "model.pt").eval()
+    assert net.head is None and net.info["licence"] == "Apache-2.0" and front_end_of(net.info, "model.pt") is not None
+    card = json.loads((BOX / "card.json").read_text())
+    assert card["checkpoint"] == {"name": "model.pt", "bytes": (BOX / "model.pt").stat().st_size}
+    session = onnxruntime.InferenceSession(str(BOX / "model.onnx"), providers=["CPUExecutionProvider"])
+    feats = 3 * torch.randn(3, 210, 80, generator=torch.Generator().manual_seed(0)) + 10
+    with torch.inference_mode():
+        wanted = net.encoder(feats - feats.mean(1, keepdim=True)).embedding.numpy()
+    np.testing.assert_allclose(session.run(["embs"], {"feats": feats.numpy()})[0], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
