@@ -107,8 +107,12 @@ def cluster(vectors: torch.Tensor, options: Options) -> torch.Tensor:
     if options.method == "agglomerative" and cells in (0, len(vectors)):
         return agglomerate(vectors, count)
     first = max(cells, count) if options.method == "agglomerative" else count
-    labels, cosine = kmeans(vectors, min(first, len(vectors)), options.seed, options.restarts, options.iterations)
-    logging.info("k-means: %d clusters, mean cosine with their centres %.4f", first, cosine)
+    first = min(first, len(vectors))
+    labels, cosine = kmeans(vectors, first, options.seed, options.restarts, options.iterations)
+    made = len(torch.unique(labels))
+    logging.info("k-means: %d clusters, mean cosine with their centres %.4f", made, cosine)
+    if made < first:
+        logging.warning("%d clusters were asked for, %d are empty: many vectors are alike", first, first - made)
     return agglomerate(vectors, count, labels) if options.method == "agglomerative" else labels
 
 

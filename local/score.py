@@ -119,6 +119,8 @@ def require_valid_options(options: Options) -> None:
         raise ValueError(f"--norm {options.norm}: none, asnorm and snorm are known")
     if (options.norm != "none") != bool(options.cohort):
         raise ValueError("--norm asnorm and snorm need a --cohort, and --cohort needs one of them")
+    if options.norm == "none" and (options.cohort_spk2utt or options.enroll_cohort):
+        raise ValueError("--cohort-spk2utt and --enroll-cohort describe a cohort: give --norm asnorm and --cohort too")
     if options.norm == "asnorm" and options.top_n < 2:
         raise ValueError("--top-n must be 2 or more")
     if options.num_bootstrap < 0 or options.max_lost < 0:

@@ -120,6 +120,7 @@ def test_missing_and_zero_vectors_are_listed(small: Path, capsys: pytest.Capture
         (["--norm", "znorm"], "--norm znorm: none, asnorm and snorm"),
         (["--norm", "asnorm"], "need a --cohort"),
         (["--cohort", "cohort.scp"], "--cohort needs one of them"),
+        (["--enroll-cohort", "cohort.scp"], "--cohort-spk2utt and --enroll-cohort describe a cohort"),
         (["--norm", "asnorm", "--cohort", "cohort.scp"], "30 vectors, fewer than --top-n 300"),
         (["--norm", "snorm", "--cohort", "x.scp"], "32 of the cohort's ids are also in the trials"),
         (["--utt2spk", "none"], "none: no such file.*--utt2spk"),
