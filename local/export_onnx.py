@@ -9,7 +9,7 @@ Usage: local/export_onnx.py [options] <exp-dir or final.pt> <out-dir>
 It writes
   model.onnx         input feats (B, T, F): raw features, as the card's front_end says; output embs (B, D), minus --mean
   model.int8.onnx    the same, quantised; layers that lose accuracy compute in fp32, with weights in int8
-  model.pt           the same for PyTorch, without the classifier: to train on from it (--init) or to learn from it (--teacher)
+  model.pt           the same for PyTorch, without the classifier: to start from (--init) or to learn from (--teacher)
   card.json, card.md what it is: teacher, data, licences, size, speed, error rates, thresholds
   verify_example.py  a program of 50 lines that compares two recordings with these files
 
@@ -119,7 +119,8 @@ def export(options: Options, net: SpeakerNet, front_end: FrontEnd, path: Path, f
     onnx_export.write_onnx(net, fp32, subtract, metadata(options, net, front_end, path), mean)
     gate(net, fp32, feats, subtract, options.seed, mean)
     checkpoint = folder / "model.pt"
-    save_net(checkpoint, SpeakerNet(net.encoder), {**net.info, "licence": options.licence or net.info.get("licence", "")})
+    licence = options.licence or str(net.info.get("licence", ""))
+    save_net(checkpoint, SpeakerNet(net.encoder), {**net.info, "licence": licence})
     card = about(net, front_end, path) | {
         "checkpoint": {"name": checkpoint.name, "bytes": checkpoint.stat().st_size},
         "calibration_data": options.calibration_dir or options.test_dir,

@@ -130,12 +130,13 @@ WORDS = ["local/cluster_xvectors.py", "--num-clusters", 6]
 
 
 def test_empty_clusters_are_told(recipe: Path, data: Path, sh: Run) -> None:
-    assert "are empty" not in sh(*WORDS, "--follow", "true", "--method", "kmeans", "exp/xvector.scp", data, "data/pseudo").stderr
+    words = [*WORDS, "--follow", "true", "--method", "kmeans", "exp/xvector.scp", data, "data/pseudo"]
+    assert "are empty" not in sh(*words).stderr
     with ArkWriter(recipe / "exp/xvector") as write:
         names = {name for name in read_table(data / "utt2uniq").values() if not name.startswith("sp0.9-")}
         for number, name in enumerate(sorted(names)):
             write(name, np.eye(4, dtype=np.float32)[number % 4])
-    done = sh(*WORDS, "--follow", "true", "--method", "kmeans", "exp/xvector.scp", data, "data/pseudo")
+    done = sh(*words)
     assert "6 clusters were asked for, 2 are empty: many vectors are alike" in done.stderr
     assert len(set(read_table(recipe / "data/pseudo/utt2spk").values())) == 8  # and as many at the other speed
 
