@@ -166,7 +166,7 @@ vectors() { # name of the system: those that the maps learn from
 }
 finished=()
 compare() { # pair, old system, new system, "" or the half of the speakers that the maps learn from
-  local size system set folder number chosen held align settings half=${4:+_half$4}
+  local size system set folder number chosen held align half=${4:+_half$4}
   vectors "$2"
   vectors "$3"
   for size in $sizes; do
