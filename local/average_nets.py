@@ -95,7 +95,7 @@ def check_alike(nets: list[SpeakerNet], paths: list[str]) -> None:
 
 
 def cosine(one: SpeakerNet, other: SpeakerNet) -> float:
-    """Of all filters and matrices as one long vector."""
+    """The cosine of two nets: all their filters and matrices form one long vector each."""
     states = one.encoder.state_dict(), other.encoder.state_dict()  # type: ignore[attr-defined]
     left, right = (
         torch.cat([value.double().flatten() for value in state.values() if value.ndim > 1]) for state in states
