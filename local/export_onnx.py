@@ -9,7 +9,7 @@ Usage: local/export_onnx.py [options] <exp-dir or final.pt> <out-dir>
 It writes
   model.onnx         input feats (B, T, F): raw features, as the card's front_end says; output embs (B, D), minus --mean
   model.int8.onnx    the same, quantised; layers that lose accuracy compute in fp32, with weights in int8
-  model.pt           the same for PyTorch, without the classifier: to start from (--init) or to learn from (--teacher)
+  model.pt           the same for PyTorch, without classifier and --mean: to start from (--init) or learn from (--teacher)
   card.json, card.md what it is: teacher, data, licences, size, speed, error rates, thresholds
   verify_example.py  a program of 50 lines that compares two recordings with these files
 

@@ -44,7 +44,7 @@ current() {
 }
 
 # align_once FOLDER SOURCE ... [options of the runner] -- WORD ...: local/align.sh with these words, unless FOLDER/matrix.tsv was
-# made with the same words and confs, and no source is newer.
+# made with the same words (and the same confs among them), and no source is newer. If one is newer, all maps are made again.
 align_once() {
   local folder=$1 sources=() runner=() word settings
   shift
@@ -53,7 +53,8 @@ align_once() {
   shift
   settings=$*
   for word; do [[ $word != *.conf ]] || settings+=" $(md5sum < "$word")"; done
-  if [ "$settings" != "$(cat "$folder/made_with" 2> /dev/null)" ] || ! current "$folder/matrix.tsv" "${sources[@]}"; then
+  if [ -s "$folder/matrix.tsv" ] && ! current "$folder/matrix.tsv" "${sources[@]}"; then rm -rf "$folder"; fi   # maps of other models
+  if [ "$settings" != "$(cat "$folder/made_with" 2> /dev/null)" ] || [ ! -s "$folder/matrix.tsv" ]; then
     local/align.sh --out "$folder" "${runner[@]}" "$@"
     echo "$settings" > "$folder/made_with"
   fi

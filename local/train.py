@@ -102,7 +102,7 @@ def identity(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict
         "init": fingerprints([options.init]) if Path(options.init).is_file() else options.init,  # a matrix, by its name
         "files": fingerprints(files),
         "teacher_weights": options.teacher_weights,
-        **({"missing": options.missing} if options.missing != "error" else {}),
+        "missing": options.missing,
         "data": describe_data(data.utterances),
         "waves": {name: getattr(options, name) for name in waves} if options.source == "waves" else None,
         "augmentation": read_conf(options.augment) if options.augment else None,

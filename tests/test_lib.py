@@ -52,8 +52,11 @@ def test_maps_are_made_again_only_when_something_changed(tmp_path: Path) -> None
     assert [count("ridge"), count("ridge"), count("ridge cca"), count("ridge cca")] == [1, 1, 2, 2]
     (tmp_path / "x.conf").write_text("--lr=2\n")
     assert [count("ridge cca"), count("ridge cca")] == [3, 3]
-    os.utime(tmp_path / "a.pt", (time.time() + 60, time.time() + 60))
-    assert count("ridge cca") == 4
+    os.utime(tmp_path / "maps/matrix.tsv", (1, 1))  # the model is newer: nothing of the old maps stays
+    assert count("ridge cca") == 1
+    (tmp_path / "maps/matrix.tsv").unlink()  # a run that was stopped: what it made stays
+    (tmp_path / "maps/nessa").touch()
+    assert count("ridge cca") == 1 and (tmp_path / "maps/nessa").exists()
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,12 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(recipe: Path, da
     done = sh(*command("exp/a", "--lr", 0.2, "--batch-size", 4), fails=True)
     assert "exp/a holds a run with other options:" in done.stderr
     assert "train.batch_size: 8 -> 4" in done.stderr and "train.lr: 0.05 -> 0.2" in done.stderr
+    assert "missing: error -> skip" in sh(*command("exp/a", "--missing", "skip"), fails=True).stderr
+    record = recipe / "exp/a/conf.json"
+    older = json.loads(record.read_text())
+    del older["options"]["missing"]  # a record of before it was recorded
+    record.write_text(json.dumps(older))
+    assert "complete already" in sh(*command("exp/a", "--missing", "skip")).stderr
     (recipe / "conf/model/xvector.conf").write_text(
         "--type=xvector\n--channels=9\n--stats-channels=12\n--embedding-dim=6\n"
     )

@@ -588,6 +588,7 @@ def test_the_segment_of_a_copy_at_another_speed_lasts_to_the_end_of_its_recordin
     (two / "utt2aug").write_text("c-1 speed=1.1 noise=pink#1:snr=5\n")
     run("combine_data.sh", tmp_path / "all", one, two)
     assert read(tmp_path / "all")["segments"] == "a-0 a-0 0 3.5\n" + SEGMENTS["segments"] + "c-1 c-1 0 -1\n"
+    assert not (tmp_path / "all/speeds").exists()
     run("validate_data_dir.sh", tmp_path / "all")
 
 

@@ -59,6 +59,7 @@ lines() {
     touch "$tmp/speeds"
     [ ! -f "$src/utt2aug" ] || awk '/ speed=/ { print $1 }' < "$src/utt2aug" > "$tmp/speeds"
     awk 'FILENAME == ARGV[1] { fast[$1] = 1; next } { print $1, $1, 0, $1 in fast ? -1 : $2 }' "$tmp/speeds" "$src/utt2dur"
+    rm "$tmp/speeds"
   fi
 }
 

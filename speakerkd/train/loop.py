@@ -219,7 +219,8 @@ def loader(batches: Batches, start: int, end: int, workers: int, seed: int, worl
         text = str(error)
         if "DataLoader worker" not in text:
             raise
-        raise ValueError(text.strip().splitlines()[-1].partition(": ")[2]) from error  # without the worker's traceback
+        last = text.strip().splitlines()[-1].partition(": ")[2]  # without the worker's traceback
+        raise ValueError(last or text) from error
     finally:  # after an error too: workers ignore the signal by which Python would end them, and it would wait for ever
         if workers:
             made._shutdown_workers()  # type: ignore[attr-defined]

@@ -26,6 +26,16 @@ from speakerkd.files.tables import replacing
 from speakerkd.finite import not_finite
 from speakerkd.torchfile import UnreadableError, read_torch_file
 
+NEWER = {"missing"}  # options that older records don't have; it isn't known what they were
+
+
+def plain_paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat options, with files.x for files../x: older records have paths as they were given."""
+    return {
+        f"files.{os.path.normpath(name[6:])}" if name.startswith("files.") else name: value
+        for name, value in options.items()
+    }
+
 
 class RunFolder:
     """The first process of a run makes the folder; the others only need the path."""
@@ -92,7 +102,9 @@ class RunFolder:
         return record
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        old, new = flat(before), flat(json.loads(json.dumps(now)))
+        old, new = (plain_paths(flat(each)) for each in (before, json.loads(json.dumps(now))))
+        for name in NEWER - old.keys():
+            new.pop(name, None)
         changed = [
             f"  {name}: {old.get(name, '(none)')} -> {new.get(name, '(none)')}"
             for name in sorted(old.keys() | new.keys())

@@ -54,7 +54,8 @@ def _facts(card: dict[str, Any]) -> list[str]:
         rows.append((precision, f"`{file['name']}`, {size}, real-time factor {speed[precision]:.4f} on one thread"))
     if "checkpoint" in card:  # older cards have none
         size = f"{card['checkpoint']['bytes'] / 1e6:.2f} MB"
-        rows.append(("for PyTorch", f"`{card['checkpoint']['name']}`, {size}, without the classifier"))
+        lacks = "without the classifier" + (" and the subtraction of the mean embedding" if card.get("mean") else "")
+        rows.append(("for PyTorch", f"`{card['checkpoint']['name']}`, {size}, {lacks}"))
     if card.get("int8_kept_in_fp32"):
         rows.append(
             (
