@@ -5,9 +5,9 @@ Usage: local/average_nets.py [options] <final.pt> <final.pt> [<final.pt> ...] <e
   local/average_nets.py exp/student/final.pt exp/student_with_noise/final.pt exp/both
   local/average_nets.py --shares 0.7,0.3 exp/student/final.pt exp/student_with_noise/final.pt exp/both
 
-A net that is trained on with other data, such as more noise, may gain there and lose elsewhere. The average of its weights before
-and after may lose less: egs/open's RESULTS.md has a case, with one seed. The nets must have one model, the same features and a common start (--init). Nothing is
-trained or measured here, so score the result on dev trials.
+A net that is trained on with other data, such as more noise, may gain there and lose elsewhere. The average of its weights
+before and after may lose less: RESULTS.md of egs/open has a case, with one seed. The nets must have one model, the same
+features and a common start (--init). Nothing is trained or measured here, so score the result on dev trials.
 
 It writes <exp-dir>/final.pt and conf.json. The classifier is averaged too if all nets have the same
 speakers; otherwise it is left out.
