@@ -24,7 +24,6 @@
 #   --num_crops 4              for --hear places: largest number of crops per utterance
 #   --large_margin false       true: also fine-tune the student on longer crops with a larger margin (conf/train_lm.conf and
 #                              conf/head_large.conf, which voxceleb and cnceleb have)
-#                              (conf/train_lm.conf, conf/head_large.conf)
 #   --seed 0                   random seed of the training; the table averages the results of several seeds
 #   --enroll_system ""         stage 7: folder in exp of the system that enrols
 #   --test_system ""           stage 7: folder in exp of the system that verifies

@@ -13,7 +13,7 @@
 # train on; the default is data/train_all.
 # shellcheck disable=SC2154  # the options and the plan are variables of run.sh
 
-fail() { echo "$0: $*" >&2; exit 1; }
+. local/lib.sh
 
 [ $# -eq 0 ] || fail "unexpected argument '$1' (see --help)"
 last_stage=$(sed -n 's/^if runs \([0-9][0-9]*\) .*/\1/p' "./${0##*/}" | sort -n | tail -n 1)
@@ -148,10 +148,11 @@ extract_vectors() { # model, data directory, folder of the vectors
   local/extract_xvectors.sh --nj "$nj" --cmd "$(extraction_cmd)" --gpus "$gpus" "$@"
 }
 
-waves() { # names of data directories: wave archives, which are kept if they are there
+waves() { # names of data directories: wave archives, which are kept unless what they are made of is newer
   local x
   for x; do
-    [ -s "data/$x/waves.scp" ] || local/make_wave_ark.sh --nj "$nj" --cmd "$train_cmd" "data/$x"
+    current "data/$x/waves.scp" data/"$x"/{wav.scp,segments,utt2aug,aug.scp} ||
+      local/make_wave_ark.sh --nj "$nj" --cmd "$train_cmd" "data/$x"
   done
 }
 

@@ -373,6 +373,12 @@ def test_a_teacher_of_vectors(recipe: Path, data: Path, sh: Run) -> None:
     done = sh(*command("exp/b", "--kd", "conf/kd/kld.conf", "--teacher", "exp/w/xvector.scp"), fails=True)
     assert "exp/w/xvector.scp: 7 of 48 utterances have no teacher: s0-1, s0-2, s0-3 and 4 more" in done.stderr
     sh(*command("exp/c", "--kd", "conf/kd/kld.conf", "--teacher", "exp/w/xvector.scp", "--missing", "zero"))
+    with ArkWriter(recipe / "exp/x/xvector") as write:
+        for key in keys:
+            if not key.startswith("s2"):
+                write(key, vectors[key])
+    words = ("--teacher", "exp/x/xvector.scp", "--missing", "skip", "--kd", "conf/kd/cosine.conf", "--valid-speakers", 0)
+    assert "leaves 1 of 6 speakers without utterances; they stay in the classifier: s2" in sh(*command("exp/d", *words)).stderr
 
 
 def test_missing_vectors_teach_nothing() -> None:

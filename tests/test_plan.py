@@ -264,6 +264,16 @@ def test_stages_make_what_several_teachers_need(run_sh: Path, data: Path) -> Non
         assert (("--centroids" in student) and student[student.index("--centroids") + 1] == means) == (
             source == "waves"
         )
+    # wave archives are made again if what they are made of is newer
+    for name, again in (("utt2spk", False), ("wav.scp", True)):
+        os.utime(recipe / "data/train_all/waves.scp")
+        later = (recipe / "data/train_all/waves.scp").stat().st_mtime + 10
+        os.utime(recipe / "data/train_all" / name, (later, later))
+        four = [*words, "--source", "waves", "--stage", "4"]
+        subprocess.run([run_sh, *four], env=environment(), check=True, capture_output=True, timeout=100)
+        asked = (recipe / "asked").read_text()
+        (recipe / "asked").unlink()
+        assert ("make_wave_ark.sh" in asked) == again
 
 
 def test_systems_of_stage_7(recipe: Path, sh: Run) -> None:

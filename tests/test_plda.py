@@ -170,6 +170,8 @@ def test_too_little_to_train_on(rng: np.random.Generator) -> None:
         train_lda(vectors, np.arange(6), 5)
     with pytest.raises(ValueError, match="vectors of 4 dimensions and 2 training speakers allow 1 to 1"):
         train_lda(vectors, np.array([0, 0, 0, 1, 1, 1]), 2)
+    with pytest.raises(ValueError, match="tell speakers apart, but the training vectors are of 1 speaker"):
+        train_lda(vectors, np.zeros(6, int), 1)
     with pytest.raises(ValueError, match="only one vector"):
         train_lda(vectors, np.arange(6), 2)
     with pytest.raises(ValueError, match="only one vector"):

@@ -463,6 +463,14 @@ def test_shortest_needs_lengths(run, make, tmp_path):
     assert read(tmp_path / "d")["utt2spk"] == "a-2 a\n"
 
 
+def test_shortest_does_not_guess_the_end_of_a_recording(run, make, tmp_path):
+    data = make(utt2num_frames=None)
+    (data / "utt2dur").unlink(missing_ok=True)
+    (data / "segments").write_text("a-1 r1 0 2\na-2 r2 0 -1\na-3 r3 0 3\nb-1 r4 0 4\nb-2 r5 0 5\n")
+    done = run("subset_data_dir.sh", "--shortest", data, 1, tmp_path / "d", fails=True)
+    assert "segments has ends of -1" in done.stderr
+
+
 def test_an_older_directory_leaves_nothing_stale(run, make, tmp_path):
     data, dest = make(feats__scp=None), make("dest")
     (dest / "log").mkdir()

@@ -50,7 +50,10 @@ keep=$tmp/.keep
 by_length() {
   if [ -f "$src/utt2num_frames" ]; then cat "$src/utt2num_frames"
   elif [ -f "$src/utt2dur" ]; then cat "$src/utt2dur"
-  elif [ -f "$src/segments" ]; then awk '{ print $1, $4 - $3 }' < "$src/segments"
+  elif [ -f "$src/segments" ]; then
+    ! awk '$4 < 0 { found = 1 } END { exit !found }' < "$src/segments" ||
+      die "--shortest needs $src/utt2num_frames or utt2dur: segments has ends of -1, the end of the recording"
+    awk '{ print $1, $4 - $3 }' < "$src/segments"
   else die "--shortest needs $src/utt2num_frames (made with the features), utt2dur or segments"
   fi
 }

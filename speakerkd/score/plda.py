@@ -33,6 +33,8 @@ def _class_means(matrix: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
 
 def check_lda_dim(dim: int, full: int, num_speakers: int) -> None:
     """LDA has at most speakers - 1 useful directions. Further ones are arbitrary, and differ from Kaldi's."""
+    if num_speakers < 2:
+        raise ValueError(f"LDA and PLDA tell speakers apart, but the training vectors are of {num_speakers} speaker")
     most = min(full, num_speakers - 1)
     if not 0 < dim <= most:
         raise ValueError(

@@ -11,7 +11,7 @@ import torch
 from speakerkd.batches.dataset import Batches
 from speakerkd.batches.utterances import Utterances, hold_out
 from speakerkd.batches.wavecrops import set_up_waves
-from speakerkd.conf import build, read_conf, typed_conf
+from speakerkd.conf import build, first_few, read_conf, typed_conf
 from speakerkd.feats.source import feature_conf
 from speakerkd.kd import METHODS, Components, Distiller, Needs
 from speakerkd.kd.several import find_teachers, make_method, weights_of
@@ -93,7 +93,21 @@ def load_teachers(options: RunOptions, chosen: ChosenMethod, data: TrainData) ->
         kept = whole[data.valid]
         data.entries = data.entries[whole[data.entries]]
         data.valid, data.valid_speakers = data.valid[kept], data.valid_speakers[kept]
+        warn_of_empty_classes(data)
     return teachers
+
+
+def warn_of_empty_classes(data: TrainData) -> None:
+    utterances = data.utterances
+    if utterances.labels is None:
+        return
+    there = np.isin(np.arange(len(utterances.speakers)), utterances.labels[data.entries])
+    if not there.all():
+        missing = first_few([name for name, here in zip(utterances.speakers, there, strict=True) if not here])
+        logging.warning(
+            "--missing=skip leaves %d of %d speakers without utterances; they stay in the classifier: %s",
+            np.sum(~there), len(there), missing,
+        )  # fmt: skip
 
 
 def make_batches(options: RunOptions, chosen: ChosenMethod, data: TrainData, world: World) -> Batches:
