@@ -40,6 +40,9 @@ def test_fit_finds_the_known_line() -> None:
     line = fit(3 * scores + 5, target)
     assert line.scale * 3 == pytest.approx(2, rel=0.02)
     assert line.scale * 5 + line.offset == pytest.approx(0, abs=0.02)
+    odd, hit = np.append(3 * scores + 5, 1e6), np.append(target, True)  # one extreme score is no matter
+    assert np.allclose(fit(odd, hit), line, rtol=1e-3)
+    assert np.allclose(fit(odd[-2000:], hit[-2000:]), fit(odd[-2000:-1], hit[-2000:-1]), rtol=5e-3)
     few = fit(scores[:15000], target[:15000])  # not pooled
     nudged = [
         cllr(few(scores[:15000]) * scale + offset, target[:15000]) for scale in (0.98, 1.02) for offset in (0.02, -0.02)
