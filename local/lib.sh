@@ -44,15 +44,19 @@ current() {
 }
 
 # align_once FOLDER SOURCE ... [options of the runner] -- WORD ...: local/align.sh with these words, unless FOLDER/matrix.tsv was
-# made with the same words (and the same confs among them), and no source is newer. If one is newer, all maps are made again.
+# made with the same words and the same confs, and no source is newer. If one is newer, all maps are made again.
 align_once() {
-  local folder=$1 sources=() runner=() word settings
+  local folder=$1 sources=() runner=() word file settings
   shift
   while [[ $1 != --* ]]; do sources+=("$1"); shift; done
   while [ "$1" != -- ]; do runner+=("$1"); shift; done
   shift
   settings=$*
-  for word; do [[ $word != *.conf ]] || settings+=" $(md5sum < "$word")"; done
+  for word in $settings train_align; do   # the confs among the words, and those that align.sh finds by their names
+    for file in "$word" "conf/$word.conf" "conf/kd/$word.conf"; do
+      [[ $file != *.conf ]] || [ ! -f "$file" ] || settings+=" $(md5sum < "$file")"
+    done
+  done
   if [ -s "$folder/matrix.tsv" ] && ! current "$folder/matrix.tsv" "${sources[@]}"; then rm -rf "$folder"; fi   # maps of other models
   if [ "$settings" != "$(cat "$folder/made_with" 2> /dev/null)" ] || [ ! -s "$folder/matrix.tsv" ]; then
     local/align.sh --out "$folder" "${runner[@]}" "$@"
