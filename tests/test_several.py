@@ -21,6 +21,7 @@ from speakerkd.kd.find_teacher import mean_vectors
 from speakerkd.kd.several import (
     Several,
     TeacherOptions,
+    centroids_of,
     files_of,
     find_teachers,
     make_method,
@@ -85,6 +86,8 @@ def test_names_and_weights() -> None:
     assert named_teachers("big=a.pt,face=b.scp") == {"big": "a.pt", "face": "b.scp"}
     assert named_teachers("exp/lr=0.1/final.pt") == {"": "exp/lr=0.1/final.pt"}
     assert named_teachers("big=exp/lr=0.1/final.pt") == {"big": "exp/lr=0.1/final.pt"}
+    means = "exp/lr=0.1/spk_xvector.scp"
+    assert centroids_of(means, "big=exp/a.scp") == centroids_of(f"big={means}", "big=exp/a.scp") == {"big": means}
     for text, message in (
         ("a.pt,b.pt", "give each of several teachers a name"),
         ("x=a.pt,x=b.pt", "two teachers are called 'x'"),

@@ -111,7 +111,8 @@ def weights_of(text: str, names: Mapping[str, Any]) -> dict[str, float]:
 def centroids_of(text: str, teachers: str) -> dict[str, str]:
     """--centroids: a file for a single teacher, or name=file,... -> {name: file} of the teachers that have one."""
     names = named_teachers(teachers)
-    if text and "=" not in text and len(names) == 1:
+    name, equals, _ = text.partition("=")
+    if text and len(names) == 1 and (not equals or "/" in name):  # a folder may have the sign in its name
         return dict.fromkeys(names, text)
     found = {name: path for name, _, path in (part.partition("=") for part in text.split(",") if part)}
     if not set(found) <= set(names):
