@@ -30,6 +30,10 @@ class Options:
     seconds: float = opt(10.0, "seconds of speech for multiply-accumulates and the real-time factor")
     runs: int = opt(3, "timed runs of each model; 0: no real-time factors")
 
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds <= 3600 or self.runs < 0:
+            raise ValueError("--seconds must be from 0.1 to 3600, and --runs 0 or more")
+
 
 def main(argv: list[str]) -> None:
     options, (folder,) = parse_args(Options, argv, __doc__, 1)

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from conftest import noise, write_wav
 
+from speakerkd.audio.ranges import WaveRanges
 from speakerkd.audio.recordings import AudioError, mono, read_audio, resample
 
 
@@ -43,6 +44,21 @@ def test_streamed_wav_has_no_length(tmp_path: Path) -> None:
         raw[4:8] = raw[at : at + 4] = length
         path.write_bytes(raw)
         assert len(read_audio(str(path))[0]) == len(read_audio(f"cat {path} |")[0]) == 8000
+
+
+def test_an_empty_wav_before_other_chunks_is_empty(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(0.5))
+    raw = path.read_bytes()
+    at = raw.index(b"data") + 4
+    more = b"LIST" + (40).to_bytes(4, "little") + bytes(40)
+    path.write_bytes(raw[:at] + bytes(4) + more)
+    with pytest.raises(AudioError, match="holds no samples"):
+        read_audio(str(path))
+    (tmp_path / "files.scp").write_text(f"a {path}\n")
+    with pytest.raises(ValueError, match="'a': holds no samples"):
+        WaveRanges(tmp_path / "files.scp", 16000).num_samples(0)
+    path.write_bytes(raw[:at] + bytes(4) + raw[at + 4 :] + more)  # streamed samples: what follows is no chunk
+    assert len(read_audio(str(path))[0]) >= 8000
 
 
 def test_wav_in_an_archive(tmp_path: Path) -> None:

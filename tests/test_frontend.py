@@ -12,6 +12,7 @@ import torch
 import torchaudio
 from conftest import ROOT, noise, write_wav
 
+from speakerkd.audio.recordings import AudioError
 from speakerkd.feats.fbank import FbankConf
 from speakerkd.feats.frontend import (
     FRONT_ENDS,
@@ -22,9 +23,9 @@ from speakerkd.feats.frontend import (
     front_end_of,
     read_front_end,
 )
-from speakerkd.feats.source import departure, feature_source
+from speakerkd.feats.source import StoredFeatures, departure, feature_source
 from speakerkd.feats.spectrogram import slaney_mel
-from speakerkd.files.kaldi import Scp
+from speakerkd.files.kaldi import ArkWriter, Scp
 from speakerkd.files.tables import read_table, write_data_dir, write_table
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import load_net, make_net, save_net
@@ -260,3 +261,13 @@ def test_vectors_that_are_not_finite_are_lost(folder: Path, tmp_path: Path) -> N
 
 def test_kaldi_conf_has_kaldis_defaults() -> None:
     assert all(getattr(KaldiConf(), name) == value for name, value in vars(FbankConf()).items())
+
+
+def test_an_utterance_that_has_no_features_does_not_get_those_of_another(tmp_path: Path) -> None:
+    with ArkWriter(tmp_path / "feats") as write:
+        for key in ("a", "b"):
+            write(key, np.ones((3, 2), np.float32))
+    source = StoredFeatures(tmp_path / "feats.scp")
+    assert source("a").shape == (3, 2)
+    with pytest.raises(AudioError, match=r"has no line in .*feats.scp"):
+        source("c")

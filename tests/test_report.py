@@ -1,5 +1,6 @@
 """The report of an experiment folder: what is drawn, what is left out, and the page in a browser."""
 
+import dataclasses
 import html.parser
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from speakerkd.models import MODELS, SpeakerNet, save_net
+from speakerkd.report.figures import noise_chart
 from speakerkd.report.gather import gather, interval_of, teacher_of
 from speakerkd.report.svg import Axis, linear_axis, log_axis
 from speakerkd.score.evaluate import add_to_metrics, evaluate
@@ -121,6 +123,18 @@ def test_a_student_is_joined_to_its_teacher(folder: Path) -> None:
     systems = {each.name: each for each in gather(folder / "exp").systems}
     teachers = {name: teacher_of(system, list(systems.values())) for name, system in systems.items()}
     assert {name: each.name for name, each in teachers.items() if each} == {"small_enskd_big_s0": "big_s0"}
+    taught, alone = systems["small_enskd_big_s0"], systems["small_none_s0"]
+    for system in (taught, alone):  # a net to start from is no teacher
+        system.settings["run"]["command"][1:1] = ["--init", "exp/small_longer_name_s0/final.pt"]
+    every = [*systems.values(), dataclasses.replace(alone, name="small_longer_name_s0")]
+    assert teacher_of(taught, every) is systems["big_s0"] and teacher_of(alone, every) is None
+
+
+def test_the_noise_chart_leaves_out_what_has_no_ratio() -> None:
+    rows = [{"system": "a", "noise": noise, "snr": snr, "eer": eer}
+            for noise, snr, eer in (("clean", "-", "2"), ("noise", "0", "9"), ("telephone", "-", "15"))]  # fmt: skip
+    assert "15.00 %" not in noise_chart(rows) and "9.00 %" in noise_chart(rows) and "2.00 %" in noise_chart(rows)
+    assert noise_chart(rows[::2]) == ""
 
 
 def test_folders_with_little_or_nothing(folder: Path, sh: Run) -> None:
@@ -137,6 +151,11 @@ def test_what_does_not_belong_there_ends_nothing(folder: Path, sh: Run) -> None:
         (folder / f"data/{name}").mkdir()
         (folder / f"data/{name}/trials").write_text(text)
     (folder / "exp/odd.tsv").write_bytes(b"a\tb\xff\n")
+    for name, file, text in (("big_s0", "conf.json", "[1]"), ("small_enskd_big_s0", "log.tsv", "")):
+        shutil.copytree(folder / "exp" / name, folder / "exp/damaged" / name)
+        (folder / "exp/damaged" / name / file).write_text(text)
+    assert "run stages 3 to 6" in sh("local/report.py", "exp/damaged", fails=True).stderr
+    assert "--runs 0 or more" in sh("local/report.py", "--runs", "-1", "exp", fails=True).stderr
     (folder / "exp/dir.tsv").mkdir()
     os.utime(folder / "exp/small_none_s0/final.pt", (4e9, 4e9))
     done = sh("local/report.py", "--runs", "0", "exp")

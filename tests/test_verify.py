@@ -71,6 +71,9 @@ def test_recordings_that_are_refused_or_warned_of(exported: Path, tmp_path: Path
     write_wav(tmp_path / "clipped.wav", np.clip(60 * voice(0, 0, 3), -1, 1))
     write_wav(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32))
     write_wav(tmp_path / "8k.wav", resample(voice(0, 0, 3), 16000, 8000), 8000)
+    command = "echo hacked >&2; touch pwned |"  # a name is never a command
+    shutil.copy(exported / "wav/s0-0.wav", exported / command)
+    assert score_of(run_in(exported, *VERIFY, command, "wav/s0-0.wav")) > 0.999 and not (exported / "pwned").exists()
     for name, said in (("clipped.wav", "clipped"), ("noise.wav", "level hardly changes"), ("8k.wav", "has 8000 Hz")):
         stderr = run_in(exported, *VERIFY, "wav/s0-0.wav", str(tmp_path / name)).stderr
         assert said in stderr and "s0-0" not in stderr

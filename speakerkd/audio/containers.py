@@ -55,14 +55,27 @@ def _chunks(file: IO[bytes], first: int, header: str, counts: int, even: int) ->
         first += len(raw) + length + -length % even
 
 
+def begins_chunk(file: IO[bytes], place: int) -> bool:
+    """Is a further chunk here, as long as the rest of the file? Then a data chunk of length 0 before it is empty."""
+    size = file.seek(0, 2)
+    for name, length in _chunks(file, place, "<4sI", 0, 2):
+        if not (name.isascii() and name.decode("ascii").isprintable()):
+            return False
+        place = file.tell() + length
+        if place + place % 2 >= size:
+            return place <= size
+    return False
+
+
 def _riff(file: IO[bytes], head: bytes) -> Samples | None:
     long = -1  # RF64 has the true length in a chunk of its own
     for name, length in _chunks(file, 12, ">4sI" if head[:4] == b"RIFX" else "<4sI", 0, 2):
         if name == b"ds64":
             _, long = struct.unpack("<QQ", file.read(16))
         if name == b"data":
-            unknown = length == 0 or length >= STREAMED
-            return Samples(file.tell(), (long if 0 < long < 1 << 62 else -1) if unknown else length)
+            first = file.tell()
+            unknown = length >= STREAMED or (length == 0 and not begins_chunk(file, first))
+            return Samples(first, (long if 0 < long < 1 << 62 else -1) if unknown else length)
     return None
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from speakerkd.audio.recordings import AudioError, read_audio, resample
+from speakerkd.audio.recordings import AudioError, read_file, resample
 
 VERSION = 1  # a new number makes all pieces again
 RATE = 16000
@@ -74,7 +74,7 @@ def join(job: Job) -> tuple[list[list[str]], dict[str, np.ndarray], SpeakerPiece
     samples = 0
     for name in job.files:
         try:
-            recording, rate = read_audio(str(Path(job.root) / name))
+            recording, rate = read_file(str(Path(job.root) / name))
         except AudioError as error:
             result.lost[name] = f"unreadable: {error}"
             continue

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from speakerkd.audio.containers import STREAMED
+from speakerkd.audio.containers import STREAMED, begins_chunk
 from speakerkd.audio.recordings import AudioError, mono
 from speakerkd.files.kaldi import Scp
 
@@ -166,6 +166,10 @@ def wav_layout(file: OpenWave, offset: int, archived: bool) -> Layout | None:
     if tag != 1 or bits != 16 or channels < 1:
         return None
     first = offset + place
+    if length == 0 and not archived and file.size > first:
+        with open(file.descriptor, "rb", closefd=False) as whole:
+            if begins_chunk(whole, first):
+                raise AudioError("holds no samples")
     if (length == 0 or length >= STREAMED) and not archived:  # its writer could not seek back
         length = file.size - first
     if first + length > file.size:

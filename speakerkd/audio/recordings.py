@@ -23,7 +23,7 @@ class AudioError(ValueError):
 
 
 def read_audio(source: str) -> tuple[np.ndarray, int]:
-    """(samples x channels float32 in [-1, 1), rate)."""
+    """What a line of wav.scp names, a pipe too: (samples x channels float32 in [-1, 1), rate)."""
     source = source.strip()
     if source.endswith("|"):
         try:
@@ -37,6 +37,11 @@ def read_audio(source: str) -> tuple[np.ndarray, int]:
         if not archive or not Path(archive[1]).exists():
             raise AudioError(f"no such file: {source}")
         path, offset = archive[1], int(archive[2])
+    return read_file(path, offset)
+
+
+def read_file(path: str, offset: int = 0) -> tuple[np.ndarray, int]:
+    """A file, whatever its name: nothing in it is a command. With an offset: a WAV file within an archive."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             if offset:

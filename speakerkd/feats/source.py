@@ -42,7 +42,10 @@ class StoredFeatures:
         return iter(self._scp)
 
     def __call__(self, utterance: str) -> np.ndarray:
-        return self._scp.read(self._scp.find(utterance))
+        index = self._scp.find(utterance)
+        if index < 0:
+            raise AudioError(f"has no line in {self._listed}")
+        return self._scp.read(index)
 
     def log_warnings(self) -> None:
         pass

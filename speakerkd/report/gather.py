@@ -1,6 +1,7 @@
 """Collects what an experiment folder has: systems with their scores, settings and logs; comparisons, noise tables, maps."""
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -69,6 +70,8 @@ def gather(folder: Path) -> Experiment:
         try:
             results = read_metrics(metrics) if metrics.exists() else []
             settings = json.loads((place / "conf.json").read_text()) if (place / "conf.json").exists() else {}
+            if not isinstance(settings, dict):
+                raise ValueError(f"{place}/conf.json: is not a record of a run")
             system = System(place.name, place, results, settings, read_log(place / "log.tsv"))
         except (ValueError, KeyError, OSError) as error:
             experiment.warnings.append(f"{place} was left out: {error}")
@@ -105,6 +108,8 @@ def kind_of(path: Path) -> str:
 def read_tsv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         lines = list(csv.reader(file, delimiter="\t"))
+    if not lines:
+        raise ValueError(f"{path}: is empty")
     head, seen = [], dict[str, int]()
     for name in lines[0]:  # a table has one column p per reference
         seen[name] = seen.get(name, 0) + 1
@@ -173,8 +178,10 @@ def labelled_scores(system: System, trials: str, scoring: str, where: Path) -> t
 def teacher_of(system: System, systems: list[System]) -> System | None:
     """The system whose final.pt or vectors taught this one, according to its conf.json."""
     options = system.settings.get("options", {})
-    named = json.dumps([options.get("teacher", ""), options.get("files", {}), system.command])
-    taught = [each for each in systems if each is not system and re.search(rf"[/ \"=]{re.escape(each.name)}/", named)]
+    words = system.command.split()
+    given = [value for name, value in itertools.pairwise(words) if name in ("--teacher", "--vectors")]
+    named = json.dumps([options.get("teacher", ""), options.get("files", {}), given])
+    taught = [each for each in systems if each is not system and re.search(rf"[/ \"=,]{re.escape(each.name)}/", named)]
     return max(taught, key=lambda each: len(each.name)) if taught else None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerkd.audio.recordings import AudioError, read_audio
+from speakerkd.audio.recordings import AudioError, read_file
 from speakerkd.verify.resample import resample
 
 SHORTEST = 0.5  # seconds of speech; less is refused
@@ -81,7 +81,7 @@ def read_recording(path: str | Path, rate: int) -> Recording:
 def _read(path: Path) -> tuple[np.ndarray, int]:
     """libsndfile's formats directly, others through ffmpeg if there is one."""
     try:
-        return read_audio(str(path))
+        return read_file(str(path))
     except AudioError as error:
         if "libsndfile" not in str(error) and "not audio" not in str(error):
             raise
@@ -95,4 +95,4 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
             if done.returncode or not made.exists():
                 said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                 raise AudioError(f"neither libsndfile nor ffmpeg can read it ({said})") from error
-            return read_audio(str(made))
+            return read_file(str(made))

@@ -11,7 +11,7 @@ import torch
 from corpora import Speaker  # type: ignore[import-not-found]
 
 from speakerkd.audio.pieces import Job, digest_of, make_pieces
-from speakerkd.audio.recordings import AudioError, read_audio
+from speakerkd.audio.recordings import AudioError, read_file
 from speakerkd.processes import in_processes
 
 SILENT = 500 / 32768  # a recording with a lower peak has no audible speech
@@ -59,7 +59,7 @@ def look(task: Look) -> Seen:
     seen = Seen({}, {}, {})
     for name in task.files:
         try:
-            samples, rate = read_audio(str(Path(task.root) / name))
+            samples, rate = read_file(str(Path(task.root) / name))
         except AudioError as error:
             seen.lost[name] = f"unreadable: {error}"
             continue
