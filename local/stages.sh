@@ -151,7 +151,7 @@ extract_vectors() { # model, data directory, folder of the vectors
 waves() { # names of data directories: wave archives, which are kept unless what they are made of is newer
   local x
   for x; do
-    current "data/$x/waves.scp" data/"$x"/{wav.scp,segments,utt2aug,aug.scp} ||
+    current "data/$x/waves.scp" data/"$x"/{wav.scp,segments,*aug*} ||
       local/make_wave_ark.sh --nj "$nj" --cmd "$train_cmd" "data/$x"
   done
 }
