@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from speakerkd.audio.recordings import AudioError, read_audio
+from speakerkd.audio.recordings import AudioError, read_file
 from speakerkd.files.corpus import audio_names
 from speakerkd.files.tables import temporary_beside
 
@@ -85,7 +85,7 @@ def is_newer(path: str, parts: list[str]) -> bool:
 
 
 def write_joined(paths: list[str], out: Path) -> None:
-    waves, rates = zip(*(read_audio(path) for path in paths), strict=True)
+    waves, rates = zip(*(read_file(path) for path in paths), strict=True)
     if len(set(rates)) > 1 or len({wave.shape[1] for wave in waves}) > 1:
         raise AudioError(f"the rates or channels of {paths[0]} and its neighbours differ")
     out.parent.mkdir(parents=True, exist_ok=True)
