@@ -53,11 +53,8 @@ def test_maps_are_made_again_only_when_something_changed(tmp_path: Path) -> None
     (tmp_path / "x.conf").write_text("--lr=2\n")
     assert [count("ridge cca"), count("ridge cca")] == [3, 3]
     (tmp_path / "conf/kd").mkdir(parents=True)
-    for number, name in (
-        (4, "kd/cca"),
-        (5, "train_align"),
-        (5, "kd/other"),
-    ):  # confs that align.sh finds by their names
+    # align.sh finds these confs by their names
+    for number, name in ((4, "kd/cca"), (5, "train_align"), (5, "kd/other")):
         (tmp_path / f"conf/{name}.conf").write_text("--lr=3\n")
         assert [count("ridge cca"), count("ridge cca")] == [number, number]
     os.utime(tmp_path / "maps/matrix.tsv", (1, 1))  # the model is newer: nothing of the old maps stays

@@ -116,9 +116,8 @@ def curve_chart(systems: Sequence[System], column: str, title: str, factor: floa
 
 def noise_chart(rows: list[dict[str, str]]) -> str:
     """The EER by signal-to-noise ratio; the clean condition is at the right end."""
-    rows = [
-        row for row in rows if row["noise"] == "clean" or not math.isnan(number(row["snr"]))
-    ]  # no telephone, no rooms
+    # Telephone and rooms have no ratio, so they have no place here.
+    rows = [row for row in rows if row["noise"] == "clean" or not math.isnan(number(row["snr"]))]
     levels = sorted({number(row["snr"]) for row in rows if not math.isnan(number(row["snr"]))})
     if not levels:
         return ""
