@@ -100,6 +100,7 @@ def identity(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict
         "method": with_type(chosen.name, chosen.conf),
         "head": None if chosen.head is None else asdict(chosen.head),
         "init": fingerprints([options.init]) if Path(options.init).is_file() else options.init,  # a matrix, by its name
+        **({"init_utts": options.init_utts} if options.init_utts else {}),  # older records don't have it
         "files": fingerprints(files),
         "teacher_weights": options.teacher_weights,
         "missing": options.missing,

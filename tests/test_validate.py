@@ -16,6 +16,7 @@ import torch
 from speakerkd.batches.utterances import Utterances, hold_out
 from speakerkd.models import make_net
 from speakerkd.parallel import start
+from speakerkd.train.netvectors import net_vectors
 from speakerkd.train.validate import Validation
 
 world = start("cpu")
@@ -30,7 +31,7 @@ validation = Validation(data, entries, speakers, world.device)
 read = []
 rows = data.crops.rows
 data.crops.rows = lambda entry, *ends: read.append(entry) or rows(entry, *ends)
-vectors = validation.vectors(net)
+vectors = net_vectors(net, data, validation.entries, world.device)
 np.save(f"{sys.argv[1]}.{world.rank}.npy", vectors)
 print(f"process {world.rank}: {len(entries)} entries, {len(read)} read, {validation({'final': net}):.9f}", flush=True)
 world.close()

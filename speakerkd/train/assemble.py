@@ -20,6 +20,7 @@ from speakerkd.losses.margin import MarginConf, require_margin_schedule
 from speakerkd.models import make_net
 from speakerkd.models.init import initialise
 from speakerkd.parallel import World
+from speakerkd.train.classrows import set_class_rows
 from speakerkd.train.identity import named_files
 from speakerkd.train.options import RunOptions
 from speakerkd.train.summary import require_speakers
@@ -136,7 +137,11 @@ def build_method(
     if chosen.needs.views:
         net = make_net(options.model, utterances.dim, utterances.speakers, chosen.head)
         if options.init:
-            logging.info("%s", initialise(net, options.init))
+            start = initialise(net, options.init)
+            logging.info("%s", start.said)
+            if options.init_utts and net.head is not None:
+                with_rows = set_class_rows(net, utterances, data.entries, start.known, options.init_utts, world.device)
+                logging.info("%s", with_rows)
         front_end = feature_conf(Path(utterances.folder))
         net.info = {"fbank": read_conf(front_end) if front_end else {}, "cmn": "utterance"}
     for teacher in teachers.values():

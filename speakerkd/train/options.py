@@ -95,6 +95,9 @@ class RunOptions(TeacherOptions, TrainConf):
     init: str = opt(
         "", "final.pt to start from: takes its encoder and the classifier's rows of known speakers; for maps: a matrix"
     )
+    init_utts: int = opt(
+        0, "with --init: utterances whose mean embedding is a new speaker's row of the classifier; 0: random rows"
+    )
     device: str = opt("auto", "device: auto, cpu or cuda")
     threads: int = opt(0, "number of CPU threads of a process; 0: as PyTorch chooses")
     log_interval: int = opt(50, "number of steps between lines of the log")
@@ -105,6 +108,8 @@ class RunOptions(TeacherOptions, TrainConf):
         super().__post_init__()
         if self.log_interval < 1 or self.threads < 0 or self.workers < -1:
             raise ValueError("--log-interval must be 1 or more, --threads 0 or more, --workers -1 or more")
+        if self.init_utts < 0 or (self.init_utts and not self.init):
+            raise ValueError(f"--init-utts={self.init_utts}: give 0 or more, and --init with it")
 
 
 @dataclass(frozen=True)

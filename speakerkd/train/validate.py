@@ -8,13 +8,9 @@ from torch import nn
 
 from speakerkd.batches.utterances import Utterances
 from speakerkd.models.base import SpeakerNet
-from speakerkd.models.extract import Cut, NetEncoder, vectors_of
-from speakerkd.parallel import gather_rows
 from speakerkd.score.cosine import length_normalise
 from speakerkd.score.metrics import eer, roc
-
-LONGEST = 1000  # frames that are read of an utterance, at most
-READ = 64  # utterances in memory at the same time
+from speakerkd.train.netvectors import net_vectors
 
 
 class Validation:
@@ -32,31 +28,12 @@ class Validation:
             raise ValueError("the speakers held out make no trials of both kinds; take more --valid-speakers, or none")
 
     def __call__(self, exports: Mapping[str, nn.Module]) -> float:
-        """All processes call this. Each makes the vectors of its share, and all get the same EER."""
+        """All processes call this, and all get the same EER."""
         net = exports["final"]
         assert isinstance(net, SpeakerNet)
-        net.eval()
-        unit = length_normalise(self.vectors(net))
+        unit = length_normalise(net_vectors(net, self.data, self.entries, self.device))
         first, second = self.pairs
         return float(eer(roc((unit @ unit.T)[first, second], self.target))[0])
-
-    def vectors(self, net: SpeakerNet) -> np.ndarray:
-        """(entries, D), in the order of the entries."""
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
-        if several:  # on CPUs each process has its own batch norms; the checkpoint has those of the first process
-            for buffer in net.buffers():
-                torch.distributed.broadcast(buffer, 0)
-        share = np.resize(self.entries, -(-len(self.entries) // size) * size)[
-            rank::size
-        ]  # the same number for each process
-        encode = NetEncoder(net, self.device)
-        rows: list[np.ndarray] = []
-        for start in range(0, len(share), READ):
-            features = [self.data.crops.rows(int(entry), 0, LONGEST) for entry in share[start : start + READ]]
-            rows += vectors_of(encode, features, Cut())
-        gathered = gather_rows(torch.from_numpy(np.stack(rows)).to(self.device))
-        return gathered.unflatten(0, (size, -1)).transpose(0, 1).flatten(0, 1)[: len(self.entries)].cpu().numpy()
 
 
 class CrossValidation:
