@@ -6,7 +6,8 @@ Usage: local/noise_table.py <out-dir> <condition,condition,...> <system> [<syste
 
 It reads <out-dir>/<system>/scores_<condition>/metrics.tsv. It prints a table, writes it as noise.md, and writes all
 figures as noise.tsv (columns: system, noise, SNR in dB, the columns of metrics.tsv). EERs are in percent. Intervals in
-[ ] are 95 % intervals over the speakers of the trials.
+[ ] are 95 % intervals over the speakers of the trials. "EER : clean" is the EER divided by that of the same system and
+scoring on clean speech.
 """
 
 import re
@@ -52,11 +53,17 @@ def main(argv: list[str]) -> None:
     found = list(rows(Path(folder), conditions.split(","), systems))
     if not found:
         raise ValueError("no system is named (see --help)")
-    cells = [
-        [row["system"], row["noise"], row["snr"], row["lost"], *(metric_text(row, *MEASURES[name]) for name in SHOWN)]
-        for row in found
-    ]
-    text = markdown(["system", "noise", "SNR dB", "lost", *SHOWN], cells) + "\n"
+    clean = {(row["system"], row["scoring"]): float(row["eer"]) for row in found if row["noise"] == "clean"}
+    scorings = len({row["scoring"] for row in found}) > 1
+    cells = []
+    for row in found:
+        base = clean.get((row["system"], row["scoring"]), 0.0)
+        scoring = [row["scoring"]] if scorings else []
+        ratio = [f"{float(row['eer']) / base:.2f}" if base and row["noise"] != "clean" else "-"] if clean else []
+        measures = (metric_text(row, *MEASURES[name]) for name in SHOWN)
+        cells.append([row["system"], row["noise"], row["snr"], *scoring, row["lost"], *measures, *ratio])
+    optional = ["scoring"] if scorings else [], ["EER : clean"] if clean else []
+    text = markdown(["system", "noise", "SNR dB", *optional[0], "lost", *SHOWN, *optional[1]], cells) + "\n"
     with replacing(Path(folder) / "noise.md") as file:
         file.write(text)
     with replacing(Path(folder) / "noise.tsv") as file:

@@ -6,14 +6,18 @@
 # Options:
 #   --gpus 0                  1: extract on a GPU
 #   --utt2spk ""              speakers of the utterances, for the intervals
+#   --cohort ""               data directory of training speakers, for AS-norm too; its vectors are beside the others
+#   --top-n 300               number of the closest cohort speakers
 #   --score-opts "..."        more options of local/score.py
 #
-# A line of <table> has four fields: final.pt, data directory, folder of the vectors, folder of the scores.
+# A line of <table> has four fields: final.pt, data directory, folder of the vectors, folder of the scores (-: none).
 set -euo pipefail
 export LC_ALL=C
 
 gpus=0
 utt2spk=
+cohort=
+top_n=300
 score_opts=
 
 . utils/parse_options.sh
@@ -29,7 +33,13 @@ if [ "$(cat "$vectors/made_of" 2> /dev/null)" != "$made_of" ]; then
   local/extract_xvectors.sh --nj 1 --gpus "$gpus" "$model" "$data" "$vectors"
   echo "$made_of" > "$vectors/made_of"
 fi
+[ "$scores" != - ] || exit 0
 rm -f "$scores/metrics.tsv"
 mkdir -p "$scores"
-# shellcheck disable=SC2086  # several options
-local/score.py --utt2spk "$utt2spk" $score_opts "$trials" "$vectors/xvector.scp" "$vectors/xvector.scp" "$scores"
+score() { # more options
+  # shellcheck disable=SC2086  # several options
+  local/score.py --utt2spk "$utt2spk" $score_opts "$@" "$trials" "$vectors/xvector.scp" "$vectors/xvector.scp" "$scores"
+}
+score
+[ -z "$cohort" ] || score --norm asnorm --top-n "$top_n" --cohort "${vectors%/*}/xvectors_${cohort##*/}/xvector.scp" \
+  --cohort-spk2utt "$cohort/spk2utt"

@@ -15,6 +15,8 @@
 #   --nj 2                    number of jobs
 #   --cmd utils/run_jobs.sh   what runs them
 #   --gpus 0                  number of GPUs that the jobs share
+#   --cohort ""               data directory of training speakers: also score by AS-norm with their clean mean vectors
+#   --top-n 300               number of the closest cohort speakers, or all if there are fewer
 #   --score-opts "..."        more options of local/score.py for all systems, such as --num-bootstrap 0. If a run.sh
 #                             subtracts each system's own cohort mean, its figures differ from the clean ones here
 #
@@ -36,6 +38,8 @@ seed=0
 nj=2
 cmd=utils/run_jobs.sh
 gpus=0
+cohort=
+top_n=300
 score_opts=
 
 . utils/parse_options.sh
@@ -48,7 +52,7 @@ shift 3
 . local/lib.sh
 . utils/temporary_lib.sh
 # shellcheck disable=SC2086  # several options
-check_words "$data" "$trials" "$out" "$@" $score_opts
+check_words "$data" "$trials" "$out" "$@" "$cohort" $score_opts
 talkers=5         # of babble
 talkers_db=6.99   # 10 log10 of their number
 for file in "$data/wav.scp" "$data/utt2spk"; do [ -s "$file" ] || fail "$file is missing or empty; run stage 1"; done
@@ -56,6 +60,10 @@ for file in "$data/feats.scp" "$data/conf/fbank.conf"; do
   [ -s "$file" ] || fail "$file is missing or empty; run local/make_fbank.sh $data (stage 2)"
 done
 [ -s "$trials" ] || fail "$trials is missing or empty; run stage 1"
+cohort=${cohort%/}
+[ -z "$cohort" ] || [ -s "$cohort/feats.scp" ] || fail "--cohort: $cohort/feats.scp is missing or empty; run local/make_fbank.sh $cohort"
+[ -z "$cohort" ] || [ -s "$cohort/spk2utt" ] || fail "--cohort: $cohort/spk2utt is missing or empty"
+[[ $top_n =~ ^[0-9]+$ ]] && [ "$top_n" -gt 1 ] || fail "--top-n '$top_n' is not a number from 2 on"
 IFS=, read -ra levels <<< "$snrs"
 IFS=, read -ra sounds <<< "$kinds"
 [ ${#levels[@]} -gt 0 ] && [ ${#sounds[@]} -gt 0 ] || fail "--snrs and --kinds must name one at least"
@@ -142,6 +150,25 @@ for kind in "${sounds[@]}"; do
   done
 done
 
+choose_gpus "$gpus" "$nj" "$cmd"
+run_table() { # name, options of score_condition.sh: a job for each line of the table
+  local name=$1
+  shift
+  # shellcheck disable=SC2086  # cmd may carry options
+  $cmd --max-jobs-run "$nj" "${gpu[@]}" JOB=1:"$(wc -l < "$table")" "$out/log/$name.JOB.log" \
+    local/score_condition.sh --gpus "$((gpus > 0))" "$@" "$table" JOB "$trials"
+}
+if [ -n "$cohort" ]; then   # the vectors of the cohort, before the conditions need them
+  table=$out/log/cohort_jobs
+  mkdir -p "$out/log"
+  for exp in "$@"; do
+    echo "$exp/final.pt $cohort $out/$(basename "$exp")/xvectors_${cohort##*/} -"
+  done > "$table"
+  run_table cohort
+  speakers=$(wc -l < "$cohort/spk2utt")
+  [ "$top_n" -le "$speakers" ] || top_n=$speakers
+fi
+
 # A job for each system in each condition: a line of the table.
 table=$out/log/jobs
 rm -rf "$table"
@@ -154,8 +181,5 @@ for exp in "$@"; do
     echo "$exp/final.pt $noisy $place/xvectors_$condition $place/scores_$condition"
   done
 done > "$table"
-choose_gpus "$gpus" "$nj" "$cmd"
-# shellcheck disable=SC2086  # cmd may carry options
-$cmd --max-jobs-run "$nj" "${gpu[@]}" JOB=1:"$(wc -l < "$table")" "$out/log/noise.JOB.log" \
-  local/score_condition.sh --gpus "$((gpus > 0))" --utt2spk "$data/utt2spk" --score-opts "$score_opts" "$table" JOB "$trials"
+run_table noise --utt2spk "$data/utt2spk" --score-opts "$score_opts" --cohort "$cohort" --top-n "$top_n"
 local/noise_table.py "$out" "$(IFS=,; echo "${conditions[*]}")" "${systems[@]}"

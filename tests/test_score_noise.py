@@ -21,12 +21,12 @@ SYSTEMS = ("one", "two")
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made-up speakers with features, and two nets that were never trained."""
+    """Made-up speakers with features, and two nets that were never trained, the second one the first with changes."""
     folder = tmp_path_factory.mktemp("noise")
     for name in ("local", "utils"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "conf").symlink_to(ROOT / "egs/mini/v1/conf")
-    small = ["--num-train-speakers", "2", "--num-test-speakers", "4", "--utts-per-speaker", "9", "--sessions", "3"]
+    small = ["--num-train-speakers", "6", "--num-test-speakers", "4", "--utts-per-speaker", "9", "--sessions", "3"]
     for words in (
         [ROOT / "egs/synth/v1/prepare_data.py", *small, "--seconds", "2:3", "data"],
         ["local/make_fbank.sh", "--nj", "1", "data/test"],
@@ -34,9 +34,12 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     for seed, name in enumerate(SYSTEMS):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         kind = MODELS["xvector"]
         encoder = kind(kind.Conf(channels=8, stats_channels=12, embedding_dim=6), 80)
+        with torch.no_grad():
+            for weight in encoder.parameters() if seed else ():
+                weight.add_(0.1 * weight.square().mean().sqrt() * torch.randn_like(weight))
         (folder / "exp" / name).mkdir(parents=True)
         save_net(folder / "exp" / name / "final.pt", SpeakerNet(encoder, MarginHead(MarginConf(), 6, 2), ("a", "b")))
     return folder
@@ -127,7 +130,7 @@ def test_what_is_there_is_used_again_and_another_system_joins(scored: Path) -> N
     assert [path.stat().st_mtime_ns for path in made] == before
     found = rows(scored)
     assert [(row["system"], row["snr"]) for row in found] == [("one", "-"), ("one", "10"), ("two", "-"), ("two", "10")]
-    assert found[:2] == table[:2] and found[2]["eer_threshold"] != found[0]["eer_threshold"]
+    assert found[:2] == table[:2] and found[2] | {"system": "one"} != found[0]
 
 
 def test_what_was_made_of_other_things_is_made_again(scored: Path) -> None:
@@ -157,6 +160,46 @@ def test_what_has_no_snr_is_one_condition(scored: Path) -> None:
     ]
 
 
+def test_asnorm_with_a_clean_cohort(scored: Path) -> None:
+    """Each system's own cohort vectors are made once, clean; the scores are those of score.py."""
+    train = ["local/make_fbank.sh", "--nj", "1", "data/train"]
+    if not (scored / "data/train/feats.scp").exists():
+        subprocess.run(train, cwd=scored, env=environment(), capture_output=True, check=True)
+    words = (
+        "--snrs",
+        "10",
+        "--cohort",
+        "data/train",
+        "data/test",
+        "data/test/trials",
+        "exp/norm",
+        "exp/one",
+        "exp/two",
+    )
+    run(scored, *words)
+    table = [line.split("\t") for line in (scored / "exp/norm/noise.tsv").read_text().splitlines()]
+    found = [dict(zip(table[0], line, strict=True)) for line in table[1:]]
+    names = [(row["system"], row["noise"], row["scoring"]) for row in found]
+    assert names == [(who, what, how) for who in SYSTEMS for what in ("clean", "noise") for how in ("asnorm", "cosine")]
+    one, cohort = scored / "exp/norm/one", scored / "exp/norm/one/xvectors_train/xvector.scp"
+    noisy = str(one / "xvectors_noise10/xvector.scp")
+    norm = ["--norm", "asnorm", "--top-n", "6", "--cohort", str(cohort), "--cohort-spk2utt", "data/train/spk2utt"]
+    whole = ["local/score.py", *norm, "--num-bootstrap", "0", "--plots", "false"]
+    done = [*whole, "data/test/trials", noisy, noisy, "exp/by_hand"]
+    subprocess.run(done, cwd=scored, env=environment(), capture_output=True, check=True)
+    by_hand = (scored / "exp/by_hand/metrics.tsv").read_text().splitlines()
+    expected = dict(zip(by_hand[0].split("\t"), by_hand[1].split("\t"), strict=True))
+    assert found[2]["eer"] == expected["eer"] and found[2]["eer"] != found[3]["eer"]
+    text = (scored / "exp/norm/noise.md").read_text().splitlines()
+    columns = [cell.strip() for cell in text[0].strip("|").split("|")]
+    cells = [cell.strip() for cell in text[4].strip("|").split("|")]  # one, noise, asnorm
+    assert cells[columns.index("scoring")] == "asnorm"
+    assert cells[columns.index("EER : clean")] == f"{float(found[2]['eer']) / float(found[0]['eer']):.2f}"
+    made = cohort.stat().st_mtime_ns
+    run(scored, *words)
+    assert cohort.stat().st_mtime_ns == made
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -170,6 +213,8 @@ def test_what_has_no_snr_is_one_condition(scored: Path) -> None:
         ),
         (["--snrs", "7", *ARGUMENTS, "exp/one"], "data/test_noise7 is there and was not made by this script"),
         (["--snrs", "5,5", *ARGUMENTS, "exp/one"], "name noise5 twice"),
+        (["--cohort", "data/nobody", *ARGUMENTS, "exp/one"], "--cohort: data/nobody/feats.scp is missing"),
+        (["--cohort", "data/test", "--top-n", "1", *ARGUMENTS, "exp/one"], "--top-n '1' is not a number from 2 on"),
     ],
 )
 def test_wrong_calls(ready: Path, words: list[str], message: str) -> None:
