@@ -8,6 +8,9 @@ The speakers are resampled, with the same draws for both systems. The interval a
 B - A, so what the two systems have in common (hard speakers, bad recordings) does not widen them. p is below 0.05 exactly
 if 0 is outside the 95 % interval. The test speaks of other speakers of this kind, not of other seeds of the training: for
 those, train each method with three or more seeds (local/compare_kd.sh).
+
+A last line has the ratio of the two EERs with its interval. With the scores of one system on clean speech as A and in
+noise as B (local/score_noise.sh), it says how many times as many errors noise makes.
 """
 
 import logging
@@ -21,7 +24,7 @@ from speakerkd.files.backend import read_spk2utt
 from speakerkd.files.tables import read_utt2spk
 from speakerkd.score.bootstrap import draw_speakers, replicate
 from speakerkd.score.evaluate import FEW_SPEAKERS_FOR_MIN_DCF
-from speakerkd.score.intervals import difference_interval, estimate, p_value
+from speakerkd.score.intervals import difference_interval, estimate, p_value, percentile_interval
 from speakerkd.score.markdown import p_text
 from speakerkd.score.metrics import PRIORS, eer, min_dcf, roc
 from speakerkd.score.plots import can_plot, det_plot
@@ -90,6 +93,11 @@ def main(argv: list[str]) -> None:
             f"{name:<15}{one:>8.{digits}f}{other:>8.{digits}f}{other - one:>+9.{digits}f}   {f'[{low}, {high}]':<19}"
             f"{p_text(p):>7}   {verdict}"
         )
+    if points[0][0] > 0:
+        ratios = np.full(len(first), np.nan)
+        np.divide(second[:, 0], first[:, 0], out=ratios, where=first[:, 0] > 0)
+        low, high = (f"{end:.2f}" for end in percentile_interval(ratios, speakers.count))
+        print(f"{'EER of B : A':<31}{points[1][0] / points[0][0]:>9.2f}   [{low}, {high}]")
     if speakers.count < FEW_SPEAKERS_FOR_MIN_DCF:
         print(
             f"note: {speakers.count} speakers are few: a p-value just below 0.05 is weak evidence, minDCF's above all"

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,8 @@ def start(device: str = "auto") -> World:
             )
         torch.cuda.set_device(local)
     if size > 1:
+        # Filters of width 1 have gradients of other strides on some CPUs. This does no harm, and nobody can change it.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     return World(rank, size, torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu"))
 

@@ -208,8 +208,13 @@ def test_compare(small: Path, capsys: pytest.CaptureFixture[str], rng: np.random
     compare.main([str(small / "trials"), str(worse), str(a)])
     printed = capsys.readouterr().out
     assert re.search(r"EER %.*-\d.*B is better", printed) and "8 speakers are few" in printed
+    eers = [float(each) for each in re.findall(r"EER % +(\S+) +(\S+)", printed)[0]]
+    ratio, low, high = (float(each) for each in re.findall(r"B : A +(\S+)   \[(\S+), (\S+)\]", printed)[0])
+    assert ratio == pytest.approx(eers[1] / eers[0], abs=0.01) and low < ratio < high < 1
     compare.main([str(small / "trials"), str(a), str(a)])
-    assert re.search(r"EER % .* \+0\.00 .* 1\.000   no clear difference", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"B : A +1\.00   \[1\.00, 1\.00\]", printed)
+    assert re.search(r"EER % .* \+0\.00 .* 1\.000   no clear difference", printed)
     worse.write_text("".join(lines[5:]) + "x y 1\n")
     with pytest.raises(
         ValueError, match=r"worse: 5 of the trials are missing, 1 lines belong to no trial.*--intersect true.* 491"
