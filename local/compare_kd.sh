@@ -149,15 +149,15 @@ if [ ${#waiting[@]} -gt 0 ]; then
     --train-options "$train_options" "$table" JOB "$train" "$test" "$trials" "$out"
 fi
 
-# The same trials judge the teachers that are nets.
+# The same trials judge the teachers that are nets. Their scores have a folder here, because stage 6 of a recipe may subtract a mean.
 judged=()
 for teacher in $teachers; do
   net=${file_of[${teacher%%=*}]}
   [[ $net != *.scp ]] || net=$(dirname "$(dirname "$net")")/final.pt
   if [ ! -s "$net" ]; then echo "$0: ${teacher%%=*}: no final.pt, so its own error rate isn't known"; continue; fi
-  local/train_and_score.sh --nj "$jobs" "$train" "$test" "$trials" "$(dirname "$net")" > "$out/log/teacher.${teacher%%=*}.log" 2>&1 \
+  local/train_and_score.sh --nj "$jobs" --scores "$out/teachers/${teacher%%=*}/$scores" "$train" "$test" "$trials" "$(dirname "$net")" > "$out/log/teacher.${teacher%%=*}.log" 2>&1 \
     || fail "the teacher ${teacher%%=*} can't be scored: $out/log/teacher.${teacher%%=*}.log"
-  judged+=("${teacher%%=*}=$(dirname "$net")")
+  judged+=("${teacher%%=*}=$out/teachers/${teacher%%=*}")
 done
 tables=(--reference "$reference" --teachers "${judged[*]}" --scores "$scores")
 for list in "${lists[@]:1}"; do

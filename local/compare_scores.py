@@ -42,7 +42,7 @@ class Options:
 
 
 def load_both(trials: Trials, paths: list[str], intersect: bool) -> tuple[Trials, list[np.ndarray]]:
-    """The trials that are in both files. Missing ones are an error, or a warning with --intersect."""
+    """The trials that are in both files. It is an error, or a warning with --intersect, if the files' trials differ."""
     both, counts = [], []
     for path in paths:
         scores, others = read_scores(path, trials)
@@ -50,12 +50,15 @@ def load_both(trials: Trials, paths: list[str], intersect: bool) -> tuple[Trials
         counts.append(
             f"{path}: {int(np.isnan(scores).sum())} of the trials are missing, {others} lines belong to no trial"
         )
-    keep = ~np.isnan(np.stack(both)).any(axis=0)
-    if not keep.all() or any(not line.endswith(" 0 lines belong to no trial") for line in counts):
+    missing = np.isnan(np.stack(both))
+    keep = ~missing.any(axis=0)
+    if (missing.any(axis=0) != missing.all(axis=0)).any() or any(not line.endswith(" 0 lines belong to no trial") for line in counts):
         message = "the files do not have the same trials: " + "; ".join(counts)
         if not intersect:
             raise ValueError(f"{message}; --intersect true compares on the {int(keep.sum())} trials that both have")
         logging.warning("%s; compared on %d of %d trials", message, keep.sum(), len(trials))
+    elif not keep.all():
+        logging.warning("both files lack the same %d trials of %s; they are left out", np.sum(~keep), trials.path)
     kinds = trials.target[keep]
     if not len(kinds) or kinds.all() or not kinds.any():
         raise ValueError(

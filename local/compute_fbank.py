@@ -57,17 +57,20 @@ def main(argv: list[str]) -> None:
         return
 
     lost: dict[str, str] = {}
+    unread: list[str] = []
     frames: dict[str, int] = {}
     durations: dict[str, str] = {}
     progress = Progress(len(utterances), options.report_every)
     with ArkWriter(prefix, options.compress) as write:
         for utterance in utterances:
             seconds = 0.0
+            wave = None
             try:
                 wave = waves(utterance)
                 features = compute(fbank, wave, utterance)
             except AudioError as error:
                 lost[utterance] = str(error)
+                unread += [utterance] if wave is None else []
                 logging.warning("%s %s", utterance, error)
             else:
                 seconds = len(wave) / fbank.rate
@@ -78,7 +81,7 @@ def main(argv: list[str]) -> None:
     write_table(f"{prefix}.utt2num_frames", frames)
     write_table(f"{prefix}.utt2dur", durations)
     write_table(f"{prefix}.lost_utts", lost)
-    part.finish()
+    part.finish(unread, Path(data_dir))
     waves.log_warnings()
     logging.info("%d in, %d out, %d lost, %s", len(utterances), len(frames), len(lost), progress.speed())
 

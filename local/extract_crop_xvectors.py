@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         for name in sorted(vectors):
             write(name, vectors[name])
     write_table(f"{prefix}.lost_utts", lost)
-    part.finish()
+    part.finish(lost, source.folder)
     source.log_warnings()
     speed = len(vectors) / max(time.monotonic() - began, 1e-9)
     logging.info(

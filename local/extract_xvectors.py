@@ -24,6 +24,7 @@ from speakerkd.conf import opt, parse_args, run
 from speakerkd.feats.frontend import Reading
 from speakerkd.feats.source import FeatureSource
 from speakerkd.files.made import Part, digest_of_file
+from speakerkd.files.tables import read_table
 from speakerkd.foreign.onnxnet import choose_engine, onnx_or_torch
 from speakerkd.models.extract import Cut, Encode, NetEncoder, pieces_of, write_vectors
 from speakerkd.models.hearing import net_and_features
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> None:
         encode = NetEncoder(net, device, half)
     cut = Cut(options.max_frames, options.chunk_frames, reading)
     done = write_vectors(prefix, source, encode, cut, f"{prefix}.lost_utts", check=require_width)
-    part.finish()
+    part.finish(read_table(f"{prefix}.lost_utts"), source.folder)
     logging.info("vectors of %d: %s", net.dim, done)
 
 

@@ -47,9 +47,11 @@ def main(argv: list[str]) -> None:
 
     waves = Waves(folder, rate, conf.channel, set(utterances))
     lost: dict[str, str] = {}
+    unread: list[str] = []
     samples: dict[str, int] = {}
     with WaveArkWriter(prefix, rate) as write:
         for utterance in utterances:
+            wave = None
             try:
                 wave = waves(utterance)
                 if len(wave) == 0:
@@ -59,13 +61,14 @@ def main(argv: list[str]) -> None:
                 write(utterance, wave)
             except AudioError as error:
                 lost[utterance] = str(error)
+                unread += [utterance] if wave is None else []
                 logging.warning("%s %s", utterance, error)
             else:
                 samples[utterance] = len(wave)
     write_table(f"{prefix}.utt2num_samples", samples)
     write_table(f"{prefix}.utt2dur", {utterance: f"{count / rate:.3f}" for utterance, count in samples.items()})
     write_table(f"{prefix}.lost_utts", lost)
-    part.finish()
+    part.finish(unread, folder)
     waves.log_warnings()
     if write.quieter:
         logging.warning("%d utterance(s) were louder than 16 bits hold, and were scaled down", write.quieter)

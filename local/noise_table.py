@@ -49,10 +49,13 @@ def rows(out: Path, conditions: list[str], systems: list[str]) -> Iterator[dict[
 
 
 def main(argv: list[str]) -> None:
-    _, (folder, conditions, *systems) = parse_args(Options, argv, __doc__, None)
+    _, words = parse_args(Options, argv, __doc__, None)
+    if len(words) < 3:
+        raise ValueError("needs a folder, conditions and a system or more (see --help)")
+    folder, conditions, *systems = words
     found = list(rows(Path(folder), conditions.split(","), systems))
     if not found:
-        raise ValueError("no system is named (see --help)")
+        raise ValueError(f"{folder}: the systems have no scores")
     clean = {(row["system"], row["scoring"]): float(row["eer"]) for row in found if row["noise"] == "clean"}
     scorings = len({row["scoring"] for row in found}) > 1
     cells = []

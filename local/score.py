@@ -121,6 +121,11 @@ def require_valid_options(options: Options) -> None:
         raise ValueError("--norm asnorm and snorm need a --cohort, and --cohort needs one of them")
     if options.norm == "none" and (options.cohort_spk2utt or options.enroll_cohort):
         raise ValueError("--cohort-spk2utt and --enroll-cohort describe a cohort: give --norm asnorm and --cohort too")
+    needs_vectors = ("mean", "enroll_mean", "cohort", "cohort_spk2utt", "enroll_cohort")
+    given = [name for name in needs_vectors if getattr(options, name)]
+    if options.scores and (given or options.norm != "none"):
+        names = " ".join(f"--{name.replace('_', '-')}" for name in [*given, *["norm"] * (options.norm != "none")])
+        raise ValueError(f"{names}: these need vectors, and with --scores there are only scores")
     if options.norm == "asnorm" and options.top_n < 2:
         raise ValueError("--top-n must be 2 or more")
     if options.num_bootstrap < 0 or options.max_lost < 0:

@@ -24,6 +24,10 @@ score_opts=
 [ $# -eq 3 ] || { "$0" --help >&2; exit 1; }
 . local/lib.sh
 trials=$3
+if [ "$gpus" -gt 0 ]; then   # the lines share the GPUs in turn
+  IFS=, read -ra seen <<< "${CUDA_VISIBLE_DEVICES:-}"
+  [ ${#seen[@]} -lt 2 ] || export CUDA_VISIBLE_DEVICES=${seen[($2 - 1) % ${#seen[@]}]}
+fi
 read -r model data vectors scores < <(sed -n "$2p" "$1") || fail "$1 has no line $2"
 
 # If the features were made again, the scp may be the same, but its time differs.
@@ -41,5 +45,5 @@ score() { # more options
   local/score.py --utt2spk "$utt2spk" $score_opts "$@" "$trials" "$vectors/xvector.scp" "$vectors/xvector.scp" "$scores"
 }
 score
-[ -z "$cohort" ] || score --norm asnorm --top-n "$top_n" --cohort "${vectors%/*}/xvectors_${cohort##*/}/xvector.scp" \
+[ -z "$cohort" ] || score --norm asnorm --top-n "$top_n" --cohort "${vectors%/*}/cohort_${cohort##*/}/xvector.scp" \
   --cohort-spk2utt "$cohort/spk2utt"

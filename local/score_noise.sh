@@ -63,6 +63,9 @@ done
 cohort=${cohort%/}
 [ -z "$cohort" ] || [ -s "$cohort/feats.scp" ] || fail "--cohort: $cohort/feats.scp is missing or empty; run local/make_fbank.sh $cohort"
 [ -z "$cohort" ] || [ -s "$cohort/spk2utt" ] || fail "--cohort: $cohort/spk2utt is missing or empty"
+if [ -n "$cohort" ]; then
+  [[ " $score_opts" != *" --"@(name|norm|cohort|top)* ]] || fail "--score-opts can't have --name, --norm, --cohort and --top-n beside --cohort"
+fi
 [[ $top_n =~ ^[0-9]+$ ]] && [ "$top_n" -gt 1 ] || fail "--top-n '$top_n' is not a number from 2 on"
 IFS=, read -ra levels <<< "$snrs"
 IFS=, read -ra sounds <<< "$kinds"
@@ -162,11 +165,13 @@ if [ -n "$cohort" ]; then   # the vectors of the cohort, before the conditions n
   table=$out/log/cohort_jobs
   mkdir -p "$out/log"
   for exp in "$@"; do
-    echo "$exp/final.pt $cohort $out/$(basename "$exp")/xvectors_${cohort##*/} -"
+    echo "$exp/final.pt $cohort $out/$(basename "$exp")/cohort_${cohort##*/} -"
   done > "$table"
   run_table cohort
-  speakers=$(wc -l < "$cohort/spk2utt")
-  [ "$top_n" -le "$speakers" ] || top_n=$speakers
+  for system in "${systems[@]}"; do   # speakers without vectors are not among the closest
+    speakers=$(wc -l < "$out/$system/cohort_${cohort##*/}/spk_xvector.scp")
+    [ "$top_n" -le "$speakers" ] || top_n=$speakers
+  done
 fi
 
 # A job for each system in each condition: a line of the table.

@@ -14,8 +14,9 @@
 #   --train-options ""                   more options of local/train.py
 #   --gpus 0                             number of GPUs to train on
 #   --nj 1                               number of jobs of the extraction
+#   --scores ""                          folder of the scores; default: <exp-dir>/scores, with <test-dir> data/dev scores_dev
 #
-# <trials> may be several lists, joined by commas. With <test-dir> data/dev, the scores are in <exp-dir>/scores_dev, else in scores.
+# <trials> may be several lists, joined by commas. No mean is subtracted.
 set -euo pipefail
 export LC_ALL=C
 
@@ -29,6 +30,7 @@ train_config=conf/train.conf
 train_options=
 gpus=0
 nj=1
+scores=
 
 . utils/parse_options.sh
 . local/lib.sh
@@ -39,8 +41,10 @@ trials=$3
 out=${4%/}
 
 xvectors=$out/xvectors_$(basename "$test")
-scores=$out/scores
-[ "$(basename "$test")" != dev ] || scores+=_dev
+if [ -z "$scores" ]; then
+  scores=$out/scores
+  [ "$(basename "$test")" != dev ] || scores+=_dev
+fi
 if [ ! -s "$out/final.pt" ]; then
   local/train.sh --cmd "$cmd" --model "$model" --kd "$kd" --head "$head" --teacher "$teacher" --vectors "$vectors" \
     --train-config "$train_config" --train-options "$train_options" --gpus "$gpus" "$train" "$out"

@@ -50,6 +50,9 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
     assert again.stdout.split("\n", 1)[1] == done.stdout.split("\n", 1)[1].removeprefix(done.stdout.split("\n", 1)[0])
     text = (recipe / "exp/c/table.md").read_text()
     assert text in again.stdout
+    # Stage 6 of a recipe may have scored the teacher in another way; the comparison has scores of its own.
+    assert (recipe / "exp/c/teachers/own/scores/trials.cosine").exists()
+    assert not (recipe / "exp/t/scores/trials.cosine").exists()
 
     rows = rows_of(text)
     assert list(rows) == ["xvector none -", "xvector cosine own", "xvector enskd own"]

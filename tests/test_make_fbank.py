@@ -90,6 +90,26 @@ def test_segments_pipes_and_other_rates(recipe: Path, sh: Run) -> None:
     sh("utils/validate_data_dir.sh", data)
 
 
+def test_a_pipe_that_failed_is_tried_again(recipe: Path, sh: Run) -> None:
+    """Its line is the same when it works again, so the part that lacks it must not be kept. Short recordings stay lost."""
+    write_wav(recipe / "a.wav", noise(1.0))
+    write_wav(recipe / "short.wav", noise(0.005))
+    data = recipe / "data/x"
+    wav_scp = {"s-a": str(recipe / "a.wav"), "s-b": f"cat {recipe}/b.wav |", "s-c": f"cat {recipe}/short.wav |"}
+    write_data_dir(data, wav_scp, dict.fromkeys(wav_scp, "s"))
+    make = ("local/make_fbank.sh", "--nj", 1, "--max-lost", 90, data)
+    sh(*make)
+    assert set(read_table(data / "lost_utts")) == {"s-b", "s-c"}
+    log = data / "log/make_fbank_x.1.log"
+    assert "1 utterance(s) could not be read, such as s-b; the same command will try this part again" in log.read_text()
+    write_wav(recipe / "b.wav", noise(1.0))
+    write_data_dir(data, wav_scp, dict.fromkeys(wav_scp, "s"))
+    sh(*make)
+    assert list(Scp(data / "feats.scp")) == ["s-a", "s-b"] and set(read_table(data / "lost_utts")) == {"s-c"}
+    sh(*make)
+    assert "is kept" in log.read_text()
+
+
 def test_unusable_recordings_are_listed_and_the_rest_goes_on(recipe: Path, data: Path, sh: Run) -> None:
     bad = bad_files(recipe / "bad")
     bad["three samples"] = (

@@ -181,7 +181,7 @@ def test_asnorm_with_a_clean_cohort(scored: Path) -> None:
     found = [dict(zip(table[0], line, strict=True)) for line in table[1:]]
     names = [(row["system"], row["noise"], row["scoring"]) for row in found]
     assert names == [(who, what, how) for who in SYSTEMS for what in ("clean", "noise") for how in ("asnorm", "cosine")]
-    one, cohort = scored / "exp/norm/one", scored / "exp/norm/one/xvectors_train/xvector.scp"
+    one, cohort = scored / "exp/norm/one", scored / "exp/norm/one/cohort_train/xvector.scp"
     noisy = str(one / "xvectors_noise10/xvector.scp")
     norm = ["--norm", "asnorm", "--top-n", "6", "--cohort", str(cohort), "--cohort-spk2utt", "data/train/spk2utt"]
     whole = ["local/score.py", *norm, "--num-bootstrap", "0", "--plots", "false"]
@@ -212,6 +212,7 @@ def test_asnorm_with_a_clean_cohort(scored: Path) -> None:
             "data/train/feats.scp is missing or empty; run local/make_fbank.sh",
         ),
         (["--snrs", "7", *ARGUMENTS, "exp/one"], "data/test_noise7 is there and was not made by this script"),
+        (["--cohort", "data/test", "--score-opts", "--name mine", *ARGUMENTS, "exp/one"], "--score-opts can't have --name"),
         (["--snrs", "5,5", *ARGUMENTS, "exp/one"], "name noise5 twice"),
         (["--cohort", "data/nobody", *ARGUMENTS, "exp/one"], "--cohort: data/nobody/feats.scp is missing"),
         (["--cohort", "data/test", "--top-n", "1", *ARGUMENTS, "exp/one"], "--top-n '1' is not a number from 2 on"),

@@ -196,6 +196,13 @@ def test_extreme_scores(small: Path, kind: str, capsys: pytest.CaptureFixture[st
     assert (small / "out/trials.scores.det.png").exists() == (kind != "collapsed")
 
 
+def test_scores_from_elsewhere_can_not_be_normalised(small: Path) -> None:
+    a = run_score(small) / "trials.cosine"
+    for words in (["--norm", "asnorm", "--cohort", "c.scp"], ["--mean", "m.vec"]):
+        with pytest.raises(ValueError, match=rf"--{words[-2].strip('-')}.*with --scores there are only scores"):
+            score.main([*words, "--scores", str(a), str(small / "trials"), str(small / "again")])
+
+
 def test_compare(small: Path, capsys: pytest.CaptureFixture[str], rng: np.random.Generator) -> None:
     out = run_score(small)
     trials = read_trials(small / "trials")
@@ -215,6 +222,11 @@ def test_compare(small: Path, capsys: pytest.CaptureFixture[str], rng: np.random
     printed = capsys.readouterr().out
     assert re.search(r"B : A +1\.00   \[1\.00, 1\.00\]", printed)
     assert re.search(r"EER % .* \+0\.00 .* 1\.000   no clear difference", printed)
+    fewer = [small / "fewer", small / "fewer too"]
+    fewer[0].write_text("".join(lines[5:]))
+    fewer[1].write_text("".join(a.read_text().splitlines(keepends=True)[5:]))
+    compare.main([str(small / "trials"), *map(str, fewer)])  # both lack the same trials
+    assert "491 trials" in capsys.readouterr().out
     worse.write_text("".join(lines[5:]) + "x y 1\n")
     with pytest.raises(
         ValueError, match=r"worse: 5 of the trials are missing, 1 lines belong to no trial.*--intersect true.* 491"

@@ -23,6 +23,8 @@ from speakerkd.files.tables import read_lines
 class FeatureSource(Protocol):
     """Iterates over utterances; called with one, gives its features (T, F), or raises an AudioError."""
 
+    folder: Path | None  # the data directory whose recordings are read; None: they are not
+
     def __iter__(self) -> Iterator[str]: ...
 
     def __call__(self, utterance: str) -> np.ndarray: ...
@@ -34,6 +36,8 @@ class FeatureSource(Protocol):
 
 class StoredFeatures:
     """Features that an scp names."""
+
+    folder = None
 
     def __init__(self, listed: str | Path) -> None:
         self._listed, self._scp = listed, Scp(listed, pipes=True)
@@ -59,7 +63,7 @@ class ComputedFeatures:
 
     def __init__(self, front_end: FrontEnd, folder: Path, listed: str | Path) -> None:
         check_copies(folder)
-        self.front_end, self._folder = front_end, folder
+        self.front_end, self.folder = front_end, folder
         self._utterances = [line.split()[0] for _, line in read_lines(listed)]
         known = feature_conf(folder)
         channel = build(KaldiConf, read_conf(known), str(known)).channel if known else -1
@@ -78,7 +82,7 @@ class ComputedFeatures:
         self._waves.log_warnings()
 
     def origin(self, settings: str) -> str:
-        return origin_in_recordings(self._folder, self._utterances, settings)
+        return origin_in_recordings(self.folder, self._utterances, settings)
 
 
 def check_copies(folder: Path) -> None:

@@ -5,7 +5,8 @@ the part's content. So a part that was interrupted, or that has other input, is 
 """
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from speakerkd.files.scplines import file_of, key_and_rest
@@ -31,7 +32,12 @@ class Part:
             self._made.unlink(missing_ok=True)
         return same
 
-    def finish(self) -> None:
+    def finish(self, unread: Collection[str] = (), folder: Path | None = None) -> None:
+        """unread: utterances of a data directory that could not be read. If that may change, the part is made again next time."""
+        if folder is not None and (again := may_be_read_later(folder, unread)):
+            text = "%d utterance(s) could not be read, such as %s; the same command will try this part again"
+            logging.warning(text, len(again), again[0])
+            return
         with replacing(self._made) as file:
             file.write(" ".join([self.origin, *self._sizes()]) + "\n")
 
@@ -59,6 +65,21 @@ def origin_in_recordings(folder: Path, utterances: Sequence[str], options: str) 
             states[source] = state_of(source)
         found.update(f"{utterance} {source} {states[source]} {segment} {texts.get(utterance, '')}\n".encode())
     return found.hexdigest()
+
+
+def may_be_read_later(folder: Path, unread: Collection[str]) -> list[str]:
+    """Those with a recording out of a pipe or noise from elsewhere: the digest doesn't see it if these work again.
+
+    (It has the size and the time of a recording in a file.)
+    """
+    if not unread:
+        return []
+    segments = read_segments(folder / "segments", set(unread)) if (folder / "segments").exists() else {}
+    recording_of = {each: segments[each].recording if each in segments else each for each in unread}
+    sources = read_table(folder / "wav.scp", only=set(recording_of.values()))
+    copies = read_table(folder / "utt2aug", only=set(unread)) if (folder / "utt2aug").exists() else {}
+    piped = {each for each, source in sources.items() if source.rstrip().endswith("|")}
+    return [each for each in unread if each in copies or recording_of[each] in piped]
 
 
 def origin_in_archives(listed: str | Path, options: str) -> str:

@@ -201,8 +201,8 @@ def speakers_of(
         )
 
     def speaker(name: str) -> str:
-        utterances = models.get(name) or (name,)
-        return utt2spk.get(utterances[0]) or (name if name in names else "")
+        heard = (utt2spk[utt] for utt in models.get(name) or (name,) if utt in utt2spk)  # some may have been lost
+        return next(heard, name if name in names else "")
 
     sides = [[speaker(name) for name in ids] for ids in (trials.enroll_ids, trials.test_ids)]
     ids = trials.enroll_ids + trials.test_ids

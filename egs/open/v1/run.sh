@@ -13,12 +13,13 @@
 #                              folder of egs/mini/v1
 #   --download false           true: fetch Speech Commands and speechocean762 if no folder is given for them
 #   --teacher campplus         campplus, ecapa and dvector are fetched and imported (./fetch_teacher.sh --help); else as below
-#   --leave_out ""             corpora not to train on, joined by +: commands, ocean, libri, voice, folder, mini
+#   --leave_out ""             corpora not to train the student on, joined by +: commands, ocean, libri, voice, folder, mini;
+#                              a teacher that is trained here hears all of them
 #   --musan, --rirs ""         folders musan and RIRS_NOISES; "": noise and rooms are made up
 #   --shift 1.5                seconds from a piece of an utterance to the next; a piece has 1.5 s
 #   --speeds 0.8,0.9,1.1,1.25  speeds at which pieces are cut as well, as more speakers; "": none
 #   --kinds reverb,noise,noise,music,babble,telephone   kinds of augmented copies
-#   --copies 1                 augmented copies of each piece on average; 0: none
+#   --copies 1                 augmented copies of each piece on average, such as 0.5; 0: none
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . local/options.sh
@@ -36,7 +37,7 @@ rirs=
 shift=1.5
 speeds=0.8,0.9,1.1,1.25
 kinds=reverb,noise,noise,music,babble,telephone
-copies=1
+copies=1.0
 teacher=campplus
 student=ecapa_small
 kd_type=cosine
@@ -58,9 +59,10 @@ if [ "${teacher_ears[0]:-}" != places ]; then
   teacher_vectors() { extract_vectors --amp fast "$teacher_dir/final.pt" data/train_all "$teacher_dir/xvectors_train_originals"; }
 fi
 cohort=cohort
+less_set=data/train_all   # what the student is trained on
 if [ -n "$leave_out" ]; then
   [[ $leave_out =~ ^[a-z]+(\+[a-z]+)*$ ]] || fail "--leave_out '$leave_out': names of corpora, joined by +"
-  train_set=data/train_no_${leave_out//+/_}
+  less_set=data/train_no_${leave_out//+/_}
   cohort=cohort_no_${leave_out//+/_}
   left=${student_dir%_s*}_no_${leave_out//+/_}_s$seed
   student_chain=${student_chain//$student_dir/$left}
@@ -101,10 +103,12 @@ if runs 3 "the teacher, $teacher"; then
 fi
 
 if runs 4 "the student, $student, with kd_type=$kd_type"; then
+  # shellcheck disable=SC2034  # local/stages.sh reads it; a teacher of our own hears all corpora
+  train_set=$less_set
   [ "$source" != waves ] || waves train_all
   [ -z "$leave_out" ] || leave_corpora_out
   train_student
-  trained_on "${train_set:-data/train_all}" "$student_dir"
+  trained_on "$less_set" "$student_dir"
 fi
 
 if runs 5 "embeddings"; then extract "$cohort" dev test; fi
@@ -115,10 +119,13 @@ if runs 6 "scores"; then
 fi
 
 if runs 7 "maps between two systems, $enroll_system and $test_system" && pair; then
-  maps "$cohort" "data/test/$(main_trials)"
+  list=$(main_trials)
+  maps "$cohort" "data/test/$list"
 fi
 
 if runs 8 "the student for use elsewhere: ONNX, thresholds, a card"; then
+  list=$(main_trials)
+  calibration=$(calibration_trials)
   export_student "$cohort" --data "$(all_about "$student_dir")" --taught-by "$([ -z "$taught_by" ] || about "$teacher")" \
-    --trials "data/test/$(main_trials)" --calibration-dir data/dev --calibration-trials "$(calibration_trials)"
+    --trials "data/test/$list" --calibration-dir data/dev --calibration-trials "$calibration"
 fi
