@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
         else:
             if world.device.type == "cpu":
                 keep_memory()
-            method = build_method(options, chosen, data, teachers, world)
+            method = build_method(options, chosen, data, teachers, world, not (folder.path / "last.pt").exists())
             log_summary(method, data.utterances, data.entries, batches, world, options.amp)
             fit(options, method, data, batches, folder, world)
     world.close()

@@ -4,6 +4,7 @@ import itertools
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from speakerkd.kd.skdfe import feature_loss
 from speakerkd.kd.teacher import NetTeacher
 from speakerkd.losses.margin import MarginConf
 from speakerkd.models import make_net
+from speakerkd.train.assemble import load_teachers
+from speakerkd.train.options import RunOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CONF = ROOT / "egs/mini/v1/conf/kd/attention.conf"
@@ -148,5 +151,9 @@ def test_vectors_are_refused_with_the_remedy(recipe: Path, data: Path, sh: Run) 
     assert "exp/v/xvector.scp: this method compares stages" in done.stderr
     assert "Give a net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse," in done.stderr
     assert not (recipe / "exp/a/last.pt").exists()
+    chosen: Any = SimpleNamespace(name="attention", needs=typed_conf(CONF, METHODS)[1].needs)
+    nothing: Any = None
+    with pytest.raises(ValueError, match=r"--hear-frames=99: .*teacher and student must hear the same frames"):
+        load_teachers(RunOptions(hear_frames=99, num_frames=24), chosen, nothing)
     info = sh("local/kd_info.py", "conf/kd/attention.conf").stdout
     assert info.split("needs ")[1] == "labels, teacher, teacher-net, audio\n"

@@ -75,6 +75,13 @@ def test_bad_numbers(recipe: Path, data: Path, sh: Run, words: list[str]) -> Non
     assert "--init-utts=" in sh(*command("exp/b", *words), fails=True).stderr
 
 
+def test_without_a_classifier_there_are_no_rows(recipe: Path, data: Path, sh: Run) -> None:
+    sh(*command("exp/a", "--num-epochs", 1, "--average", 1))
+    (recipe / "conf/kd/dino.conf").write_text("--type=dino\n--prototypes=4\n")
+    words = ["--kd", "conf/kd/dino.conf", "--valid-speakers", 0, "--init", "exp/a/final.pt", "--init-utts", 2]
+    assert "--init-utts=2: the method dino has no classifier" in sh(*command("exp/b", *words), fails=True).stderr
+
+
 def test_sub_centres_are_near_the_mean_but_not_alike(recipe: Path, data: Path, sh: Run) -> None:
     sh(*command("exp/a", "--valid-speakers", 2))
     head = (recipe / "conf/head.conf").read_text()

@@ -101,7 +101,7 @@ def test_a_comparison(recipe: Path, data: Path, sh: Run) -> None:
                     (recipe / f"exp/c/xvector_{name}_s{source}/scores/trials.cosine").read_bytes()
                 )
     noise = ["--noise", "exp/c/noise", "--conditions", "noise10,noise0", "data/train/trials", "exp/c"]
-    sh("local/compare_kd_table.py", "--teachers", "own=exp/t", *noise)
+    sh("local/compare_kd_table.py", "--teachers", "own=exp/c/teachers/own", *noise)
     assert (recipe / "exp/c/table.md").read_text() == text
     noisy = rows_of((recipe / "exp/c/table_noise.md").read_text())["xvector enskd own"]
     assert noisy[4:7] == [row[4].split()[0]] * 3

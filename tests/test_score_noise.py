@@ -1,6 +1,7 @@
 """score_noise.sh: the noise has its SNR, ids stay, what is there is used again, the table says what the scores say."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -162,28 +163,18 @@ def test_what_has_no_snr_is_one_condition(scored: Path) -> None:
 
 def test_asnorm_with_a_clean_cohort(scored: Path) -> None:
     """Each system's own cohort vectors are made once, clean; the scores are those of score.py."""
-    train = ["local/make_fbank.sh", "--nj", "1", "data/train"]
-    if not (scored / "data/train/feats.scp").exists():
-        subprocess.run(train, cwd=scored, env=environment(), capture_output=True, check=True)
-    words = (
-        "--snrs",
-        "10",
-        "--cohort",
-        "data/train",
-        "data/test",
-        "data/test/trials",
-        "exp/norm",
-        "exp/one",
-        "exp/two",
-    )
+    shutil.copytree(scored / "data/train", scored / "data/others")
+    make = ["local/make_fbank.sh", "--nj", "1", "data/others"]
+    subprocess.run(make, cwd=scored, env=environment(), capture_output=True, check=True)
+    words = ("--snrs", "10", "--cohort", "data/others", *ARGUMENTS[:2], "exp/norm", "exp/one", "exp/two")
     run(scored, *words)
     table = [line.split("\t") for line in (scored / "exp/norm/noise.tsv").read_text().splitlines()]
     found = [dict(zip(table[0], line, strict=True)) for line in table[1:]]
     names = [(row["system"], row["noise"], row["scoring"]) for row in found]
     assert names == [(who, what, how) for who in SYSTEMS for what in ("clean", "noise") for how in ("asnorm", "cosine")]
-    one, cohort = scored / "exp/norm/one", scored / "exp/norm/one/cohort_train/xvector.scp"
+    one, cohort = scored / "exp/norm/one", scored / "exp/norm/one/cohort_others/xvector.scp"
     noisy = str(one / "xvectors_noise10/xvector.scp")
-    norm = ["--norm", "asnorm", "--top-n", "6", "--cohort", str(cohort), "--cohort-spk2utt", "data/train/spk2utt"]
+    norm = ["--norm", "asnorm", "--top-n", "6", "--cohort", str(cohort), "--cohort-spk2utt", "data/others/spk2utt"]
     whole = ["local/score.py", *norm, "--num-bootstrap", "0", "--plots", "false"]
     done = [*whole, "data/test/trials", noisy, noisy, "exp/by_hand"]
     subprocess.run(done, cwd=scored, env=environment(), capture_output=True, check=True)

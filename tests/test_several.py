@@ -92,6 +92,7 @@ def test_names_and_weights() -> None:
         ("a.pt,b.pt", "give each of several teachers a name"),
         ("x=a.pt,x=b.pt", "two teachers are called 'x'"),
         ("x y=a.pt,z=b.pt", "'x y' is not a name"),
+        ("half=a.pt,z=b.pt", "a teacher can't be called 'half'"),
     ):
         with pytest.raises(ValueError, match=message):
             named_teachers(text)

@@ -23,7 +23,10 @@ from speakerkd.files.tables import read_lines
 class FeatureSource(Protocol):
     """Iterates over utterances; called with one, gives its features (T, F), or raises an AudioError."""
 
-    folder: Path | None  # the data directory whose recordings are read; None: they are not
+    @property
+    def folder(self) -> Path | None:
+        """The data directory whose recordings are read; None: they are not."""
+        ...
 
     def __iter__(self) -> Iterator[str]: ...
 

@@ -33,7 +33,7 @@ class Part:
         return same
 
     def finish(self, unread: Collection[str] = (), folder: Path | None = None) -> None:
-        """unread: utterances of a data directory that could not be read. If that may change, the part is made again next time."""
+        """unread: utterances of a data directory that could not be read. If that may change, the part is not kept."""
         if folder is not None and (again := may_be_read_later(folder, unread)):
             text = "%d utterance(s) could not be read, such as %s; the same command will try this part again"
             logging.warning(text, len(again), again[0])

@@ -146,7 +146,7 @@ class TeacherStudent(Supervised):
         if self.needs_of(conf).teacher_net and isinstance(components.teacher, VectorTeacher):
             raise ValueError(
                 f"{components.teacher.name}: this method compares stages, and vectors have none. Give a "
-                "net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld and enskd"
+                "net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld, enskd, mkd and vgsr"
             )
         self._unregistered = (components.teacher,)  # in a tuple, so that it is no submodule
         require_part("--warmup", conf.warmup)

@@ -38,6 +38,7 @@ BASES: dict[str, type[TeacherStudent]] = {"cosine": Cosine, "dkd": DKD, "kld": K
 QUALITIES = ("none", "both", "speech", "teacher")
 WEIGHTED = ("both", "distance")
 HIGHEST = 2.0  # weight of a sample
+QUANTILE_OF = 1 << 24  # distances at most, of which PyTorch takes a quantile
 FORGETTING = 0.99  # of the moving averages
 
 
@@ -123,6 +124,7 @@ class MKD(TeacherStudent):
             return self.conf.margin or None
         if self.training:
             values = distances.flatten()
+            values = values[:: -(-len(values) // QUANTILE_OF) or 1]
             self.edge.update(values.quantile(self.conf.margin_percentile / 100)[None] if len(values) else values)
         return self.edge.mean
 

@@ -85,6 +85,8 @@ def named_teachers(text: str) -> dict[str, str]:
             raise ValueError(f"--teacher={text}: two teachers are called '{name}'; give them different names")
         if not (name or "_").isidentifier():
             raise ValueError(f"--teacher={text}: '{name}' is not a name; use letters, digits and _")
+        if hasattr(nn.ModuleDict(), name):  # PyTorch has these names for itself
+            raise ValueError(f"--teacher={text}: a teacher can't be called '{name}'; give it another name")
         found[name] = path
     return found
 

@@ -9,6 +9,7 @@ mean vectors (centroids). If the teacher lacks a speaker, this is an error, or t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -63,12 +64,15 @@ class Teacher(torch.nn.Module):
     @property
     def columns(self) -> Tensor:
         """(classes of the student,) -> the column of each class in the logits. That of an unknown class has no meaning."""
-        return self.known.cumsum(0) - 1
+        return (self.known.cumsum(0) - 1).clamp(min=0)
 
     def judge_by(self, vectors: Tensor, known: Tensor, conf: MarginConf) -> None:
         """Classifies by these vectors, one for each known speaker: the centroids take the place of a classifier."""
         self.known = known
-        self.head = MarginHead(conf, vectors.shape[1], len(vectors))
+        one = replace(conf, sub_centers=1)
+        if conf.type == "softmax":  # without a scale, the length of the teacher's embeddings would decide
+            one = replace(one, type="am", margin=0.0)
+        self.head = MarginHead(one, vectors.shape[1], len(vectors))
         self.head.weight.data.copy_(F.normalize(vectors))
         self.requires_grad_(False)
 

@@ -82,6 +82,11 @@ def load_data(options: RunOptions, chosen: ChosenMethod, data_dir: str) -> Train
 
 def load_teachers(options: RunOptions, chosen: ChosenMethod, data: TrainData) -> dict[str, Teacher]:
     """Step 2: the teachers by name, if the method has any. With --missing=skip, utterances without a vector are removed."""
+    if chosen.needs.teacher_net and options.hear_frames > options.num_frames:
+        raise ValueError(
+            f"--hear-frames={options.hear_frames}: the method {chosen.name} compares stages point by point, so teacher and "
+            "student must hear the same frames"
+        )
     if bool(options.teacher) != chosen.needs.teacher:
         raise ValueError(
             f"the method {chosen.name} learns from a teacher: give --teacher exp/<teacher>/final.pt, or an xvector.scp"
@@ -128,9 +133,10 @@ def make_batches(options: RunOptions, chosen: ChosenMethod, data: TrainData, wor
 
 
 def build_method(
-    options: RunOptions, chosen: ChosenMethod, data: TrainData, teachers: dict[str, Teacher], world: World
-) -> Distiller:
-    """Step 3: the net with its initial weights, and the method around it."""
+    options: RunOptions, chosen: ChosenMethod, data: TrainData, teachers: dict[str, Teacher], world: World,
+    fresh: bool = True,
+) -> Distiller:  # fmt: skip
+    """Step 3: the net with its initial weights, and the method around it. fresh: there is no checkpoint to go on from."""
     torch.manual_seed(options.seed)
     utterances = data.utterances
     net = None
@@ -139,7 +145,9 @@ def build_method(
         if options.init:
             start = initialise(net, options.init)
             logging.info("%s", start.said)
-            if options.init_utts and net.head is not None:
+            if options.init_utts and net.head is None:
+                raise ValueError(f"--init-utts={options.init_utts}: the method {chosen.name} has no classifier here")
+            if options.init_utts and fresh:
                 with_rows = set_class_rows(net, utterances, data.entries, start.known, options.init_utts, world.device)
                 logging.info("%s", with_rows)
         front_end = feature_conf(Path(utterances.folder))

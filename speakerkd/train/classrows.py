@@ -3,6 +3,8 @@
 Random rows say nothing about the speakers. So in the first steps the gradient changes an encoder that was good before.
 """
 
+import logging
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -24,8 +26,10 @@ def set_class_rows(
     """
     assert net.head is not None and data.labels is not None
     few = some_of_class(data.labels, entries[data.original[entries]], ~known, utts)
+    if bare := int((~known).sum()) - len(np.unique(data.labels[few])):
+        logging.warning("--init-utts: %d new speaker(s) have no original utterance; their rows are random", bare)
     if not len(few):
-        return "no speaker's row of the classifier is from mean embeddings"
+        return "the first net knows all other speakers"
     vectors = F.normalize(torch.from_numpy(net_vectors(net.to(device), data, few, device)).double())
     net.cpu().train()
     labels = torch.from_numpy(data.labels[few].astype(np.int64))

@@ -115,9 +115,9 @@ def asked_for(train_dir: str, train_config: str, train_options: str) -> dict[str
 def check_alike(systems: list[Path], wanted: Mapping[str, Any] | None = None) -> None:
     """Systems scored in an earlier call are not trained again. They must have been trained with the same options.
 
-    The options of optimisation, data and classifier must be the same in all systems. The options of the model must be the
-    same for all systems of a student, those of the method for all systems of a method and teacher. A file that is learnt
-    from, such as a teacher, must have the same content in all systems. Model, method, classifier and these files must be
+    The options of optimisation, data, augmentation and classifier must be the same in all systems. The options of the
+    model must be the same for all systems of a student, those of the method for all systems of a method and teacher. A
+    file that is learnt from, such as a teacher, must have the same content in all systems. Model, method, classifier and these files must be
     unchanged since then. If `wanted` is given (see asked_for), optimisation and data must be those. An option that is newer
     than a system counts as its default.
     """
@@ -142,13 +142,16 @@ def check_alike(systems: list[Path], wanted: Mapping[str, Any] | None = None) ->
             ("data", ()),
             ("init", ()),
             ("head", ()),
+            ("waves", ()),
+            ("augmentation", ()),
+            ("init_utts", ()),
             ("model", (student,)),
             ("method", (kd_type, teacher)),
             ("files", (kd_type, teacher)),
         ):
-            if options[name] is None:  # a method without a classifier
+            if name == "head" and options[name] is None:  # a method without a classifier
                 continue
-            found = flat(options[name], name)
+            found = flat(options.get(name), name)
             first, before = firsts.setdefault((name, *group), (system, found))
             compare(system, first.name, found, before)
         for path, content in options["files"].items():  # a file of the same name must have the same content everywhere

@@ -1,5 +1,6 @@
 """The training loop: one function for every method. It never asks which method it runs."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -188,6 +189,8 @@ def synchronised(conf: TrainConf, method: Distiller, world: World) -> bool:
     if conf.sync_batch_norm == "true" and world.size > 1 and world.device.type != "cuda":
         raise ValueError("--sync-batch-norm=true: PyTorch has it for GPUs only; leave it out, or train in one process")
     wanted = method.sync_batch_norm if conf.sync_batch_norm == "auto" else conf.sync_batch_norm == "true"
+    if wanted and world.size > 1 and world.device.type != "cuda" and world.first:
+        logging.warning("batch norms see the share of one process: PyTorch synchronises them on GPUs only")
     return wanted and world.size > 1 and world.device.type == "cuda"
 
 

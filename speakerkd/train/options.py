@@ -55,6 +55,8 @@ class TrainConf:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option}={getattr(self, name)} is not one of: {' '.join(allowed)}")
         require_part("--warmup", self.warmup)
+        if min(self.clip, self.weight_decay, self.momentum) < 0:
+            raise ValueError("--clip, --weight-decay and --momentum must not be negative")
         if min(self.mask_frames, self.mask_bins) < 0:
             raise ValueError("--mask-frames and --mask-bins must not be negative")
         if min(self.num_epochs, self.num_frames, self.average, self.valid_interval) < 1 or self.batch_size < 2:
