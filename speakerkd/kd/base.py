@@ -145,8 +145,8 @@ class TeacherStudent(Supervised):
         assert components.teacher is not None, "train.py gives methods that need a teacher one"
         if self.needs_of(conf).teacher_net and isinstance(components.teacher, VectorTeacher):
             raise ValueError(
-                f"{components.teacher.name}: this method compares stages, and vectors have none. Give a "
-                "net, --teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld, enskd, mkd and vgsr"
+                f"{components.teacher.name}: this method compares stages, and vectors have none. Give a net, "
+                "--teacher exp/<teacher>/final.pt. From vectors learn cosine, mse, relation, rkd, kld, enskd, mkd and vgsr"
             )
         self._unregistered = (components.teacher,)  # in a tuple, so that it is no submodule
         require_part("--warmup", conf.warmup)

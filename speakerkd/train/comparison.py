@@ -117,9 +117,9 @@ def check_alike(systems: list[Path], wanted: Mapping[str, Any] | None = None) ->
 
     The options of optimisation, data, augmentation and classifier must be the same in all systems. The options of the
     model must be the same for all systems of a student, those of the method for all systems of a method and teacher. A
-    file that is learnt from, such as a teacher, must have the same content in all systems. Model, method, classifier and these files must be
-    unchanged since then. If `wanted` is given (see asked_for), optimisation and data must be those. An option that is newer
-    than a system counts as its default.
+    file that is learnt from, such as a teacher, must have the same content in all systems. Model, method, classifier and
+    these files must be unchanged since then. If `wanted` is given (see asked_for), optimisation and data must be those. An
+    option that is newer than a system counts as its default.
     """
     firsts: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
     for system in systems:
