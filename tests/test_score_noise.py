@@ -203,7 +203,10 @@ def test_asnorm_with_a_clean_cohort(scored: Path) -> None:
             "data/train/feats.scp is missing or empty; run local/make_fbank.sh",
         ),
         (["--snrs", "7", *ARGUMENTS, "exp/one"], "data/test_noise7 is there and was not made by this script"),
-        (["--cohort", "data/test", "--score-opts", "--name mine", *ARGUMENTS, "exp/one"], "--score-opts can't have --name"),
+        (
+            ["--cohort", "data/test", "--score-opts", "--name mine", *ARGUMENTS, "exp/one"],
+            "--score-opts can't have --name",
+        ),
         (["--snrs", "5,5", *ARGUMENTS, "exp/one"], "name noise5 twice"),
         (["--cohort", "data/nobody", *ARGUMENTS, "exp/one"], "--cohort: data/nobody/feats.scp is missing"),
         (["--cohort", "data/test", "--top-n", "1", *ARGUMENTS, "exp/one"], "--top-n '1' is not a number from 2 on"),

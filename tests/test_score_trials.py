@@ -115,7 +115,9 @@ def test_speakers(tmp_path: Path) -> None:
     models = read_trials(write(tmp_path, "m1 a-2 target\na a-2 target\nm2 a-2 nontarget\n"))
     speakers = speakers_of(models, utt2spk, {"m1": ["a-1"], "m2": ["b-1"]}, "utt2spk")
     assert (speakers.enroll == speakers.test).tolist() == [True, True, False]
-    partly = speakers_of(models, utt2spk, {"m1": ["a-0", "a-1"], "m2": ["b-0", "b-1"]}, "utt2spk")  # a-0, b-0: lost before
+    partly = speakers_of(
+        models, utt2spk, {"m1": ["a-0", "a-1"], "m2": ["b-0", "b-1"]}, "utt2spk"
+    )  # a-0, b-0: lost before
     assert (partly.enroll == partly.test).tolist() == [True, True, False]
 
 
