@@ -98,7 +98,7 @@ class RunOptions(TeacherOptions, TrainConf):
         "", "final.pt to start from: takes its encoder and the classifier's rows of known speakers; for maps: a matrix"
     )
     init_utts: int = opt(
-        0, "with --init: utterances whose mean embedding is a new speaker's row of the classifier; 0: random rows"
+        0, "utterances whose mean embedding is the classifier's row of a speaker that --init does not know; 0: random"
     )
     device: str = opt("auto", "device: auto, cpu or cuda")
     threads: int = opt(0, "number of CPU threads of a process; 0: as PyTorch chooses")
