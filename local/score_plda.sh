@@ -49,7 +49,7 @@ done
 [ -z "$enroll_spk2utt" ] || [ -z "$num_utts" ] || fail "--enroll-spk2utt counts the utterances itself: leave --num-utts out"
 [[ $lda_dim =~ ^[0-9]+$ ]] || fail "--lda-dim '$lda_dim' is not a number (0: the default)"
 [ "$stage" = 1 ] || [ "$lda_dim $total_covariance_factor" = "0 0.0" ] ||
-  fail "--lda-dim and --total-covariance-factor are for the training of LDA, which --stage 2 leaves out"
+  echo "$0: --stage 2 takes the LDA that is there; --lda-dim and --total-covariance-factor have no effect"
 [[ $stage =~ ^[12]$ ]] || fail "--stage '$stage' is not 1 or 2"
 mkdir -p "$out" || fail "can't make $out; check the rights of the folder"
 

@@ -220,7 +220,8 @@ def test_score_plda_by_numpy(golden: Path, sh: Sh, monkeypatch: pytest.MonkeyPat
     # With Kaldi's own model in place, scoring alone.
     for name in ("transform.mat", "plda"):
         (folder / name).write_bytes((GOLDEN / name).read_bytes())
-    sh(*words("--stage", "2", "--name", "kaldi_model"))
+    done = sh(*words("--stage", "2", "--name", "kaldi_model"))
+    assert "--stage 2 takes the LDA that is there; --lda-dim" in done.stdout  # type: ignore[attr-defined]
     np.testing.assert_allclose(
         read_scores(f"{scores.parent}/trials.kaldi_model", trials)[0], expected, atol=SCORE_TOLERANCE
     )
