@@ -52,8 +52,8 @@ def load_both(trials: Trials, paths: list[str], intersect: bool) -> tuple[Trials
         )
     missing = np.isnan(np.stack(both))
     keep = ~missing.any(axis=0)
-    others = any(not line.endswith(" 0 lines belong to no trial") for line in counts)
-    if others or (missing.any(axis=0) != missing.all(axis=0)).any():
+    foreign = any(not line.endswith(" 0 lines belong to no trial") for line in counts)
+    if foreign or (missing.any(axis=0) != missing.all(axis=0)).any():
         message = "the files do not have the same trials: " + "; ".join(counts)
         if not intersect:
             raise ValueError(f"{message}; --intersect true compares on the {int(keep.sum())} trials that both have")

@@ -1,6 +1,6 @@
 """The classifier's rows of speakers that --init does not know: their mean embeddings instead of random numbers.
 
-Random rows say nothing about the speakers. So in the first steps the gradient changes an encoder that was good before.
+Random rows say nothing about the speakers, so the encoder's first gradients would say nothing about them either.
 """
 
 import logging
